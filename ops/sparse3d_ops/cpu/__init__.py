@@ -1,0 +1,1 @@
+# CPU bodies: numba functions over arrays. No torch, no shape logic, no defaults.

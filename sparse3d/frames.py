@@ -1,0 +1,80 @@
+"""What data sets give and models take: LiDAR frames, batches of them, and detections.
+
+Boxes are (x, y, z, l, w, h, yaw): centre in metres, yaw in radians about +z from +x, in the LiDAR frame (x forward,
+y left, z up). Labels are indices into the list of class names that the data config holds.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LidarFrame:
+    """One scan with its labelled boxes.
+
+    `points` (N, 3 + F) float32: x, y, z in metres, then features (KITTI: intensity in [0, 1]). `boxes` (M, 7) float32,
+    `labels` (M,) int64. `extra` holds what a data set adds (KITTI: calibration, objects) and is not batched.
+    """
+
+    frame_id: str
+    points: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DetectionBatch:
+    """Frames concatenated: row p of `points` belongs to frame `point_frame[p]`, row m of `boxes` to `box_frame[m]`."""
+
+    points: Float[Tensor, "P F"]
+    point_frame: Int[Tensor, "P"]
+    boxes: Float[Tensor, "M 7"]
+    labels: Int[Tensor, "M"]
+    box_frame: Int[Tensor, "M"]
+    batch_size: int
+    frame_ids: tuple[str, ...]
+
+    @staticmethod
+    def collate(frames: list[LidarFrame]) -> "DetectionBatch":
+        """Concatenate frames. Frames without points or boxes are legal."""
+
+        def joined(arrays: list[np.ndarray], dtype: type) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(np.concatenate(arrays), dtype=dtype))
+
+        def owners(arrays: list[np.ndarray]) -> Tensor:
+            return torch.from_numpy(np.repeat(np.arange(len(arrays)), [len(a) for a in arrays]))
+
+        points, boxes = [f.points for f in frames], [f.boxes.reshape(-1, 7) for f in frames]
+        return DetectionBatch(
+            points=joined(points, np.float32),
+            point_frame=owners(points),
+            boxes=joined(boxes, np.float32),
+            labels=joined([f.labels for f in frames], np.int64),
+            box_frame=owners(boxes),
+            batch_size=len(frames),
+            frame_ids=tuple(f.frame_id for f in frames),
+        )
+
+    def to(self, device: torch.device | str) -> "DetectionBatch":
+        """The same batch on another device."""
+        names = ("points", "point_frame", "boxes", "labels", "box_frame")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What a detector found in one frame, highest score first: boxes (K, 7), scores (K,) in [0, 1], labels (K,) int64."""
+
+    boxes: Float[Tensor, "K 7"]
+    scores: Float[Tensor, "K"]
+    labels: Int[Tensor, "K"]
+
+    def cpu(self) -> "Detections":
+        """The same detections in host memory."""
+        return Detections(self.boxes.cpu(), self.scores.cpu(), self.labels.cpu())

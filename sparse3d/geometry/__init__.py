@@ -1,0 +1,1 @@
+"""Rigid motions, boxes, cameras, rays and bounds: plain functions over arrays."""
