@@ -1,0 +1,27 @@
+"""Whole files into memory, with a DataError that says what is wrong with the path."""
+
+from pathlib import Path
+
+from sparse3d.errors import DataError
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The bytes of a file; a DataError where it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(path, _problem(error)) from error
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a UTF-8 file; a DataError with the offset where it is not text."""
+    try:
+        return read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(path, f"not a text file: byte {error.start} is not UTF-8") from error
+
+
+def _problem(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    return error.strerror or str(error)
