@@ -39,7 +39,7 @@ def check_range(name: str, index: Tensor, low: int, high: int) -> None:
     """Raise a ValueError naming the first entry of an index tensor outside of [low, high)."""
     if index.numel() == 0:
         return
-    smallest, largest = int(index.min()), int(index.max())
+    smallest, largest = (int(value) for value in torch.aminmax(index))
     if smallest < low or largest >= high:
         flat = index.reshape(-1)
         row = int(((flat < low) | (flat >= high)).nonzero()[0])

@@ -15,7 +15,7 @@ import numpy as np
 
 @numba.njit(parallel=True, cache=True, nogil=True, error_model="numpy")
 def cells(points, point_frame, low, high, size, shape, cell, row):
-    """cell (P,) int64 and row (P,) int32 are outputs; low, high, size are float64 (3,), shape is int64 (3,)."""
+    """cell (P,) int64, row (P,) int32: outputs; low, high, size are float64 (3,), shape is int64 (3,)."""
     for p in numba.prange(len(points)):
         key = np.int64(point_frame[p])
         for axis in range(3):

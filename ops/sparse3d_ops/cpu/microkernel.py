@@ -1,0 +1,162 @@
+"""Register-tiled multiply-add kernels, emitted as LLVM IR through numba intrinsics: no compiler at install.
+
+`accumulate_rows` is the heart of the convolution, `accumulate_outer` of its weight gradient. Both keep a tile of
+rows x (blocks * LANES) sums in registers and walk the inner dimension once. The IR names vectors of LANES elements;
+LLVM splits them where the machine's are narrower, so the code is right everywhere and fast where LANES fits.
+"""
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+I32, I64 = ir.IntType(32), ir.IntType(64)
+
+
+def _vector_bytes() -> int:
+    """Width of this machine's vector registers: 64 (AVX-512), 32 (AVX), else 16 (SSE, NEON)."""
+    features = llvm.get_host_cpu_features()
+    if features.get("avx512f"):
+        return 64
+    return 32 if features.get("avx2") else 16
+
+
+VECTOR_BYTES = _vector_bytes()
+# Rows of a tile by the number of column blocks (index 1..3): sums stay within the registers (32 vectors with AVX-512
+# and NEON, 16 with AVX2), and rows * blocks is at least 8, the multiply-adds in flight that hide their latency.
+ROWS = (0, 8, 4, 4) if VECTOR_BYTES == 32 else (0, 14, 12, 8)
+MAX_BLOCKS = 3
+
+
+class _Emitter:
+    """Builder shorthand for one element type."""
+
+    def __init__(self, builder: ir.IRBuilder, module: ir.Module, element: types.Float):
+        self.b, self.module = builder, module
+        self.scalar = ir.FloatType() if element.bitwidth == 32 else ir.DoubleType()
+        self.bytes = element.bitwidth // 8
+        self.lanes = VECTOR_BYTES // self.bytes
+        self.vector = ir.VectorType(self.scalar, self.lanes)
+
+    def offset(self, address: ir.Value, distance: int | ir.Value) -> ir.Value:
+        return self.b.add(address, ir.Constant(I64, distance) if isinstance(distance, int) else distance)
+
+    def load(self, address: ir.Value, kind: ir.Type, align: int) -> ir.Value:
+        return self.b.load(self.b.inttoptr(address, ir.PointerType(kind)), align=align)
+
+    def load_vector(self, address: ir.Value) -> ir.Value:
+        return self.load(address, self.vector, self.bytes)
+
+    def store_vector(self, value: ir.Value, address: ir.Value) -> None:
+        self.b.store(value, self.b.inttoptr(address, ir.PointerType(self.vector)), align=self.bytes)
+
+    def broadcast(self, address: ir.Value) -> ir.Value:
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        first = self.b.insert_element(undefined, self.load(address, self.scalar, self.bytes), ir.Constant(I32, 0))
+        zeros = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
+        return self.b.shuffle_vector(first, undefined, zeros)
+
+    def multiply_add(self, x: ir.Value, y: ir.Value, sums: ir.Value) -> ir.Value:
+        # fmuladd, not fma: a machine without the instruction multiplies and adds instead of calling a slow library.
+        kind = ir.FunctionType(self.vector, [self.vector] * 3)
+        name = f"llvm.fmuladd.v{self.lanes}f{self.bytes * 8}"
+        return self.b.call(cgutils.get_or_insert_function(self.module, kind, name), [x, y, sums])
+
+    def loop(self, count: ir.Value, moving: list[tuple[ir.Value, int | ir.Value]], sums: list[ir.Value], body):
+        """sums = body(step, moving pointers, sums), `count` >= 1 times; each pointer advances by its stride."""
+        before, inside = self.b.block, self.b.append_basic_block("inner")
+        after = self.b.append_basic_block("after")
+        self.b.branch(inside)
+        self.b.position_at_end(inside)
+        step = self.b.phi(I64)
+        step.add_incoming(ir.Constant(I64, 0), before)
+        pointers = [self.b.phi(I64) for _ in moving]
+        for pointer, (start, _) in zip(pointers, moving, strict=True):
+            pointer.add_incoming(start, before)
+        carried = [self.b.phi(self.vector) for _ in sums]
+        for phi, start in zip(carried, sums, strict=True):
+            phi.add_incoming(start, before)
+        results = body(step, pointers, carried)
+        following = self.b.add(step, ir.Constant(I64, 1))
+        step.add_incoming(following, inside)
+        for pointer, (_, stride) in zip(pointers, moving, strict=True):
+            pointer.add_incoming(self.offset(pointer, stride), inside)
+        for phi, result in zip(carried, results, strict=True):
+            phi.add_incoming(result, inside)
+        self.b.cbranch(self.b.icmp_signed("<", following, count), inside, after)
+        self.b.position_at_end(after)
+        return results
+
+
+def _accumulate_rows(rows: int, blocks: int):
+    """out[r, :] += x[r, :] @ weight for `rows` rows given by address and blocks * LANES columns."""
+
+    @intrinsic
+    def kernel(typing_context, like, x_rows, out_rows, out_offset, weight, weight_stride, depth):
+        # like: any array of the element type. x_rows, out_rows: address of int64[rows] of row addresses.
+        # out_offset, weight_stride: bytes. weight: address of the panel's first row. depth: input channels.
+        signature = types.void(like, *[types.intp] * 6)
+
+        def generate(context, builder, signature, arguments):
+            e = _Emitter(builder, builder.module, signature.args[0].dtype)
+            _, x_rows, out_rows, out_offset, weight, weight_stride, depth = arguments
+            x = [e.load(e.offset(x_rows, 8 * r), I64, 8) for r in range(rows)]
+            out = [e.offset(e.load(e.offset(out_rows, 8 * r), I64, 8), out_offset) for r in range(rows)]
+            tiles = [(r, j) for r in range(rows) for j in range(blocks)]
+            places = [e.offset(out[r], VECTOR_BYTES * j) for r, j in tiles]
+
+            def body(step, pointers, sums):
+                panel = [e.load_vector(e.offset(pointers[0], VECTOR_BYTES * j)) for j in range(blocks)]
+                along = builder.mul(step, ir.Constant(I64, e.bytes))
+                values = [e.broadcast(e.offset(address, along)) for address in x]
+                return [e.multiply_add(values[r], panel[j], s) for (r, j), s in zip(tiles, sums, strict=True)]
+
+            sums = e.loop(depth, [(weight, weight_stride)], [e.load_vector(p) for p in places], body)
+            for value, place in zip(sums, places, strict=True):
+                e.store_vector(value, place)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return kernel
+
+
+def _accumulate_outer(rows: int, blocks: int):
+    """out[r, :] += sum over pairs p of x[p, r] * y[p, :] for `rows` consecutive r and blocks * LANES columns."""
+
+    @intrinsic
+    def kernel(typing_context, like, x_rows, y_rows, x_offset, y_offset, pairs, out, out_stride):
+        # x_rows, y_rows: address of int64[pairs] of row addresses; offsets and strides in bytes.
+        signature = types.void(like, *[types.intp] * 7)
+
+        def generate(context, builder, signature, arguments):
+            e = _Emitter(builder, builder.module, signature.args[0].dtype)
+            _, x_rows, y_rows, x_offset, y_offset, pairs, out, out_stride = arguments
+            tiles = [(r, j) for r in range(rows) for j in range(blocks)]
+            starts = [e.offset(out, builder.mul(out_stride, ir.Constant(I64, r))) for r in range(rows)]
+            places = [e.offset(starts[r], VECTOR_BYTES * j) for r, j in tiles]
+
+            def body(step, pointers, sums):
+                x = e.offset(e.load(pointers[0], I64, 8), x_offset)
+                y = e.offset(e.load(pointers[1], I64, 8), y_offset)
+                panel = [e.load_vector(e.offset(y, VECTOR_BYTES * j)) for j in range(blocks)]
+                values = [e.broadcast(e.offset(x, e.bytes * r)) for r in range(rows)]
+                return [e.multiply_add(values[r], panel[j], s) for (r, j), s in zip(tiles, sums, strict=True)]
+
+            sums = e.loop(pairs, [(x_rows, 8), (y_rows, 8)], [e.load_vector(p) for p in places], body)
+            for value, place in zip(sums, places, strict=True):
+                e.store_vector(value, place)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return kernel
+
+
+accumulate_rows_1 = _accumulate_rows(ROWS[1], 1)
+accumulate_rows_2 = _accumulate_rows(ROWS[2], 2)
+accumulate_rows_3 = _accumulate_rows(ROWS[3], 3)
+accumulate_outer_8x1 = _accumulate_outer(8, 1)
+accumulate_outer_4x2 = _accumulate_outer(4, 2)
+accumulate_outer_1x1 = _accumulate_outer(1, 1)

@@ -1,0 +1,141 @@
+"""Exact 64-bit voxel keys, their hash table and their sorted set: one schema here, one body a device.
+
+A key packs (batch, x, y, z) without loss (see `cpu/hashing.py` for the bits), so two voxels never share one; what does
+not fit is an error that names the row. Keys sort as their coordinates do, which gives every result one defined order.
+"""
+
+import torch
+from torch import Tensor
+
+from sparse3d_ops.checks import check_same_device, check_tensor
+
+COORDINATE_LIMIT = 1 << 17
+BATCH_LIMIT = 1 << 9
+
+
+def table_size(count: int) -> int:
+    """Slots of the table for `count` keys: a power of two, at most half full."""
+    return max(8, 1 << (2 * count - 1).bit_length()) if count else 8
+
+
+@torch.library.custom_op("sparse3d::pack", mutates_args=(), device_types="cpu")
+def pack(coordinates: Tensor) -> Tensor:
+    """Keys of voxels: (N, 4) int32 (batch, x, y, z) -> (N,) int64.
+
+    Raises a ValueError naming the first row with batch outside of [0, 512) or x, y, z outside of [-131072, 131072).
+    """
+    from sparse3d_ops.cpu import hashing as body
+
+    check_tensor("coordinates", coordinates, ("N", 4), (torch.int32,))
+    array = coordinates.contiguous().numpy()
+    row = body.first_bad_row(array)
+    if row >= 0:
+        raise ValueError(
+            f"coordinates[{row}] = {tuple(array[row].tolist())} does not fit the 64-bit key: batch must lie in "
+            f"[0, {BATCH_LIMIT}), x, y, z in [{-COORDINATE_LIMIT}, {COORDINATE_LIMIT}); "
+            "use larger voxels or shift the origin"
+        )
+    keys = coordinates.new_empty(len(coordinates), dtype=torch.int64)
+    body.pack(array, keys.numpy())
+    return keys
+
+
+@pack.register_fake
+def _(coordinates: Tensor) -> Tensor:
+    return coordinates.new_empty(coordinates.shape[0], dtype=torch.int64)
+
+
+@torch.library.custom_op("sparse3d::unpack", mutates_args=(), device_types="cpu")
+def unpack(keys: Tensor) -> Tensor:
+    """Inverse of `pack`: (N,) int64 -> (N, 4) int32."""
+    from sparse3d_ops.cpu import hashing as body
+
+    check_tensor("keys", keys, ("N",), (torch.int64,))
+    coordinates = keys.new_empty(len(keys), 4, dtype=torch.int32)
+    body.unpack(keys.contiguous().numpy(), coordinates.numpy())
+    return coordinates
+
+
+@unpack.register_fake
+def _(keys: Tensor) -> Tensor:
+    return keys.new_empty(keys.shape[0], 4, dtype=torch.int32)
+
+
+@torch.library.custom_op("sparse3d::unique", mutates_args=(), device_types="cpu")
+def unique(keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sorted set of keys: (N,) int64 -> keys (M,), inverse (N,) int64 and counts (M,) int64."""
+    import numpy as np
+
+    from sparse3d_ops.cpu import hashing as body
+
+    check_tensor("keys", keys, ("N",), (torch.int64,))
+    array = keys.contiguous().numpy()
+    slots = table_size(len(array))
+    inverse, found = np.empty(len(array), np.int64), np.empty(len(array), np.int64)
+    count = body.distinct(array, np.empty(slots, np.int64), np.empty(slots, np.int32), inverse, found)
+    order = np.argsort(found[:count])
+    rank, counts = np.empty(count, np.int64), np.empty(count, np.int64)
+    rank[order] = np.arange(count)
+    body.renumber(inverse, rank, counts)
+    return torch.from_numpy(found[:count][order]), torch.from_numpy(inverse), torch.from_numpy(counts)
+
+
+@unique.register_fake
+def _(keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    count = torch.library.get_ctx().new_dynamic_size()
+    return keys.new_empty(count), torch.empty_like(keys), keys.new_empty(count)
+
+
+@torch.library.custom_op("sparse3d::build", mutates_args=(), device_types="cpu")
+def build(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Hash table of distinct keys: (N,) int64 -> slot_keys (S,) int64 (0 where free) and slot_rows (S,) int32.
+
+    Raises a ValueError naming two equal rows: a table that hid one of them would give silent wrong answers.
+    """
+    from sparse3d_ops.cpu import hashing as body
+
+    check_tensor("keys", keys, ("N",), (torch.int64,))
+    slots = table_size(len(keys))
+    slot_keys = keys.new_empty(slots)
+    slot_rows = keys.new_zeros(slots, dtype=torch.int32)
+    first, second = body.build(keys.contiguous().numpy(), slot_keys.numpy(), slot_rows.numpy())
+    if second >= 0:
+        where = tuple(unpack(keys[second : second + 1])[0].tolist())
+        raise ValueError(
+            f"coordinates[{second}] = {where} repeats coordinates[{first}]; merge duplicates first: "
+            "SparseTensor.merge_duplicates(features, coordinates)"
+        )
+    return slot_keys, slot_rows
+
+
+@build.register_fake
+def _(keys: Tensor) -> tuple[Tensor, Tensor]:
+    slots = torch.library.get_ctx().new_dynamic_size()
+    return keys.new_empty(slots), keys.new_empty(slots, dtype=torch.int32)
+
+
+@torch.library.custom_op("sparse3d::look_up", mutates_args=(), device_types="cpu")
+def look_up(slot_keys: Tensor, slot_rows: Tensor, keys: Tensor) -> Tensor:
+    """Rows of keys in a table of `build`: (S,), (S,), (Q,) int64 -> (Q,) int32, -1 where a key is not in the table."""
+    from sparse3d_ops.cpu import hashing as body
+
+    check_table(slot_keys, slot_rows)
+    check_tensor("keys", keys, ("Q",), (torch.int64,))
+    check_same_device(("slot_keys", slot_keys), ("keys", keys))
+    rows = keys.new_empty(len(keys), dtype=torch.int32)
+    body.look_up(slot_keys.numpy(), slot_rows.numpy(), keys.contiguous().numpy(), rows.numpy())
+    return rows
+
+
+@look_up.register_fake
+def _(slot_keys: Tensor, slot_rows: Tensor, keys: Tensor) -> Tensor:
+    return keys.new_empty(keys.shape[0], dtype=torch.int32)
+
+
+def check_table(slot_keys: Tensor, slot_rows: Tensor) -> None:
+    """Raise a ValueError unless the two tensors can be a table of `build`: a probe must find a free slot to end at."""
+    check_tensor("slot_keys", slot_keys, ("S",), (torch.int64,))
+    check_tensor("slot_rows", slot_rows, (slot_keys.shape[0],), (torch.int32,))
+    size = slot_keys.shape[0]
+    if size < 8 or size & (size - 1):
+        raise ValueError(f"a hash table has a power of two of slots, got {size}; make it with build(keys)")

@@ -1,0 +1,143 @@
+"""Sparse convolution over a kernel map, with its gradients: one schema here, one body a device.
+
+`table` (N_out, V) and `reverse` (N_in, V) are the two halves of a kernel map (see `kernel_map.py`). Weights are
+(V, Cin / groups, Cout). float16 and bfloat16 are computed and summed in float32. Results are bitwise repeatable for
+any number of threads: output-stationary, no atomics; the weight gradient sums fixed slices in order.
+"""
+
+import torch
+from torch import Tensor
+
+from sparse3d_ops.checks import FLOATS, check_range, check_same_device, check_tensor
+
+# Slices of the weight gradient. Fixed by size, never by threads: this is what makes the sum repeatable.
+MOST_SLICES = 8
+SLICE_BYTES = 64 << 20
+
+
+def _check(features: Tensor, weight: Tensor, table: Tensor, reverse: Tensor, groups: int) -> None:
+    check_tensor("features", features, ("N_in", "Cin"), FLOATS)
+    if groups < 1 or features.shape[1] % groups or weight.dim() == 3 and weight.shape[2] % groups:
+        raise ValueError(
+            f"groups is {groups}: it must divide the {features.shape[1]} input channels and the "
+            f"{weight.shape[-1]} output channels"
+        )
+    check_tensor("table", table, ("N_out", "V"), (torch.int32,))
+    check_tensor("weight", weight, (table.shape[1], features.shape[1] // groups, "Cout"), FLOATS)
+    check_tensor("reverse", reverse, (features.shape[0], table.shape[1]), (torch.int32,))
+    if features.dtype != weight.dtype:
+        raise ValueError(f"features are {features.dtype}, weight is {weight.dtype}; use .to(dtype) on one of them")
+    check_same_device(("features", features), ("weight", weight), ("table", table), ("reverse", reverse))
+    # -1 is the marker of a missing neighbour, so it is inside of the allowed range.
+    check_range("table", table, -1, features.shape[0])
+
+
+def _working(tensor: Tensor) -> Tensor:
+    """Contiguous, in the precision that the sums are kept in."""
+    tensor = tensor.detach()
+    tensor = tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+    return tensor.contiguous()
+
+
+def _padded_columns(tensor: Tensor, lanes: int) -> Tensor:
+    extra = -tensor.shape[-1] % lanes
+    return torch.nn.functional.pad(tensor, (0, extra)) if extra else tensor
+
+
+@torch.library.custom_op("sparse3d::sparse_conv", mutates_args=(), device_types="cpu")
+def sparse_conv(features: Tensor, weight: Tensor, table: Tensor, reverse: Tensor, groups: int) -> Tensor:
+    """out[o] = sum over taps v of features[table[o, v]] @ weight[v], group by group: -> (N_out, Cout)."""
+    from sparse3d_ops.cpu import sparse_conv as body
+    from sparse3d_ops.cpu.microkernel import VECTOR_BYTES
+
+    _check(features, weight, table, reverse, groups)
+    outputs, width = table.shape[0], weight.shape[2]
+    if 0 in (outputs, features.shape[0], *weight.shape):
+        return features.new_zeros(outputs, width)
+    x, w, pairs = _working(features), _working(weight), table.contiguous().numpy()
+    if groups > 1:
+        out = x.new_empty(outputs, width)
+        body.convolve_groups(x.numpy(), w.numpy(), pairs, groups, out.numpy())
+        return out.to(features.dtype)
+    w = _padded_columns(w, VECTOR_BYTES // x.element_size())
+    out = x.new_empty(outputs, w.shape[2])
+    body.convolve(x.numpy(), w.numpy(), pairs, out.numpy())
+    if out.shape[1] != width:
+        out = out[:, :width].contiguous()
+    return out.to(features.dtype)
+
+
+@sparse_conv.register_fake
+def _(features, weight, table, reverse, groups):
+    return features.new_empty(table.shape[0], weight.shape[2])
+
+
+@torch.library.custom_op("sparse3d::sparse_conv_weight_gradient", mutates_args=(), device_types="cpu")
+def sparse_conv_weight_gradient(
+    features: Tensor, grad: Tensor, table: Tensor, reverse: Tensor, groups: int
+) -> Tensor:
+    """Gradient of `sparse_conv` by its weight, given that by its output (N_out, Cout): -> (V, Cin / groups, Cout)."""
+    from sparse3d_ops.cpu import sparse_conv as body
+    from sparse3d_ops.cpu.microkernel import VECTOR_BYTES
+
+    volume, width = table.shape[1], grad.shape[1]
+    check_tensor("grad", grad, (table.shape[0], "Cout"), FLOATS)
+    _check(features, grad.new_empty(volume, features.shape[1] // groups, width), table, reverse, groups)
+    shape = (volume, features.shape[1] // groups, width)
+    if 0 in (features.shape[0], table.shape[0], *shape):
+        return features.new_zeros(shape)
+    x, g, pairs = _working(features), _working(grad), table.contiguous().numpy()
+    if groups == 1:
+        g = _padded_columns(g, VECTOR_BYTES // x.element_size())
+    room = max(1, SLICE_BYTES // (shape[0] * shape[1] * g.shape[1] * x.element_size()))
+    partial = x.new_empty(min(MOST_SLICES, room), *shape[:2], g.shape[1])
+    if groups == 1:
+        body.weight_gradient(x.numpy(), g.numpy(), pairs, partial.numpy())
+    else:
+        body.weight_gradient_groups(x.numpy(), g.numpy(), pairs, groups, partial.numpy())
+    total = partial[0]
+    for part in partial[1:]:
+        total += part
+    return total[..., :width].to(features.dtype).contiguous().clone()
+
+
+@sparse_conv_weight_gradient.register_fake
+def _(features, grad, table, reverse, groups):
+    return features.new_empty(table.shape[1], features.shape[1] // groups, grad.shape[1])
+
+
+def _transposed(weight: Tensor, groups: int) -> Tensor:
+    """Weights of the input gradient: (V, Cin / groups, Cout) -> (V, Cout / groups, Cin)."""
+    volume, depth, width = weight.shape
+    blocks = weight.reshape(volume, depth, groups, width // groups)
+    return blocks.permute(0, 3, 2, 1).reshape(volume, width // groups, groups * depth)
+
+
+def _save(ctx, inputs, output):
+    ctx.save_for_backward(*inputs[:4])
+    ctx.groups = inputs[4]
+
+
+def _conv_backward(ctx, grad):
+    features, weight, table, reverse = ctx.saved_tensors
+    to_features = to_weight = None
+    if ctx.needs_input_grad[0]:
+        to_features = sparse_conv(grad, _transposed(weight, ctx.groups), reverse, table, ctx.groups)
+    if ctx.needs_input_grad[1]:
+        to_weight = sparse_conv_weight_gradient(features, grad, table, reverse, ctx.groups)
+    return to_features, to_weight, None, None, None
+
+
+def _weight_gradient_backward(ctx, grad):
+    # The weight gradient is linear in features and in the output gradient, so second derivatives are convolutions.
+    features, output_grad, table, reverse = ctx.saved_tensors
+    to_features = to_output_grad = None
+    if ctx.needs_input_grad[0]:
+        to_features = sparse_conv(output_grad, _transposed(grad, ctx.groups), reverse, table, ctx.groups)
+    if ctx.needs_input_grad[1]:
+        to_output_grad = sparse_conv(features, grad, table, reverse, ctx.groups)
+    return to_features, to_output_grad, None, None, None
+
+
+sparse_conv.register_autograd(_conv_backward, setup_context=_save)
+sparse_conv_weight_gradient.register_autograd(_weight_gradient_backward, setup_context=_save)
