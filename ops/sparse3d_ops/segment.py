@@ -1,6 +1,8 @@
 """Reductions over rows that share a segment id: one schema here, one body a device.
 
-`values` are (N, C), `segment` is (N,) int64 in [0, num_segments). Every result is bitwise repeatable.
+`values` are (N, C) float, `segment` is (N,) int64 in [0, num_segments). Half precision is computed in
+float32. Every result is bitwise repeatable, for any number of threads; segment ids that are sorted already
+are the fastest.
 """
 
 import torch
@@ -13,22 +15,41 @@ def _check(values: Tensor, segment: Tensor, num_segments: int) -> None:
     check_tensor("values", values, ("N", "C"), FLOATS)
     check_tensor("segment", segment, (values.shape[0],), (torch.int64,))
     check_same_device(("values", values), ("segment", segment))
+    if num_segments < 0:
+        raise ValueError(f"num_segments is {num_segments}, expected 0 or more")
     check_range("segment", segment, 0, num_segments)
+
+
+def _working(values: Tensor) -> Tensor:
+    """The values as the bodies take them: contiguous, float32 or float64."""
+    work = values.detach().contiguous()
+    return work if work.dtype in (torch.float32, torch.float64) else work.float()
+
+
+def _sorted_rows(segment: Tensor, num_segments: int):
+    """offsets (S + 1,) and order (N,), or an empty order when the rows are sorted already: see the bodies."""
+    from sparse3d_ops.cpu import segment as body
+
+    offsets = torch.empty(num_segments + 1, dtype=torch.int64).numpy()
+    ids = segment.contiguous().numpy()
+    is_sorted = body.segment_offsets(ids, offsets)
+    order = torch.empty(0 if is_sorted else len(ids), dtype=torch.int64).numpy()
+    if not is_sorted:
+        body.segment_order(ids, offsets, order)
+    return offsets, order
 
 
 @torch.library.custom_op("sparse3d::segment_sum", mutates_args=(), device_types="cpu")
 def segment_sum(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
-    """Sum of the rows of each segment: (N, C) float, (N,) int64 -> (num_segments, C). Empty segments are zero."""
+    """Sum of the rows of each segment: (N, C) float, (N,) int64 -> (num_segments, C). Empty segments are
+    zero.
+    """
     from sparse3d_ops.cpu import segment as body
 
     _check(values, segment, num_segments)
-    work = values.detach().contiguous()
-    work = work if work.dtype in (torch.float32, torch.float64) else work.float()
-    offsets = torch.empty(num_segments + 1, dtype=torch.int64)
-    order = torch.empty(len(segment), dtype=torch.int64)
-    body.segment_offsets(segment.contiguous().numpy(), offsets.numpy(), order.numpy())
+    work = _working(values)
     out = work.new_empty(num_segments, values.shape[1])
-    body.segment_sum(work.numpy(), offsets.numpy(), order.numpy(), out.numpy())
+    body.segment_sum(work.numpy(), *_sorted_rows(segment, num_segments), out.numpy())
     return out.to(values.dtype)
 
 
@@ -37,7 +58,7 @@ def _(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
     return values.new_empty(num_segments, values.shape[1])
 
 
-def _segment_sum_setup(ctx, inputs, output):
+def _save_segment(ctx, inputs, output):
     ctx.save_for_backward(inputs[1])
 
 
@@ -46,4 +67,110 @@ def _segment_sum_backward(ctx, grad):
     return grad[segment], None, None
 
 
-segment_sum.register_autograd(_segment_sum_backward, setup_context=_segment_sum_setup)
+segment_sum.register_autograd(_segment_sum_backward, setup_context=_save_segment)
+
+
+@torch.library.custom_op("sparse3d::segment_mean", mutates_args=(), device_types="cpu")
+def segment_mean(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
+    """Mean of the rows of each segment: (N, C) float, (N,) int64 -> (num_segments, C). Empty segments are
+    zero.
+    """
+    from sparse3d_ops.cpu import segment as body
+
+    _check(values, segment, num_segments)
+    work = _working(values)
+    out = work.new_empty(num_segments, values.shape[1])
+    body.segment_mean(work.numpy(), *_sorted_rows(segment, num_segments), out.numpy())
+    return out.to(values.dtype)
+
+
+@segment_mean.register_fake
+def _(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
+    return values.new_empty(num_segments, values.shape[1])
+
+
+def _segment_mean_backward(ctx, grad):
+    (segment,) = ctx.saved_tensors
+    # Counted in float32 at least: half precision cannot count beyond 2048.
+    count = torch.promote_types(grad.dtype, torch.float32)
+    counts = segment_sum(grad.new_ones((len(segment), 1), dtype=count), segment, grad.shape[0])
+    return (grad / counts.clamp_min(1)).to(grad.dtype)[segment], None, None
+
+
+segment_mean.register_autograd(_segment_mean_backward, setup_context=_save_segment)
+
+
+@torch.library.custom_op("sparse3d::segment_max", mutates_args=(), device_types="cpu")
+def segment_max(values: Tensor, segment: Tensor, num_segments: int) -> tuple[Tensor, Tensor]:
+    """Largest value of each segment and channel, and its row: -> out (num_segments, C), argmax (num_segments,
+    C) int64.
+
+    The lowest row wins ties. NaN counts as larger than every number. An empty segment has value 0 and row -1.
+    """
+    from sparse3d_ops.cpu import segment as body
+
+    _check(values, segment, num_segments)
+    work = _working(values)
+    out = work.new_empty(num_segments, values.shape[1])
+    argmax = torch.empty(num_segments, values.shape[1], dtype=torch.int64)
+    body.segment_max(work.numpy(), *_sorted_rows(segment, num_segments), out.numpy(), argmax.numpy())
+    return out.to(values.dtype), argmax
+
+
+@segment_max.register_fake
+def _(values: Tensor, segment: Tensor, num_segments: int) -> tuple[Tensor, Tensor]:
+    size = (num_segments, values.shape[1])
+    return values.new_empty(size), values.new_empty(size, dtype=torch.int64)
+
+
+def _segment_max_setup(ctx, inputs, output):
+    ctx.save_for_backward(inputs[1], output[1])
+
+
+def _segment_max_backward(ctx, grad, _):
+    segment, argmax = ctx.saved_tensors
+    # A row lies in one segment only, so each row reads its gradient: no scatter.
+    rows = torch.arange(len(segment), device=segment.device)[:, None]
+    return torch.where(argmax[segment] == rows, grad[segment], 0), None, None
+
+
+segment_max.register_autograd(_segment_max_backward, setup_context=_segment_max_setup)
+
+
+@torch.library.custom_op("sparse3d::segment_softmax", mutates_args=(), device_types="cpu")
+def segment_softmax(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
+    """Softmax over the rows of each segment, channel by channel: (N, C) float, (N,) int64 -> (N, C).
+
+    The largest value is subtracted first, so nothing overflows. As in torch.softmax, a segment whose largest
+    value is infinite or NaN gives NaN.
+    """
+    from sparse3d_ops.cpu import segment as body
+
+    _check(values, segment, num_segments)
+    work = _working(values)
+    rows = _sorted_rows(segment, num_segments)
+    peak, total = work.new_empty(2, num_segments, values.shape[1]).numpy()
+    argmax = torch.empty(num_segments, values.shape[1], dtype=torch.int64)
+    body.segment_max(work.numpy(), *rows, peak, argmax.numpy())
+    out = torch.empty_like(work)
+    body.segment_softmax(work.numpy(), *rows, peak, total, out.numpy())
+    return out.to(values.dtype)
+
+
+@segment_softmax.register_fake
+def _(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
+    return values.new_empty(values.shape)
+
+
+def _segment_softmax_setup(ctx, inputs, output):
+    ctx.save_for_backward(output, inputs[1])
+    ctx.num_segments = inputs[2]
+
+
+def _segment_softmax_backward(ctx, grad):
+    # d x_i = y_i (g_i - sum_j g_j y_j), j over the segment of i.
+    y, segment = ctx.saved_tensors
+    return y * (grad - segment_sum(grad * y, segment, ctx.num_segments)[segment]), None, None
+
+
+segment_softmax.register_autograd(_segment_softmax_backward, setup_context=_segment_softmax_setup)

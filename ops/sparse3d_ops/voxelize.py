@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sparse3d_ops.checks import FLOATS, INDICES, check_range, check_same_device, check_tensor
-from sparse3d_ops.segment import segment_sum
+from sparse3d_ops.segment import segment_mean
 
 MAX_FRAMES = 1 << 9  # what the batch and the signed 18-bit axes of a voxel key hold
 MAX_CELLS = 1 << 17
@@ -158,8 +158,7 @@ def voxelize_mean(
     # Points without a voxel go to one more segment, which is cut off: sizes stay independent of how many they
     # are.
     segment = torch.where(point_voxel < 0, len(counts), point_voxel)
-    total = segment_sum(points, segment, len(counts) + 1)[: len(counts)]
-    return total / counts[:, None].to(total.dtype), coordinates
+    return segment_mean(points, segment, len(counts) + 1)[: len(counts)], coordinates
 
 
 @torch.library.custom_op("sparse3d::voxelize_first_rows", mutates_args=(), device_types="cpu")

@@ -1,10 +1,10 @@
 """The segment reductions under the law suite."""
 
 import torch
-from sparse3d_ops import segment
 
-from tests.oracles import segment as oracle
+from sparse3d_ops import segment
 from tests.ops.laws import OpLaw
+from tests.oracles import segment as oracle
 
 
 def _case(rows, channels, segments):
@@ -18,14 +18,39 @@ def _case(rows, channels, segments):
     return make
 
 
+def _sorted(dtype, device):
+    values, ids, segments = _case(40, 3, 9)(dtype, device)
+    return values, ids.sort().values, segments
+
+
+def _ties(dtype, device):
+    # Small whole numbers: most of the largest values stand in several rows.
+    values, ids, segments = _case(60, 4, 5)(dtype, device)
+    return values.round().clamp(-1, 1), ids, segments
+
+
+def _empty(segments):
+    def make(dtype, device):
+        return torch.zeros(0, 3, dtype=dtype, device=device), torch.zeros(0).long().to(device), segments
+
+    return make
+
+
 CASES = {
-    "empty": lambda dtype, device: (
-        torch.zeros(0, 3, dtype=dtype, device=device),
-        torch.zeros(0, dtype=torch.int64, device=device),
-        2,
-    ),
+    "empty": _empty(2),
+    "no_segments": _empty(0),
     "single": _case(1, 3, 1),
     "duplicate": _case(40, 5, 3),
+    "sorted": _sorted,
     "with_empty_segments": _case(7, 2, 11),
 }
-LAWS = [OpLaw(segment.segment_sum, oracle.segment_sum, CASES, differentiable=(0,))]
+# The largest value has no derivative at a tie: left out of gradcheck.
+MAX_CASES = {**CASES, "ties": _ties}
+LAWS = [
+    OpLaw(segment.segment_sum, oracle.segment_sum, CASES, differentiable=(0,)),
+    OpLaw(segment.segment_mean, oracle.segment_mean, CASES, differentiable=(0,)),
+    OpLaw(
+        segment.segment_max, oracle.segment_max, MAX_CASES, differentiable=(0,), gradient_cases=tuple(CASES)
+    ),
+    OpLaw(segment.segment_softmax, oracle.segment_softmax, CASES, differentiable=(0,)),
+]

@@ -1,0 +1,82 @@
+"""Laws of the segment reductions beyond the law suite."""
+
+import math
+
+import pytest
+import torch
+
+from sparse3d_ops.segment import segment_max, segment_mean, segment_softmax, segment_sum
+
+
+def rows(count=50, channels=4, segments=7):
+    torch.manual_seed(2)
+    return torch.randn(count, channels), torch.randint(0, segments, (count,)), segments
+
+
+def test_sums_of_sorted_and_unsorted_rows_are_the_same_bits():
+    # Stable sorting keeps the order of addition within a segment.
+    values, segment, count = rows()
+    order = segment.argsort(stable=True)
+    assert torch.equal(segment_sum(values, segment, count), segment_sum(values[order], segment[order], count))
+
+
+def test_max_does_not_depend_on_the_order_of_the_rows():
+    values, segment, count = rows()
+    shuffle = torch.randperm(len(values))
+    out, argmax = segment_max(values, segment, count)
+    out_shuffled, argmax_shuffled = segment_max(values[shuffle], segment[shuffle], count)
+    assert torch.equal(out, out_shuffled) and torch.equal(argmax, shuffle[argmax_shuffled])
+
+
+def test_max_treats_nan_as_largest_and_minus_infinity_as_a_number():
+    values = torch.tensor([[-math.inf, 1.0], [-math.inf, math.nan], [-math.inf, math.nan], [-math.inf, 2.0]])
+    out, argmax = segment_max(values, torch.zeros(4, dtype=torch.int64), 2)
+    assert argmax.tolist() == [[0, 1], [-1, -1]]
+    assert out[0, 0] == -math.inf and out[0, 1].isnan() and out[1].tolist() == [0.0, 0.0]
+
+
+def test_gradient_of_max_goes_to_the_lowest_of_tied_rows():
+    values = torch.tensor([[5.0], [5.0], [1.0]], requires_grad=True)
+    segment_max(values, torch.zeros(3, dtype=torch.int64), 1)[0].sum().backward()
+    assert values.grad is not None and values.grad.tolist() == [[1.0], [0.0], [0.0]]
+
+
+def test_softmax_sums_to_one_and_survives_large_values():
+    values, segment, count = rows()
+    values = values * 1e4
+    total = segment_sum(segment_softmax(values, segment, count), segment, count)
+    present = torch.bincount(segment, minlength=count) > 0
+    torch.testing.assert_close(total[present], torch.ones_like(total[present]))
+
+
+def test_softmax_does_not_change_when_a_constant_is_added_to_a_segment():
+    values, segment, count = rows()
+    shift = torch.randn(count, values.shape[1])[segment]
+    torch.testing.assert_close(
+        segment_softmax(values + shift, segment, count), segment_softmax(values, segment, count)
+    )
+
+
+@pytest.mark.parametrize("op", [segment_sum, segment_mean, segment_softmax])
+def test_half_precision_is_rounded_once(op):
+    values, segment, count = rows()
+    half = values.half()
+    assert torch.equal(op(half, segment, count), op(half.float(), segment, count).half())
+
+
+def test_gradient_of_a_half_precision_mean_counts_beyond_2048():
+    values = torch.zeros(5001, 1, dtype=torch.float16, requires_grad=True)
+    segment_mean(values, torch.zeros(5001, dtype=torch.int64), 1).sum().backward()
+    assert values.grad is not None
+    assert values.grad[0] == torch.tensor(1 / 5001, dtype=torch.float16)
+
+
+@pytest.mark.parametrize("op", [segment_sum, segment_mean, segment_max, segment_softmax])
+def test_errors_say_what_came(op):
+    values, segment, count = rows()
+    with pytest.raises(ValueError, match=r"segment\[0\] is 9"):
+        op(values, torch.full_like(segment, 9), count)
+    with pytest.raises(ValueError, match="segment has shape"):
+        op(values, segment[:3], count)
+    with pytest.raises(ValueError, match="values is int64"):
+        op(values.long(), segment, count)
