@@ -30,6 +30,8 @@ class OpLaw:
     tolerance: float = 1e-5
     floating: bool = True
     gradient_cases: tuple[str, ...] | None = None
+    # For an `op` that is a plain function over custom ops: its (custom op, args) for the arguments of a case.
+    steps: Callable[..., list[tuple[Any, tuple[Any, ...]]]] | None = None
 
     @property
     def name(self) -> str:
