@@ -1,0 +1,100 @@
+"""From the maps of the centre head to detections.
+
+Per group: the best (class, cell) pairs by heatmap score, their boxes, scores corrected by the predicted IoU, then rotated
+non-maximum suppression class by class. Ties: the lowest (class, x, y) wins. Sources: CenterPoint (arXiv 2006.11275),
+section 4; score correction s^(1-a) * iou^a as in CIA-SSD (arXiv 2012.03015), section 3.3.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from sparse3d_ops.boxes import nms
+from torch import Tensor
+
+from sparse3d.frames import Detections
+from sparse3d.models.center_code import BevGrid, decode
+from sparse3d.models.center_head import CenterHeadOutput, CenterMaps
+
+Bounds = tuple[float, float, float, float, float, float]
+
+
+@dataclass(frozen=True)
+class CenterDecodeConfig:
+    """Tuples hold one value for all classes or one a class, in the order of the model's class names."""
+
+    score_threshold: float = 0.1  # of the heatmap, before the correction by IoU
+    top_k: int = 500  # (class, cell) pairs a group and frame
+    iou_alphas: tuple[float, ...] = (0.68, 0.71, 0.65)  # 0: heatmap score alone, 1: predicted IoU alone
+    nms_thresholds: tuple[float, ...] = (0.7, 0.6, 0.55)  # rotated BEV IoU
+    nms_pre: int = 4096  # best boxes of a class that enter the suppression
+    nms_post: int = 500  # boxes of a class that leave it
+    center_bounds: Bounds | None = None  # centres outside are dropped, metres; None: the model's bounds
+
+
+def per_class(values: Sequence[float], label: int) -> float:
+    """The value for a label out of a tuple with one entry for all classes or one a class."""
+    return values[0] if len(values) == 1 else values[label]
+
+
+def rectify(scores: Tensor, iou: Tensor, alpha: Tensor) -> Tensor:
+    """s^(1-a) * ((iou + 1) / 2 clamped to [0, 1])^a for the IoU branch's output in [-1, 1]; all (N,)."""
+    return scores.pow(1 - alpha) * ((iou + 1) / 2).clamp(0, 1).pow(alpha)
+
+
+@torch.no_grad()
+def decode_detections(
+    output: CenterHeadOutput, group_labels: Sequence[Sequence[int]], grid: BevGrid, config: CenterDecodeConfig
+) -> list[Detections]:
+    """Detections of each frame, best first. Channel k of group g stands for label `group_labels[g][k]`."""
+    frames = output.groups[0].heatmap.shape[0]
+    with torch.autocast(output.groups[0].heatmap.device.type, enabled=False):
+        found = [
+            [_decode_group(maps, labels, frame, grid, config) for frame in range(frames)]
+            for maps, labels in zip(output.groups, group_labels, strict=True)
+        ]
+    return [_merge([group[frame] for group in found]) for frame in range(frames)]
+
+
+def _decode_group(
+    maps: CenterMaps, labels: Sequence[int], frame: int, grid: BevGrid, config: CenterDecodeConfig
+) -> Detections:
+    """One group in one frame."""
+    heatmap = maps.heatmap[frame].float().sigmoid()
+    candidates = (heatmap.flatten() > config.score_threshold).nonzero()[:, 0]
+    scores = heatmap.flatten()[candidates]
+    order = scores.argsort(descending=True, stable=True)[: config.top_k]
+    scores, candidates = scores[order], candidates[order]
+
+    size_x, size_y = heatmap.shape[1:]
+    channel, x, y = candidates // (size_x * size_y), candidates // size_y % size_x, candidates % size_y
+    code = torch.cat([values[frame, :, x, y] for values in (maps.center, maps.z, maps.dim, maps.rot)])
+    boxes = decode(code.T.float(), torch.stack([x, y], dim=1), grid)
+    label = torch.tensor(list(labels), device=boxes.device)[channel]
+    if maps.iou is not None:
+        alphas = boxes.new_tensor([per_class(config.iou_alphas, k) for k in labels])
+        scores = rectify(scores, maps.iou[frame, 0, x, y].float(), alphas[channel])
+
+    low, high = boxes.new_tensor(config.center_bounds or grid.bounds).view(2, 3)
+    inside = ((boxes[:, :3] >= low) & (boxes[:, :3] <= high)).all(dim=1)
+    inside &= boxes.isfinite().all(dim=1) & scores.isfinite()
+    boxes, scores, label = boxes[inside], scores[inside], label[inside]
+
+    kept = [_suppress(boxes, scores, label, k, config) for k in labels]
+    keep = torch.cat(kept)
+    return Detections(boxes[keep], scores[keep], label[keep])
+
+
+def _suppress(boxes: Tensor, scores: Tensor, label: Tensor, k: int, config: CenterDecodeConfig) -> Tensor:
+    """Rows of class k that survive."""
+    rows = (label == k).nonzero()[:, 0]
+    rows = rows[scores[rows].argsort(descending=True, stable=True)[: config.nms_pre]]
+    kept = nms(boxes[rows], scores[rows], per_class(config.nms_thresholds, k))
+    return rows[kept[: config.nms_post]]
+
+
+def _merge(parts: list[Detections]) -> Detections:
+    """All groups of one frame, highest score first."""
+    boxes, scores, labels = (torch.cat([getattr(p, n) for p in parts]) for n in ("boxes", "scores", "labels"))
+    order = scores.argsort(descending=True, stable=True)
+    return Detections(boxes[order], scores[order], labels[order])

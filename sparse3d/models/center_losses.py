@@ -1,0 +1,94 @@
+"""The losses of the centre head, all in float32 whatever the autocast state.
+
+`g` is the target heatmap, `p` the predicted one. Sums over objects are divided by max(1, number of objects), averaged over ranks.
+Sources: CornerNet (arXiv 1808.01244) Eq. 1; Distance-IoU (arXiv 1911.08287) Eq. 7; IoU head as in CIA-SSD (arXiv 2012.03015).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from sparse3d_ops.boxes import box_iou_3d_aligned
+from torch import Tensor
+
+from sparse3d.errors import ConfigError
+from sparse3d.models.center_code import CODE_SIZE, BevGrid, decode
+from sparse3d.models.center_head import CenterMaps
+from sparse3d.models.center_targets import CenterTargets
+from sparse3d.nn.collectives import all_reduce_mean
+
+# The heatmap is kept this far from 0 and 1: its logarithm stays finite and a cell that sure gets no gradient.
+CLAMP = 1e-4
+
+
+@dataclass(frozen=True)
+class CenterLossConfig:
+    heatmap: float = 1.0
+    box: float = 2.0
+    code: tuple[float, ...] = (1.0,) * CODE_SIZE  # weights of dx, dy, z, log l, log w, log h, cos, sin
+    iou: float = 1.0  # of the IoU branch, where there is one
+    iou_regression: float = 2.0  # of 1 - DIoU; 0 leaves it out
+
+    def __post_init__(self) -> None:
+        if len(self.code) != CODE_SIZE:
+            raise ConfigError(f"loss: `code` needs {CODE_SIZE} weights, got {len(self.code)}")
+
+
+def focal_loss(
+    logits: Float[Tensor, "B K X Y"], heatmap: Float[Tensor, "B K X Y"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Sum over cells of -(1-p)^2 log p where g = 1, of -(1-g)^4 p^2 log(1-p) elsewhere; and the number of cells with g = 1."""
+    p = logits.float().sigmoid().clamp(CLAMP, 1 - CLAMP)
+    peak = heatmap == 1
+    at_peaks = (1 - p).square() * p.log()
+    elsewhere = (1 - heatmap).pow(4) * p.square() * (1 - p).log()
+    return -torch.where(peak, at_peaks, elsewhere).sum(), peak.sum().float()
+
+
+def diou_loss(boxes: Float[Tensor, "M 7"], target: Float[Tensor, "M 7"]) -> Float[Tensor, "M"]:
+    """1 - DIoU in [0, 2], the boxes taken as axis-aligned (yaw is left to its own term); 0 for identical boxes.
+
+    DIoU = IoU - d^2 / c^2: d between the centres, c the diagonal of the smallest box around both.
+    """
+    low, high = boxes[:, :3] - boxes[:, 3:6] / 2, boxes[:, :3] + boxes[:, 3:6] / 2
+    target_low, target_high = target[:, :3] - target[:, 3:6] / 2, target[:, :3] + target[:, 3:6] / 2
+    shared = (torch.minimum(high, target_high) - torch.maximum(low, target_low)).clamp(min=0).prod(dim=1)
+    union = boxes[:, 3:6].prod(dim=1) + target[:, 3:6].prod(dim=1) - shared
+    diagonal = (torch.maximum(high, target_high) - torch.minimum(low, target_low)).square().sum(dim=1)
+    distance = (boxes[:, :3] - target[:, :3]).square().sum(dim=1)
+    return 1 - (shared / union.clamp(min=1e-6) - distance / diagonal.clamp(min=1e-6)).clamp(-1, 1)
+
+
+def at_cells(
+    values: Float[Tensor, "B C X Y"], frame: Int[Tensor, "M"], cell: Int[Tensor, "M 2"]
+) -> Float[Tensor, "M C"]:
+    """The column of a map at the cell of each object, in float32."""
+    return values[frame, :, cell[:, 0], cell[:, 1]].float()
+
+
+def center_losses(
+    maps: CenterMaps, targets: CenterTargets, grid: BevGrid, config: CenterLossConfig
+) -> dict[str, Tensor]:
+    """The weighted scalar losses of one head group: `heatmap`, `box`, and where asked for `iou`, `iou_regression`."""
+    with torch.autocast(targets.heatmap.device.type, enabled=False):
+        heatmap_sum, peaks = focal_loss(maps.heatmap, targets.heatmap)
+        objects = targets.code.new_tensor(float(len(targets.code)))
+        peaks, objects = all_reduce_mean(torch.stack([peaks, objects])).clamp(min=1).unbind()
+
+        code = at_cells(maps.code(), targets.frame, targets.cell)
+        # Written as a product with the weights: a weight of zero switches an entry off.
+        error = (code - targets.code).abs() * code.new_tensor(config.code)
+        losses = {
+            "heatmap": config.heatmap * heatmap_sum / peaks,
+            "box": config.box * error.sum() / objects,
+        }
+        boxes = decode(code, targets.cell, grid)
+        if maps.iou is not None:
+            # A network that diverged must end in a loss of NaN (from `box`), not in an error about its boxes here.
+            overlap = box_iou_3d_aligned(boxes.detach().nan_to_num(0.0, 0.0, 0.0), targets.boxes)
+            predicted = at_cells(maps.iou, targets.frame, targets.cell)[:, 0]
+            losses["iou"] = config.iou * (predicted - (2 * overlap - 1)).abs().sum() / objects
+        if config.iou_regression:
+            regression = diou_loss(boxes, targets.boxes).sum()
+            losses["iou_regression"] = config.iou_regression * regression / objects
+    return losses
