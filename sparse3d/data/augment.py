@@ -1,0 +1,207 @@
+"""Training augmentations of labelled LiDAR frames.
+
+Each step is a frozen dataclass, callable as `step(frame, rng) -> frame`; it never changes the arrays of the
+frame that it is given, and all its randomness comes from `rng`. The vocabulary is SECOND's (Yan et al.,
+Sensors 2018, sec. 3.2). Points and boxes move together, so that a step keeps which points lie in which box,
+up to rounding at the faces. `frame.extra` is passed on as it is: it describes the recorded scene.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+
+from sparse3d.data.gt_sampling import ClassCount, GroundTruthSampling
+from sparse3d.frames import LidarFrame
+from sparse3d.geometry.boxes import wrap_angle
+from sparse3d_ops.boxes import box_iou_bev, points_in_boxes
+
+
+@dataclass(frozen=True)
+class RandomFlip:
+    """Mirror the scene: axis "y" swaps left and right, "x" front and back."""
+
+    kind: Literal["flip"] = "flip"
+    axis: Literal["x", "y"] = "y"  # the coordinate that changes its sign
+    probability: float = 0.5
+
+    def __call__(self, frame: LidarFrame, rng: np.random.Generator) -> LidarFrame:
+        if rng.random() >= self.probability:
+            return frame
+        points, boxes = frame.points.copy(), frame.boxes.copy()
+        column = "xy".index(self.axis)
+        points[:, column] *= -1
+        boxes[:, column] *= -1
+        boxes[:, 6] = wrap_angle(-boxes[:, 6] if self.axis == "y" else np.pi - boxes[:, 6])
+        return replace(frame, points=points, boxes=boxes)
+
+
+@dataclass(frozen=True)
+class RandomRotation:
+    """Turn the scene about the LiDAR's z axis by a uniform angle."""
+
+    kind: Literal["rotation"] = "rotation"
+    min_angle: float = -np.pi / 4  # rad
+    max_angle: float = np.pi / 4  # rad
+
+    def __call__(self, frame: LidarFrame, rng: np.random.Generator) -> LidarFrame:
+        angle = rng.uniform(self.min_angle, self.max_angle)
+        points, boxes = frame.points.copy(), frame.boxes.copy()
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], dtype=np.float32)
+        points[:, :2] = points[:, :2] @ turn.T
+        boxes[:, :2] = boxes[:, :2] @ turn.T
+        boxes[:, 6] = wrap_angle(boxes[:, 6] + angle)
+        return replace(frame, points=points, boxes=boxes)
+
+
+@dataclass(frozen=True)
+class RandomScaling:
+    """Scale the scene about the LiDAR by a uniform factor."""
+
+    kind: Literal["scaling"] = "scaling"
+    min_scale: float = 0.95
+    max_scale: float = 1.05
+
+    def __call__(self, frame: LidarFrame, rng: np.random.Generator) -> LidarFrame:
+        scale = np.float32(rng.uniform(self.min_scale, self.max_scale))
+        points, boxes = frame.points.copy(), frame.boxes.copy()
+        points[:, :3] *= scale
+        boxes[:, :6] *= scale
+        return replace(frame, points=points, boxes=boxes)
+
+
+@dataclass(frozen=True)
+class RandomTranslation:
+    """Shift the scene by a normal offset."""
+
+    kind: Literal["translation"] = "translation"
+    std: tuple[float, float, float] = (0.2, 0.2, 0.2)  # m, along x, y, z
+
+    def __call__(self, frame: LidarFrame, rng: np.random.Generator) -> LidarFrame:
+        offset = rng.normal(0, self.std).astype(np.float32)
+        points, boxes = frame.points.copy(), frame.boxes.copy()
+        points[:, :3] += offset
+        boxes[:, :3] += offset
+        return replace(frame, points=points, boxes=boxes)
+
+
+@dataclass(frozen=True)
+class ObjectNoise:
+    """Turn and shift each box with the points in it, where that hits no other box seen from above.
+
+    Each box in turn tries `tries` poses and takes the first free one, else stays. A point in two boxes
+    follows the first. What stood at the new place stays there.
+    """
+
+    kind: Literal["object_noise"] = "object_noise"
+    std: tuple[float, float, float] = (0.25, 0.25, 0.1)  # m, along x, y, z
+    max_angle: float = np.pi / 20  # rad, uniform in both directions
+    tries: int = 10
+
+    def __call__(self, frame: LidarFrame, rng: np.random.Generator) -> LidarFrame:
+        count = len(frame.boxes)
+        angles = rng.uniform(-self.max_angle, self.max_angle, (count, self.tries))
+        shifts = rng.normal(0, self.std, (count, self.tries, 3))
+        boxes = torch.from_numpy(frame.boxes.copy())
+        angle, shift = np.zeros(count), np.zeros((count, 3))
+        for m in range(count):
+            poses = boxes[m].repeat(self.tries, 1)
+            poses[:, :3] += torch.from_numpy(shifts[m]).to(poses.dtype)
+            poses[:, 6] += torch.from_numpy(angles[m]).to(poses.dtype)
+            others = torch.cat([boxes[:m], boxes[m + 1 :]])
+            free = (box_iou_bev(poses, others) == 0).all(dim=1).nonzero()
+            if len(free):
+                first = int(free[0])
+                boxes[m], angle[m], shift[m] = poses[first], angles[m, first], shifts[m, first]
+        moved = boxes.numpy()
+        moved[:, 6] = wrap_angle(moved[:, 6])
+        return replace(frame, points=_move_with_boxes(frame, angle, shift), boxes=moved)
+
+
+def _move_with_boxes(frame: LidarFrame, angle: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Points with those of box m turned by angle[m] about its centre and shifted by shift[m]."""
+    points = frame.points.copy()
+    owner = box_of_points(points, frame.boxes)
+    inside = np.flatnonzero(owner >= 0)
+    owner = owner[inside]
+    centre = frame.boxes[owner, :3].astype(np.float64)
+    local = points[inside, :3] - centre
+    cos, sin = np.cos(angle[owner]), np.sin(angle[owner])
+    turned = np.stack(
+        [cos * local[:, 0] - sin * local[:, 1], sin * local[:, 0] + cos * local[:, 1], local[:, 2]], axis=1
+    )
+    points[inside, :3] = turned + centre + shift[owner]
+    return points
+
+
+def box_of_points(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """(P, >=3), (M, 7) -> (P,) int64: the first box that holds each point, -1 for none."""
+    xyz = torch.from_numpy(np.ascontiguousarray(points[:, :3]))
+    return points_in_boxes(xyz, torch.from_numpy(np.ascontiguousarray(boxes))).numpy()
+
+
+@dataclass(frozen=True)
+class PointShuffle:
+    """Bring the points into a random order."""
+
+    kind: Literal["shuffle"] = "shuffle"
+
+    def __call__(self, frame: LidarFrame, rng: np.random.Generator) -> LidarFrame:
+        return replace(frame, points=frame.points[rng.permutation(len(frame.points))])
+
+
+@dataclass(frozen=True)
+class RangeFilter:
+    """Remove points out of bounds, and boxes whose centre is. Not random: it fits evaluation too."""
+
+    kind: Literal["range"] = "range"
+    bounds: tuple[float, ...] = (0.0, -40.0, -3.0, 70.4, 40.0, 1.0)  # m; x, y, z min, then x, y, z max
+
+    def __call__(self, frame: LidarFrame, rng: np.random.Generator) -> LidarFrame:
+        keep = self.inside(frame.boxes)
+        return replace(
+            frame,
+            points=frame.points[self.inside(frame.points)],
+            boxes=frame.boxes[keep],
+            labels=frame.labels[keep],
+        )
+
+    def inside(self, rows: np.ndarray) -> np.ndarray:
+        """(N, >=3) -> (N,) bool: min <= position < max on all three axes."""
+        low, high = np.array(self.bounds[:3]), np.array(self.bounds[3:])
+        return np.all((rows[:, :3] >= low) & (rows[:, :3] < high), axis=1)
+
+
+AugmentStep = (
+    GroundTruthSampling
+    | RandomFlip
+    | RandomRotation
+    | RandomScaling
+    | RandomTranslation
+    | ObjectNoise
+    | PointShuffle
+    | RangeFilter
+)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """The steps, in the order in which they are applied. None at all is legal."""
+
+    steps: tuple[AugmentStep, ...] = ()
+
+
+# What SECOND and PointPillars train KITTI with, without the per-object noise, which later work found not to
+# help.
+SECOND_AUGMENTATION = AugmentConfig(
+    steps=(
+        GroundTruthSampling(
+            counts=(ClassCount("Car", 20), ClassCount("Pedestrian", 15), ClassCount("Cyclist", 15))
+        ),
+        RandomFlip(),
+        RandomRotation(),
+        RandomScaling(),
+        PointShuffle(),
+    )
+)

@@ -1,0 +1,234 @@
+"""Ground-truth sampling: paste labelled objects of other frames into a scene (SECOND, Yan et al. 2018, sec.
+3.2).
+
+The objects of a split are cut out once and kept in a folder: `points.bin`, the float32 points of all objects
+one after the other, and `objects.npz`, their boxes, labels and offsets. Objects keep the pose in which they
+were recorded, so that their density and the side that the LiDAR sees stay true.
+"""
+
+import functools
+import hashlib
+import logging
+import zipfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from sparse3d.errors import DataError
+from sparse3d.frames import LidarFrame
+from sparse3d.io.files import atomic_path
+from sparse3d_ops.boxes import box_iou_bev, points_in_boxes
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ObjectDatabase:
+    """K objects: `boxes` (K, 7) float32, `labels` (K,) int64, `difficulty` (K,) int64 (-1 unrated), their
+    class names.
+
+    The points of object k are `points[offsets[k]:offsets[k + 1]]`, (n, F) float32, in the frame of its box.
+    """
+
+    class_names: tuple[str, ...]
+    boxes: np.ndarray
+    labels: np.ndarray
+    difficulty: np.ndarray
+    offsets: np.ndarray
+    points: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """Objects of class `name` are added until the scene has `count`."""
+
+    name: str
+    count: int
+
+
+@dataclass(frozen=True)
+class GroundTruthSampling:
+    """Fill the scene with objects of the database that hit no box, seen from above, and no object pasted
+    before.
+
+    Scene points inside of a pasted box are removed. A class of which the scene has enough gets none;
+    candidates that collide are not replaced by others.
+    """
+
+    kind: Literal["gt_sampling"] = "gt_sampling"
+    counts: tuple[ClassCount, ...] = (
+        ClassCount("Car", 20),
+        ClassCount("Pedestrian", 15),
+        ClassCount("Cyclist", 15),
+    )
+    min_points: int = 5  # objects with fewer are never pasted
+    rated_only: bool = True  # leave out objects that are too small or too hidden for any difficulty
+    to_ground: bool = False  # move each object up or down onto the scene's ground around it
+    database: str = ""  # folder; "" is one of the data set's own split, built when first needed
+
+    def __call__(self, frame: LidarFrame, rng: np.random.Generator) -> LidarFrame:
+        database = open_object_database(self.database)
+        chosen = self._choose(frame, database, rng)
+        boxes = database.boxes[chosen].copy()
+        if self.to_ground:
+            boxes[:, 2] += _ground_steps(frame.points, boxes)
+        free = _collision_free(frame.boxes, boxes)
+        chosen, boxes = chosen[free], boxes[free]
+        if not len(chosen):
+            return frame
+        covered = points_in_boxes(
+            torch.from_numpy(np.ascontiguousarray(frame.points[:, :3])), torch.from_numpy(boxes)
+        ).numpy()
+        pasted = [database.points[database.offsets[k] : database.offsets[k + 1]].copy() for k in chosen]
+        for points, box, k in zip(pasted, boxes, chosen, strict=True):
+            points[:, 2] += box[2] - database.boxes[k, 2]
+        return replace(
+            frame,
+            points=np.concatenate([frame.points[covered < 0], *pasted]),
+            boxes=np.concatenate([frame.boxes, boxes]),
+            labels=np.concatenate([frame.labels, database.labels[chosen]]),
+        )
+
+    def _choose(self, frame: LidarFrame, database: ObjectDatabase, rng: np.random.Generator) -> np.ndarray:
+        """Rows of the database to try, in a random order within each class."""
+        fits = np.diff(database.offsets) >= self.min_points
+        if self.rated_only:
+            fits &= database.difficulty >= 0
+        chosen = [np.empty(0, dtype=np.int64)]
+        for wanted in self.counts:
+            if wanted.name not in database.class_names:
+                continue
+            label = database.class_names.index(wanted.name)
+            candidates = np.flatnonzero(fits & (database.labels == label))
+            missing = wanted.count - int(np.count_nonzero(frame.labels == label))
+            if missing > 0 and len(candidates):
+                chosen.append(rng.choice(candidates, min(missing, len(candidates)), replace=False))
+        return np.concatenate(chosen)
+
+
+def _collision_free(fixed: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Rows of `boxes` that overlap neither with a fixed box nor with an earlier row that is kept, seen from
+    above.
+    """
+    if not len(boxes):
+        return np.empty(0, dtype=np.int64)
+    everything = np.concatenate([fixed.reshape(-1, 7), boxes]).astype(np.float32)
+    hits = (box_iou_bev(torch.from_numpy(boxes), torch.from_numpy(everything)) > 0).numpy()
+    taken = np.arange(len(everything)) < len(fixed)
+    kept = []
+    for row in range(len(boxes)):
+        if not (hits[row] & taken).any():
+            kept.append(row)
+            taken[len(fixed) + row] = True
+    return np.array(kept, dtype=np.int64)
+
+
+# Ground around an object: points within this distance of its centre seen from above, of which a low share is
+# ground even where half of them hang in bushes; too few say nothing, and a larger step is no ground but a
+# hole or a wall.
+_GROUND_RADIUS = 3.0
+_GROUND_SHARE = 5
+_GROUND_MIN_POINTS = 10
+_GROUND_MAX_STEP = 1.0
+
+
+def _ground_steps(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """(M,) metres by which each box must rise to stand on the ground around it; 0 where none is found."""
+    steps = np.zeros(len(boxes), dtype=np.float32)
+    for m, box in enumerate(boxes):
+        near = np.abs(points[:, :2] - box[:2]).max(axis=1) < _GROUND_RADIUS
+        if np.count_nonzero(near) >= _GROUND_MIN_POINTS:
+            step = np.percentile(points[near, 2], _GROUND_SHARE) - (box[2] - box[5] / 2)
+            steps[m] = step if abs(step) <= _GROUND_MAX_STEP else 0
+    return steps
+
+
+# ---- the database on disk ----------------------------------------------------------------------------------
+
+
+def build_object_database(
+    frames: Callable[[], Iterable[tuple[LidarFrame, np.ndarray]]],
+    class_names: tuple[str, ...],
+    parent: Path,
+    key: str,
+) -> Path:
+    """The folder of the database with this `key` inside of `parent`, built if it is not there or not whole.
+
+    `frames` gives each frame with the difficulty (M,) of its boxes; it is called only when the database is
+    built. `key` says all that the objects depend on. Processes that build it at once write the same bytes.
+    """
+    folder = parent / f"sparse3d_objects_{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    if (folder / "objects.npz").exists():
+        try:
+            _read_database(folder)
+            return folder
+        except DataError as error:
+            _log.warning("%s; built anew", error)
+    boxes, labels, levels, counts = [], [], [], []
+    columns = 4
+    with atomic_path(folder / "points.bin") as temporary, open(temporary, "wb") as file:
+        for frame, level in frames():
+            columns = frame.points.shape[1]
+            owner = points_in_boxes(
+                torch.from_numpy(np.ascontiguousarray(frame.points[:, :3])), torch.from_numpy(frame.boxes)
+            ).numpy()
+            order = np.argsort(owner, kind="stable")
+            inside = order[np.searchsorted(owner[order], 0) :]
+            file.write(np.ascontiguousarray(frame.points[inside], dtype="<f4").tobytes())
+            counts.append(np.bincount(owner[inside], minlength=len(frame.boxes)))
+            boxes.append(frame.boxes)
+            labels.append(frame.labels)
+            levels.append(level)
+    offsets = np.concatenate([[0], *counts]).astype(np.int64).cumsum()
+    with atomic_path(folder / "objects.npz") as temporary, open(temporary, "wb") as file:
+        np.savez(
+            file,
+            class_names=np.array(class_names, dtype=np.str_),
+            boxes=np.concatenate([np.empty((0, 7)), *boxes]).astype(np.float32),
+            labels=np.concatenate([np.empty(0), *labels]).astype(np.int64),
+            difficulty=np.concatenate([np.empty(0), *levels]).astype(np.int64),
+            offsets=offsets,
+            columns=np.array(columns),
+        )
+    _log.info("%s: %d objects, %d points", folder, len(offsets) - 1, offsets[-1])
+    return folder
+
+
+@functools.lru_cache(maxsize=8)
+def open_object_database(folder: str) -> ObjectDatabase:
+    """Open a database once a process; its points stay on disk and are mapped. Raises DataError."""
+    if not folder:
+        raise DataError(
+            "gt_sampling", "no database; KittiDataset gives its own, or set `database` to a folder"
+        )
+    return _read_database(Path(folder))
+
+
+def _read_database(folder: Path) -> ObjectDatabase:
+    path = folder / "objects.npz"
+    try:
+        with np.load(path, allow_pickle=False) as table:
+            arrays = {name: table[name] for name in table.files}
+        columns, offsets = int(arrays.pop("columns")), arrays["offsets"]
+        names = tuple(str(name) for name in arrays.pop("class_names"))
+        count = len(arrays["labels"])
+        if arrays["boxes"].shape != (count, 7) or len(offsets) != count + 1 or (np.diff(offsets) < 0).any():
+            raise ValueError("its arrays do not fit each other")
+        size = (folder / "points.bin").stat().st_size
+        if size != int(offsets[-1]) * columns * 4:
+            raise ValueError(f"points.bin has {size} bytes, expected {int(offsets[-1]) * columns * 4}")
+        points = np.zeros((0, columns), dtype=np.float32)
+        if size:
+            points = np.memmap(
+                folder / "points.bin", dtype="<f4", mode="r", shape=(int(offsets[-1]), columns)
+            )
+        return ObjectDatabase(class_names=names, points=points, **arrays)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(path, f"not an object database: {error}") from error
