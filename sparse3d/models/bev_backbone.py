@@ -4,7 +4,8 @@
                |                     |
             upsample              upsample          to one common stride, concatenated
 
-Maps are (B, C, X, Y). Source: Yan et al., "SECOND: Sparsely Embedded Convolutional Detection" (Sensors 2018), section 3.1.3.
+Maps are (B, C, X, Y). Source: Yan et al., "SECOND: Sparsely Embedded Convolutional Detection" (Sensors 2018),
+section 3.1.3.
 """
 
 from dataclasses import dataclass
@@ -71,9 +72,10 @@ def _resample(cin: int, cout: int, up: float) -> nn.Sequential:
 
 
 class BevBackbone(nn.Module):
-    """(B, in_channels, X, Y) -> (B, sum(upsample_filters), ceil(X / stride), ceil(Y / stride)), for any X and Y.
+    """(B, in_channels, X, Y) -> (B, sum(upsample_filters), ceil(X / stride), ceil(Y / stride)); any X and Y.
 
-    A level that comes back larger than that (a map of odd size, halved and doubled) is cut at its far end, where the padding was.
+    A level that comes back larger than that (a map of odd size, halved and doubled) is cut at its far end,
+    where the padding was.
     """
 
     def __init__(self, in_channels: int, config: BevBackboneConfig):

@@ -20,13 +20,13 @@ from torch import Tensor
 
 CODE_SIZE = 8
 
-# exp(5) = 148 m and exp(-5) = 7 mm hold every object; beyond them exp only makes infinities and vanishing boxes.
+# exp(5) = 148 m and exp(-5) = 7 mm hold every object; beyond them exp makes infinities and vanishing boxes.
 MAX_LOG_SIZE = 5.0
 
 
 @dataclass(frozen=True)
 class BevGrid:
-    """Where the cells of a BEV map lie. `bounds` (x_min, y_min, z_min, x_max, y_max, z_max) and `cell` in metres."""
+    """Where the cells of a BEV map lie. Metres: `bounds` (minima of x, y, z, then maxima), `cell` (x, y)."""
 
     bounds: tuple[float, float, float, float, float, float]
     cell: tuple[float, float]
@@ -42,7 +42,7 @@ class BevGrid:
         return (boxes[:, :2] - boxes.new_tensor(self.bounds[:2])) / boxes.new_tensor(self.cell)
 
     def cells(self, boxes: Float[Tensor, "M 7"]) -> Int[Tensor, "M 2"]:
-        """The cell of each centre. Centres must lie inside; rounding at the far border is pulled into the last cell."""
+        """The cell of each centre. Centres must lie inside; the last cell takes what rounds up at the border."""
         last = torch.tensor(self.shape, device=boxes.device) - 1
         return torch.minimum(self.positions(boxes).floor().long().clamp(min=0), last)
 
@@ -55,7 +55,7 @@ def encode(boxes: Float[Tensor, "M 7"], cells: Int[Tensor, "M 2"], grid: BevGrid
 
 
 def decode(code: Float[Tensor, "M 8"], cells: Int[Tensor, "M 2"], grid: BevGrid) -> Float[Tensor, "M 7"]:
-    """The box of each code, differentiable; yaw in [-pi, pi). The (cos, sin) pair need not have length one."""
+    """The box of each code, differentiable; yaw in [-pi, pi). (cos, sin) need not have length one."""
     centre = (cells + code[:, :2]) * code.new_tensor(grid.cell) + code.new_tensor(grid.bounds[:2])
     size = code[:, 3:6].clamp(-MAX_LOG_SIZE, MAX_LOG_SIZE).exp()
     yaw = torch.atan2(code[:, 7:8], code[:, 6:7])

@@ -1,20 +1,20 @@
 """From the maps of the centre head to detections.
 
-Per group: the best (class, cell) pairs by heatmap score, their boxes, scores corrected by the predicted IoU, then rotated
-non-maximum suppression class by class. Ties: the lowest (class, x, y) wins. Sources: CenterPoint (arXiv 2006.11275),
-section 4; score correction s^(1-a) * iou^a as in CIA-SSD (arXiv 2012.03015), section 3.3.
+Per group: the best (class, cell) pairs by heatmap score, their boxes, scores corrected by the predicted IoU,
+then rotated non-maximum suppression class by class. Ties: the lowest (class, x, y) wins. Sources: CenterPoint
+(arXiv 2006.11275), section 4; score correction s^(1-a) * iou^a as in CIA-SSD (arXiv 2012.03015), section 3.3.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from sparse3d_ops.boxes import nms
 from torch import Tensor
 
 from sparse3d.frames import Detections
 from sparse3d.models.center_code import BevGrid, decode
 from sparse3d.models.center_head import CenterHeadOutput, CenterMaps
+from sparse3d_ops.boxes import nms
 
 Bounds = tuple[float, float, float, float, float, float]
 

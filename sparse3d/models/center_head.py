@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-# sigmoid(-2.19) = 0.1: an untrained head calls one cell in ten an object, and the first focal losses stay small.
+# sigmoid(-2.19) = 0.1: an untrained head is fairly sure of background, and the first focal losses stay small.
 HEATMAP_BIAS = -2.19
 
 
@@ -87,7 +87,7 @@ class _Group(nn.Module):
 
 
 class CenterHead(nn.Module):
-    """(B, in_channels, X, Y) -> CenterHeadOutput of the same map size; `group_sizes` are the numbers of classes."""
+    """(B, in_channels, X, Y) -> CenterHeadOutput, same X and Y; `group_sizes` are the numbers of classes."""
 
     def __init__(self, in_channels: int, group_sizes: tuple[int, ...], config: CenterHeadConfig):
         super().__init__()

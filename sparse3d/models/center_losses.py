@@ -1,14 +1,14 @@
 """The losses of the centre head, all in float32 whatever the autocast state.
 
-`g` is the target heatmap, `p` the predicted one. Sums over objects are divided by max(1, number of objects), averaged over ranks.
-Sources: CornerNet (arXiv 1808.01244) Eq. 1; Distance-IoU (arXiv 1911.08287) Eq. 7; IoU head as in CIA-SSD (arXiv 2012.03015).
+`g` is the target heatmap, `p` the predicted one. Sums over objects are divided by max(1, number of objects),
+averaged over ranks. Sources: CornerNet (arXiv 1808.01244) Eq. 1; Distance-IoU (arXiv 1911.08287) Eq. 7; IoU
+head as in CIA-SSD (arXiv 2012.03015).
 """
 
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from sparse3d_ops.boxes import box_iou_3d_aligned
 from torch import Tensor
 
 from sparse3d.errors import ConfigError
@@ -16,6 +16,7 @@ from sparse3d.models.center_code import CODE_SIZE, BevGrid, decode
 from sparse3d.models.center_head import CenterMaps
 from sparse3d.models.center_targets import CenterTargets
 from sparse3d.nn.collectives import all_reduce_mean
+from sparse3d_ops.boxes import box_iou_3d_aligned
 
 # The heatmap is kept this far from 0 and 1: its logarithm stays finite and a cell that sure gets no gradient.
 CLAMP = 1e-4
@@ -23,6 +24,8 @@ CLAMP = 1e-4
 
 @dataclass(frozen=True)
 class CenterLossConfig:
+    """Weights of the losses."""
+
     heatmap: float = 1.0
     box: float = 2.0
     code: tuple[float, ...] = (1.0,) * CODE_SIZE  # weights of dx, dy, z, log l, log w, log h, cos, sin
@@ -37,7 +40,10 @@ class CenterLossConfig:
 def focal_loss(
     logits: Float[Tensor, "B K X Y"], heatmap: Float[Tensor, "B K X Y"]
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Sum over cells of -(1-p)^2 log p where g = 1, of -(1-g)^4 p^2 log(1-p) elsewhere; and the number of cells with g = 1."""
+    """Sum over cells, and the number of cells with g = 1.
+
+    A cell costs -(1 - p)^2 log p where g = 1 and -(1 - g)^4 p^2 log(1 - p) elsewhere.
+    """
     p = logits.float().sigmoid().clamp(CLAMP, 1 - CLAMP)
     peak = heatmap == 1
     at_peaks = (1 - p).square() * p.log()
@@ -46,7 +52,7 @@ def focal_loss(
 
 
 def diou_loss(boxes: Float[Tensor, "M 7"], target: Float[Tensor, "M 7"]) -> Float[Tensor, "M"]:
-    """1 - DIoU in [0, 2], the boxes taken as axis-aligned (yaw is left to its own term); 0 for identical boxes.
+    """1 - DIoU in [0, 2], the boxes taken as axis-aligned (yaw has its own term); 0 for identical boxes.
 
     DIoU = IoU - d^2 / c^2: d between the centres, c the diagonal of the smallest box around both.
     """
@@ -69,7 +75,7 @@ def at_cells(
 def center_losses(
     maps: CenterMaps, targets: CenterTargets, grid: BevGrid, config: CenterLossConfig
 ) -> dict[str, Tensor]:
-    """The weighted scalar losses of one head group: `heatmap`, `box`, and where asked for `iou`, `iou_regression`."""
+    """Weighted scalar losses of one head group: `heatmap`, `box`, where asked for `iou`, `iou_regression`."""
     with torch.autocast(targets.heatmap.device.type, enabled=False):
         heatmap_sum, peaks = focal_loss(maps.heatmap, targets.heatmap)
         objects = targets.code.new_tensor(float(len(targets.code)))
@@ -84,7 +90,7 @@ def center_losses(
         }
         boxes = decode(code, targets.cell, grid)
         if maps.iou is not None:
-            # A network that diverged must end in a loss of NaN (from `box`), not in an error about its boxes here.
+            # A network that diverged ends in a loss of NaN (from `box`), not in an error about boxes here.
             overlap = box_iou_3d_aligned(boxes.detach().nan_to_num(0.0, 0.0, 0.0), targets.boxes)
             predicted = at_cells(maps.iou, targets.frame, targets.cell)[:, 0]
             losses["iou"] = config.iou * (predicted - (2 * overlap - 1)).abs().sum() / objects

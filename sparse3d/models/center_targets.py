@@ -1,8 +1,9 @@
 """What the centre head should say for a set of labelled boxes.
 
-The heatmap of a class is 1 at the cell of each object's centre and falls off as a Gaussian whose radius grows with the
-object; the box code is asked for at those cells only. Where Gaussians meet, the larger value counts. Two objects in one cell
-both stay: each adds its own regression term there, and the heatmap of their class has one peak.
+The heatmap of a class is 1 at the cell of each object's centre and falls off as a Gaussian whose radius grows
+with the object; the box code is asked for at those cells only. Where Gaussians meet, the larger value counts.
+Two objects in one cell both stay: each adds its own regression term there, and the heatmap of their class has
+one peak.
 
 Sources: CornerNet (arXiv 1808.01244), section 3.2, for the radius; CenterPoint (arXiv 2006.11275), section 4.
 """
@@ -18,7 +19,7 @@ from sparse3d.models.center_code import BevGrid, encode
 
 
 class CenterTargets(NamedTuple):
-    """`heatmap` (B, K, X, Y) in [0, 1]; for each of M objects its `frame` (M,), `cell` (M, 2), `code` (M, 8), `boxes` (M, 7)."""
+    """The heatmap, in [0, 1], and for each of M objects its frame, cell, box code and box."""
 
     heatmap: Float[Tensor, "B K X Y"]
     frame: Int[Tensor, "M"]
@@ -30,11 +31,11 @@ class CenterTargets(NamedTuple):
 def gaussian_radius(
     length: Float[Tensor, "M"], width: Float[Tensor, "M"], overlap: float
 ) -> Float[Tensor, "M"]:
-    """How far, in cells, the corners of a length x width rectangle may move while its IoU stays near `overlap`.
+    """How far, in cells, the corners of a length x width rectangle may move at an IoU of about `overlap`.
 
-    The smallest of three roots r = (b + sqrt(b^2 - 4 a c)) / 2, for one corner pair inside and one outside, both inside,
-    both outside. CornerNet's first release left out the division by a, and every centre-based LiDAR detector has kept
-    its numbers since; so do we.
+    The smallest of three roots r = (b + sqrt(b^2 - 4 a c)) / 2, for one corner pair inside and one outside,
+    both inside, both outside. CornerNet's first release left out the division by a, and every centre-based
+    LiDAR detector has kept its numbers since; so do we.
     """
     perimeter, area = length + width, length * width
     roots = []
@@ -54,9 +55,10 @@ def draw_gaussians(
     cell: Int[Tensor, "M 2"],
     radius: Int[Tensor, "M"],
 ) -> None:
-    """Raise `heatmap`, in place, to exp(-d^2 / 2 sigma^2) within `radius` cells of each centre on both axes; sigma = (2 r + 1) / 6.
+    """Raise `heatmap`, in place, to exp(-d^2 / 2 sigma^2) around each cell; sigma = (2 radius + 1) / 6.
 
-    The result does not depend on the order of the objects: a maximum is exact.
+    It ends `radius` cells from the centre on both axes. The result does not depend on the order of the
+    objects: a maximum is exact.
     """
     if len(cell) == 0:
         return
@@ -88,8 +90,8 @@ def center_targets(
 ) -> CenterTargets:
     """Targets of one head group, whose channel k stands for label `classes[k]`.
 
-    Left out: boxes of other classes, with a centre outside of the grid's bounds, with a size that is not positive, or with a
-    number that is not finite.
+    Left out: boxes of other classes, with a centre outside of the grid's bounds, with a size that is not
+    positive, or with a number that is not finite.
     """
     boxes = boxes.float()
     match = labels[:, None] == torch.tensor(list(classes), device=labels.device)

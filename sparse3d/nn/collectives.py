@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def all_reduce_mean(value: Tensor) -> Tensor:
-    """Mean of `value` over all ranks, without a gradient; every rank must call it, with the same shape and dtype.
+    """Mean of `value` over all ranks, without a gradient; every rank must call it, with the same shape.
 
     For loss normalisers: the number of positives on one rank is a poor divisor when another rank has none.
     """

@@ -10,7 +10,7 @@ SMALL = BevBackboneConfig(layers=(1, 1), filters=(8, 16), upsample_filters=(8, 8
 
 
 def test_parameter_count_of_second():
-    # conv 3x3 without bias 9 * cin * cout, then 2 * cout of the norm; a level is one strided layer and five more.
+    # conv 3x3 without bias 9 * cin * cout, then 2 * cout of the norm; a level has 1 + 5 layers.
     level_1 = 9 * 256 * 128 + 5 * 9 * 128 * 128 + 6 * 2 * 128
     level_2 = 9 * 128 * 256 + 5 * 9 * 256 * 256 + 6 * 2 * 256
     up = 128 * 256 + 2 * 256 + 4 * 256 * 256 + 2 * 256

@@ -36,7 +36,8 @@ def test_gaussian_radius_by_hand():
 
 
 def test_gaussian_radius_takes_the_first_root_where_it_is_smallest():
-    # l = w = 10, o = 0.9: r1 = (20 + sqrt(400 - 4 * 5.26316)) / 2 = 19.7333; r2 = (40 + sqrt(1600 - 160)) / 2 = 38.97;
+    # l = w = 10, o = 0.9:
+    # r1 = (20 + sqrt(400 - 4 * 5.26316)) / 2 = 19.7333; r2 = (40 + sqrt(1600 - 160)) / 2 = 38.97;
     # r3: a = 3.6, b = -36, c = -10; (-36 + sqrt(1296 + 144)) / 2 = (-36 + 37.94733) / 2 = 0.97367
     radius = gaussian_radius(torch.tensor([10.0]), torch.tensor([10.0]), 0.9)
     assert radius.item() == pytest.approx(0.97367, abs=1e-4)
