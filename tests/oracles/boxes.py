@@ -122,7 +122,7 @@ def points_per_box(points: Tensor, boxes: Tensor) -> Tensor:
 
 
 def sampled_iou_bev(a: list[float], b: list[float], cell: float) -> float:
-    """Intersection over union in cells of a grid around both boxes; the error is about perimeter * cell / area."""
+    """Intersection over union in cells of a grid around both; the error is about perimeter * cell / area."""
     reach = max(math.hypot(a[3], a[4]), math.hypot(b[3], b[4])) + math.dist(a[:2], b[:2])
     steps = np.arange(-reach, reach, cell) + cell / 2
     x, y = np.meshgrid(a[0] + steps, a[1] + steps, indexing="ij")

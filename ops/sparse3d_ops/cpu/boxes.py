@@ -145,7 +145,7 @@ def box_iou_3d_aligned(a, b, out):
 
 @numba.njit(cache=True, nogil=True)
 def nms(boxes, order, threshold, suppressed, kept):
-    """`order` (N,) visits the boxes; `suppressed` (N,) comes in False; returns how many of `kept` (N,) are set."""
+    """`order` (N,) visits the boxes, `suppressed` (N,) comes in False; returns how many `kept` are set."""
     scratch = np.empty((2, MAX_VERTICES, 2))
     count = 0
     for i in range(len(order)):
