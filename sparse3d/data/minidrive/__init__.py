@@ -1,0 +1,10 @@
+"""minidrive: a procedural street, scanned by a spinning LiDAR, written as the KITTI object benchmark's files."""
+
+from sparse3d.data.minidrive.config import EgoConfig as EgoConfig
+from sparse3d.data.minidrive.config import LabelConfig as LabelConfig
+from sparse3d.data.minidrive.config import LidarConfig as LidarConfig
+from sparse3d.data.minidrive.config import MinidriveConfig as MinidriveConfig
+from sparse3d.data.minidrive.config import WorldConfig as WorldConfig
+from sparse3d.data.minidrive.scene import MinidriveScene as MinidriveScene
+from sparse3d.data.minidrive.scene import simulate as simulate
+from sparse3d.data.minidrive.write import write_minidrive as write_minidrive
