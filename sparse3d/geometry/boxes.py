@@ -17,7 +17,7 @@ CORNER_SIGNS = np.array(
 )
 
 # (12, 2) pairs of corner rows that an edge joins: bottom face, top face, uprights.
-BOX_EDGES = np.array(
+EDGES = np.array(
     [(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7)]
 )
 
@@ -39,8 +39,8 @@ def angle_between(a: np.ndarray | float, b: np.ndarray | float, period: float = 
     return np.abs(wrap_angle(np.asarray(b) - np.asarray(a), period))
 
 
-def box_corners(boxes: np.ndarray) -> np.ndarray:
-    """(N, 7) -> (N, 8, 3) float64 corners in the order of `CORNER_SIGNS`; `BOX_EDGES` joins them."""
+def corners(boxes: np.ndarray) -> np.ndarray:
+    """(N, 7) -> (N, 8, 3) float64 corners in the order of `CORNER_SIGNS`; `EDGES` joins them."""
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 7)
     local = CORNER_SIGNS * boxes[:, None, 3:6] / 2
     c, s = np.cos(boxes[:, 6])[:, None], np.sin(boxes[:, 6])[:, None]
@@ -51,7 +51,7 @@ def box_corners(boxes: np.ndarray) -> np.ndarray:
 
 def bottom_corners(boxes: np.ndarray) -> np.ndarray:
     """(N, 7) -> (N, 4, 2) float64: the footprint in x and y, counter-clockwise from front left."""
-    return box_corners(boxes)[:, :4, :2]
+    return corners(boxes)[:, :4, :2]
 
 
 def to_box_frame(points: np.ndarray, box: np.ndarray) -> np.ndarray:

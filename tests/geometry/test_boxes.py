@@ -31,13 +31,13 @@ def test_corners_by_hand():
     box = np.array([[10, 20, 1, 4, 2, 6, math.pi / 2]])
     footprint = [[9, 22], [9, 18], [11, 18], [11, 22]]
     expected = [[*xy, z] for z in (-2, 4) for xy in footprint]
-    np.testing.assert_allclose(geometry.box_corners(box)[0], expected, atol=1e-12)
+    np.testing.assert_allclose(geometry.corners(box)[0], expected, atol=1e-12)
     np.testing.assert_allclose(geometry.bottom_corners(box)[0], footprint, atol=1e-12)
 
 
 def test_edges_are_as_long_as_the_sizes(some_boxes):
-    c = geometry.box_corners(some_boxes)
-    lengths = np.linalg.norm(c[:, geometry.BOX_EDGES[:, 0]] - c[:, geometry.BOX_EDGES[:, 1]], axis=-1)
+    c = geometry.corners(some_boxes)
+    lengths = np.linalg.norm(c[:, geometry.EDGES[:, 0]] - c[:, geometry.EDGES[:, 1]], axis=-1)
     l, w, h = some_boxes[:, 3:6].T
     np.testing.assert_allclose(lengths, np.stack([l, w, l, w, l, w, l, w, h, h, h, h], axis=1))
 
@@ -76,7 +76,7 @@ def test_angle_between_front_and_back():
 def test_a_moved_box_has_the_moved_corners(name, some_boxes):
     move_points, move_boxes = MOTIONS[name]
     moved = move_boxes(some_boxes)
-    for before, after in zip(geometry.box_corners(some_boxes), geometry.box_corners(moved), strict=True):
+    for before, after in zip(geometry.corners(some_boxes), geometry.corners(moved), strict=True):
         np.testing.assert_allclose(sorted_rows(move_points(before)), sorted_rows(after), atol=1e-9)
 
 
@@ -84,9 +84,9 @@ def test_a_moved_box_has_the_moved_corners(name, some_boxes):
 def test_a_moved_box_looks_the_moved_way(name, some_boxes):
     # Corner sets forget front and back: the direction from centre to front must move too.
     move_points, move_boxes = MOTIONS[name]
-    front = geometry.box_corners(some_boxes)[:, [0, 3, 4, 7]].mean(1)
+    front = geometry.corners(some_boxes)[:, [0, 3, 4, 7]].mean(1)
     np.testing.assert_allclose(
-        move_points(front), geometry.box_corners(move_boxes(some_boxes))[:, [0, 3, 4, 7]].mean(1), atol=1e-9
+        move_points(front), geometry.corners(move_boxes(some_boxes))[:, [0, 3, 4, 7]].mean(1), atol=1e-9
     )
 
 
@@ -109,7 +109,7 @@ def test_box_frame_and_back(some_boxes):
     for box in some_boxes:
         seen = geometry.to_box_frame(points, box)
         np.testing.assert_allclose(geometry.from_box_frame(seen, box), points, atol=1e-9)
-        corner = geometry.box_corners(box[None])[0, :1]
+        corner = geometry.corners(box[None])[0, :1]
         half = box[3:6] / 2 * [1, 1, -1]
         np.testing.assert_allclose(geometry.to_box_frame(corner, box)[0], half, atol=1e-9)
 
