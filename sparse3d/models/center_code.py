@@ -42,7 +42,7 @@ class BevGrid:
         return (boxes[:, :2] - boxes.new_tensor(self.bounds[:2])) / boxes.new_tensor(self.cell)
 
     def cells(self, boxes: Float[Tensor, "M 7"]) -> Int[Tensor, "M 2"]:
-        """The cell of each centre. Centres must lie inside; the last cell takes what rounds up at the border."""
+        """The cell of each centre. Centres must lie inside; the last cell takes what rounds up there."""
         last = torch.tensor(self.shape, device=boxes.device) - 1
         return torch.minimum(self.positions(boxes).floor().long().clamp(min=0), last)
 

@@ -1,0 +1,115 @@
+"""From points to features of voxels ("voxel feature encoder"): the plain mean, or a small learned network.
+
+Points outside of the bounds are dropped. The order of the points changes features by rounding only. Sources:
+SECOND (Sensors 2018) for the mean; PointPillars (arXiv 1812.05784), section 2.1, and its dynamic form in
+"End-to-End Multi-View Fusion" (arXiv 1910.06528) for the network.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparse3d.errors import ConfigError
+from sparse3d.tensor import SparseTensor
+from sparse3d_ops.segment import segment_max, segment_mean
+from sparse3d_ops.voxelize import grid_shape, voxelize
+
+Bounds = tuple[float, float, float, float, float, float]
+
+
+@dataclass(frozen=True)
+class MeanVoxelFeaturesConfig:
+    """The mean of the points' columns."""
+
+    kind: Literal["mean"] = "mean"
+
+
+@dataclass(frozen=True)
+class DynamicVoxelFeaturesConfig:
+    """Points and their offsets from the voxel's mean and centre, through layers that end in a maximum."""
+
+    channels: tuple[int, ...] = (32, 32)
+    kind: Literal["dynamic"] = "dynamic"
+
+    def __post_init__(self) -> None:
+        if not self.channels or any(c % 2 for c in self.channels[:-1]):
+            raise ConfigError(
+                f"dynamic voxel features: all channels but the last must be even, got {self.channels}"
+            )
+
+
+VoxelFeaturesConfig = MeanVoxelFeaturesConfig | DynamicVoxelFeaturesConfig
+
+
+class PointLayer(nn.Module):
+    """Linear, norm, ReLU on points, then the maximum over each voxel.
+
+    The last layer returns the maximum. The others return it beside the point's own values, each with half of
+    `channels`.
+    """
+
+    def __init__(self, in_channels: int, channels: int, last: bool):
+        super().__init__()
+        width = channels if last else channels // 2
+        self.last = last
+        self.linear = nn.Linear(in_channels, width, bias=False)
+        self.norm = nn.BatchNorm1d(width, eps=1e-3, momentum=0.01)
+
+    def forward(self, points: Tensor, point_voxel: Tensor, num_voxels: int) -> Tensor:
+        """(P, in_channels) -> (num_voxels, channels) from the last layer, (P, channels) from the others."""
+        values = self.linear(points)
+        norm = self.norm
+        # A single row has no variance to normalise by, and none has no mean: the running statistics serve.
+        training = norm.training and len(values) > 1
+        statistics = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        values = F.batch_norm(values, *statistics, training, norm.momentum or 0.0, norm.eps).relu()
+        best, _ = segment_max(values, point_voxel, num_voxels)
+        return best if self.last else torch.cat([values, best[point_voxel]], dim=1)
+
+
+class VoxelFeatures(nn.Module):
+    """Points (P, F), their frames (P,) -> SparseTensor of the voxels that hold a point.
+
+    `shape` (X, Y, Z) is the number of voxels within the bounds, plus one in z as SECOND has it: 41 for
+    KITTI's 4 m at 0.1 m, which the backbone's strides then bring to 2.
+    """
+
+    def __init__(
+        self,
+        point_channels: int,
+        voxel_size: tuple[float, float, float],
+        bounds: Bounds,
+        config: VoxelFeaturesConfig,
+    ):
+        super().__init__()
+        self.voxel_size, self.bounds = list(voxel_size), list(bounds)
+        x, y, z = grid_shape(self.voxel_size, self.bounds)
+        self.shape = (x, y, z + 1)
+        self.layers = nn.ModuleList()
+        self.out_channels = point_channels
+        if isinstance(config, DynamicVoxelFeaturesConfig):
+            self.out_channels += 6
+            for i, channels in enumerate(config.channels):
+                self.layers.append(PointLayer(self.out_channels, channels, i == len(config.channels) - 1))
+                self.out_channels = channels
+
+    def forward(self, points: Tensor, point_frame: Tensor, batch_size: int) -> SparseTensor:
+        coordinates, point_voxel, _ = voxelize(points, point_frame, self.voxel_size, self.bounds)
+        inside = point_voxel >= 0
+        points, point_voxel = points[inside], point_voxel[inside]
+        features = segment_mean(points, point_voxel, len(coordinates))
+        if len(self.layers):
+            features = self._learned(points, point_voxel, features, coordinates)
+        return SparseTensor(features, coordinates, batch_size=batch_size, shape=self.shape)
+
+    def _learned(self, points: Tensor, point_voxel: Tensor, mean: Tensor, coordinates: Tensor) -> Tensor:
+        low, size = points.new_tensor(self.bounds[:3]), points.new_tensor(self.voxel_size)
+        centre = (coordinates[:, 1:] + 0.5) * size + low
+        xyz = points[:, :3]
+        values = torch.cat([points, xyz - mean[point_voxel, :3], xyz - centre[point_voxel]], dim=1)
+        for layer in self.layers:
+            values = layer(values, point_voxel, len(coordinates))
+        return values
