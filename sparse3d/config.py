@@ -3,8 +3,8 @@
     config = load(DetectionConfig, "centerpoint_minidrive", ["optimizer.lr=1e-3"])
 
 A file lists only differences from its `base:`. Whatever does not fit stops with one line that says where:
-`configs/x.yaml:12: unknown key 'optim.lrr'; did you mean 'lr'?`. A union of dataclasses is chosen by their field
-`kind: Literal["..."]`. A key that is not written keeps the default that stands in the dataclass above it.
+`configs/x.yaml:12: unknown key 'optim.lrr'; did you mean 'lr'?`. A union of dataclasses is chosen by their
+field `kind: Literal["..."]`. A key that is not written keeps the dataclass's default.
 """
 
 import difflib
