@@ -14,7 +14,16 @@ import torch
 
 from sparse3d.data.gt_sampling import ClassCount, GroundTruthSampling
 from sparse3d.frames import LidarFrame
-from sparse3d.geometry.boxes import wrap_angle
+from sparse3d.geometry.boxes import (
+    mirror_boxes,
+    mirror_points,
+    rotate_boxes_z,
+    rotate_points_z,
+    scale_boxes,
+    scale_points,
+    translate,
+    wrap_angle,
+)
 from sparse3d_ops.boxes import box_iou_bev, points_in_boxes
 
 
@@ -29,12 +38,9 @@ class RandomFlip:
     def __call__(self, frame: LidarFrame, rng: np.random.Generator) -> LidarFrame:
         if rng.random() >= self.probability:
             return frame
-        points, boxes = frame.points.copy(), frame.boxes.copy()
-        column = "xy".index(self.axis)
-        points[:, column] *= -1
-        boxes[:, column] *= -1
-        boxes[:, 6] = wrap_angle(-boxes[:, 6] if self.axis == "y" else np.pi - boxes[:, 6])
-        return replace(frame, points=points, boxes=boxes)
+        return replace(
+            frame, points=mirror_points(frame.points, self.axis), boxes=mirror_boxes(frame.boxes, self.axis)
+        )
 
 
 @dataclass(frozen=True)
@@ -47,12 +53,9 @@ class RandomRotation:
 
     def __call__(self, frame: LidarFrame, rng: np.random.Generator) -> LidarFrame:
         angle = rng.uniform(self.min_angle, self.max_angle)
-        points, boxes = frame.points.copy(), frame.boxes.copy()
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], dtype=np.float32)
-        points[:, :2] = points[:, :2] @ turn.T
-        boxes[:, :2] = boxes[:, :2] @ turn.T
-        boxes[:, 6] = wrap_angle(boxes[:, 6] + angle)
-        return replace(frame, points=points, boxes=boxes)
+        return replace(
+            frame, points=rotate_points_z(frame.points, angle), boxes=rotate_boxes_z(frame.boxes, angle)
+        )
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,8 @@ class RandomScaling:
     max_scale: float = 1.05
 
     def __call__(self, frame: LidarFrame, rng: np.random.Generator) -> LidarFrame:
-        scale = np.float32(rng.uniform(self.min_scale, self.max_scale))
-        points, boxes = frame.points.copy(), frame.boxes.copy()
-        points[:, :3] *= scale
-        boxes[:, :6] *= scale
-        return replace(frame, points=points, boxes=boxes)
+        scale = rng.uniform(self.min_scale, self.max_scale)
+        return replace(frame, points=scale_points(frame.points, scale), boxes=scale_boxes(frame.boxes, scale))
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,8 @@ class RandomTranslation:
     std: tuple[float, float, float] = (0.2, 0.2, 0.2)  # m, along x, y, z
 
     def __call__(self, frame: LidarFrame, rng: np.random.Generator) -> LidarFrame:
-        offset = rng.normal(0, self.std).astype(np.float32)
-        points, boxes = frame.points.copy(), frame.boxes.copy()
-        points[:, :3] += offset
-        boxes[:, :3] += offset
-        return replace(frame, points=points, boxes=boxes)
+        offset = rng.normal(0, self.std)
+        return replace(frame, points=translate(frame.points, offset), boxes=translate(frame.boxes, offset))
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def _check_frame(
     problems += [f"{files.label}: {problem}" for problem in label_problems(objects)]
     for name in objects.names:
         counts.objects[str(name)] = counts.objects.get(str(name), 0) + 1
-    solid = objects.select((objects.dimensions > 0).all(axis=1))
+    solid = objects.select(np.all(objects.dimensions > 0, axis=1))
     if points is None or calibration is None or not len(solid):
         return
     boxes = torch.from_numpy(objects_to_boxes(solid, calibration).astype(np.float32))

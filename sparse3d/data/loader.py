@@ -162,7 +162,7 @@ class BatchLoader:
         epoch, position = int(state["epoch"]), int(state["position"])
         if epoch < 0 or not 0 <= position <= self.batches.length:
             raise ValueError(
-                f"position {position} of epoch {epoch} does not fit a data set of {self.batches.length} samples"
+                f"position {position} of epoch {epoch} does not fit {self.batches.length} samples"
             )
         self.batches.epoch, self.batches.position = epoch, position
 

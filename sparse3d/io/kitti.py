@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from sparse3d.errors import DataError
-from sparse3d.geometry.boxes import BOX_EDGES, box_corners, wrap_angle
+from sparse3d.geometry.boxes import EDGES, corners, wrap_angle
 from sparse3d.io.files import write_text
 from sparse3d.io.reading import read_text
 
@@ -289,15 +289,15 @@ def image_boxes(boxes: np.ndarray, calibration: KittiCalibration, image_size: tu
     """(M, 7) LiDAR boxes -> (M, 4) left, top, right, bottom in pixels, clipped; all zero where out of
     view.
     """
-    corners = camera_from_lidar(box_corners(boxes), calibration)
-    start, end = corners[:, BOX_EDGES[:, 0]], corners[:, BOX_EDGES[:, 1]]
+    points = camera_from_lidar(corners(boxes.astype(np.float64)), calibration)
+    start, end = points[:, EDGES[:, 0]], points[:, EDGES[:, 1]]
     # Where an edge crosses the near plane, its crossing point bounds the visible part of the box.
     with np.errstate(divide="ignore", invalid="ignore"):
         share = (_NEAR - start[..., 2:]) / (end[..., 2:] - start[..., 2:])
         crossing = start + share * (end - start)
     crossing[~((share > 0) & (share < 1))[..., 0]] = np.nan
     crossing[..., 2] = np.where(np.isnan(crossing[..., 2]), np.nan, _NEAR)
-    pixels = _project(np.concatenate([corners, crossing], axis=1), calibration)
+    pixels = _project(np.concatenate([points, crossing], axis=1), calibration)
     hidden = np.isnan(pixels).any(axis=-1, keepdims=True)
     low, high = np.where(hidden, np.inf, pixels).min(axis=1), np.where(hidden, -np.inf, pixels).max(axis=1)
     limit = np.array(image_size, dtype=np.float64) - 1

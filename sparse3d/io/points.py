@@ -115,10 +115,11 @@ def _read_npy(path: Path) -> np.ndarray:
                 path, f"npy format {version} is not supported; save plain numbers with numpy.save"
             )
         shape, _, dtype = read_header[version](file)
-    except (ValueError, OverflowError, MemoryError, RecursionError) as error:
-        raise (
-            error if isinstance(error, DataError) else DataError(path, f"bad npy header: {error}")
-        ) from error
+    except DataError:
+        raise
+    except Exception as error:
+        # numpy reads the header as Python text; which errors come through (TokenError, ...) is not documented.
+        raise DataError(path, f"bad npy header: {error}") from error
     if dtype.hasobject:
         raise DataError(path, "holds Python objects (would need unpickling), expected numbers")
     expected = dtype.itemsize
