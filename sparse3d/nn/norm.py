@@ -1,0 +1,157 @@
+"""Normalisation over voxels. Empty tensors and single voxels are legal in training and give gradients."""
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from sparse3d_ops.segment import segment_mean
+from torch import Tensor, nn
+
+from sparse3d.tensor import SparseTensor
+
+
+class BatchNorm(nn.BatchNorm1d):
+    """Batch norm over all voxels of a batch.
+
+    With fewer than two voxels there is no variance to estimate: training then uses the running statistics and leaves
+    them as they are.
+    """
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        return x.replace(self.normalize(x.features))
+
+    def normalize(self, features: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+        if self.training and features.shape[0] < 2:
+            arguments = (self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+            return nn.functional.batch_norm(features, *arguments)
+        return super().forward(features)
+
+
+class _AllReduceSum(torch.autograd.Function):
+    """Sum over ranks; the gradient is the sum of the ranks' gradients."""
+
+    @staticmethod
+    def forward(ctx, values: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        total = grad.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm whose statistics are those of all ranks, for sparse tensors and for (N, C, ...) tensors.
+
+    Unlike torch's, it runs on a CPU (gloo) too, and a rank without voxels takes part with a count of zero.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"expected at least (N, C), got {tuple(input.shape)}")
+
+    def forward(self, x):
+        if isinstance(x, SparseTensor):
+            return x.replace(self.normalize(x.features))
+        return self.normalize(x)
+
+    def normalize(self, x: Tensor) -> Tensor:
+        self._check_input_dim(x)
+        if not self.training or not (dist.is_available() and dist.is_initialized()):
+            if self.training and x.numel() // max(x.shape[1], 1) >= 2:
+                return super().forward(x)
+            arguments = (self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+            return nn.functional.batch_norm(x, *arguments)
+        axes = [axis for axis in range(x.dim()) if axis != 1]
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        count = wide.new_full((1,), wide.numel() // max(wide.shape[1], 1))
+        # Two passes (mean, then squared deviations) keep the variance exact for features far from zero.
+        first = _AllReduceSum.apply(torch.cat([count, wide.sum(axes)]))
+        total = first[:1].detach().clamp(min=1)
+        mean = first[1:] / total
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        centred = wide - mean.reshape(shape)
+        variance = _AllReduceSum.apply(centred.square().sum(axes)) / total
+        self._update(mean.detach(), variance.detach(), total)
+        out = centred * torch.rsqrt(variance + self.eps).reshape(shape)
+        if self.affine:
+            out = out * self.weight.reshape(shape) + self.bias.reshape(shape)
+        return out.to(x.dtype)
+
+    @torch.no_grad()
+    def _update(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        if not self.track_running_stats or float(count) < 2:
+            return
+        self.num_batches_tracked += 1
+        momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+        unbiased = variance * count / (count - 1)
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
+
+
+def convert_sync_batchnorm(module: nn.Module) -> nn.Module:
+    """Replace every batch norm, sparse and dense, by `SyncBatchNorm` with the same parameters and statistics."""
+    if isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, SyncBatchNorm):
+        sync = SyncBatchNorm(
+            module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
+        )
+        if module.affine:
+            sync.weight, sync.bias = module.weight, module.bias
+        for name in ("running_mean", "running_var", "num_batches_tracked"):
+            setattr(sync, name, getattr(module, name))
+        return sync.train(module.training)
+    for name, child in module.named_children():
+        setattr(module, name, convert_sync_batchnorm(child))
+    return module
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm over the channels of each voxel."""
+
+    def __init__(self, channels: int, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True):
+        super().__init__(channels, eps, elementwise_affine, bias)
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        return x.replace(super().forward(x.features))
+
+
+class GroupNorm(nn.Module):
+    """Group norm: statistics over all voxels of a sample and the channels of a group, as torch's over dense space."""
+
+    def __init__(self, groups: int, channels: int, eps: float = 1e-5, affine: bool = True):
+        super().__init__()
+        if groups < 1 or channels % groups:
+            raise ValueError(f"groups={groups} must divide channels={channels}")
+        self.groups, self.channels, self.eps = groups, channels, eps
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
+
+    def forward(self, x: SparseTensor) -> SparseTensor:
+        if x.channels != self.channels:
+            raise ValueError(f"expects {self.channels} channels, got {x.channels}")
+        wide = x.features.float() if x.dtype in (torch.float16, torch.bfloat16) else x.features
+        sample = x.batch_index
+        centred = wide - self._mean(wide, sample, x.batch_size)
+        variance = self._mean(centred.square(), sample, x.batch_size)
+        out = centred * torch.rsqrt(variance + self.eps)
+        if self.weight is not None and self.bias is not None:
+            out = out * self.weight + self.bias
+        return x.replace(out.to(x.dtype))
+
+    def _mean(self, values: Tensor, sample: Tensor, batch_size: int) -> Tensor:
+        """Mean per sample and group, spread back to (N, C)."""
+        per_channel = segment_mean(values, sample, batch_size)
+        per_group = per_channel.reshape(batch_size, self.groups, -1).mean(2, keepdim=True)
+        return per_group.expand(-1, -1, self.channels // self.groups).reshape(batch_size, self.channels)[sample]
+
+    def extra_repr(self) -> str:
+        return f"{self.groups}, {self.channels}, eps={self.eps}, affine={self.weight is not None}"
+
+
+class InstanceNorm(GroupNorm):
+    """Instance norm: each channel of each sample by itself."""
+
+    def __init__(self, channels: int, eps: float = 1e-5, affine: bool = False):
+        super().__init__(channels, channels, eps, affine)
