@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparse3d.errors import ConfigError
+from sparse3d.nn import BatchNorm
 from sparse3d.tensor import SparseTensor
 from sparse3d_ops.segment import segment_max, segment_mean
 from sparse3d_ops.voxelize import grid_shape, voxelize
@@ -56,16 +56,11 @@ class PointLayer(nn.Module):
         width = channels if last else channels // 2
         self.last = last
         self.linear = nn.Linear(in_channels, width, bias=False)
-        self.norm = nn.BatchNorm1d(width, eps=1e-3, momentum=0.01)
+        self.norm = BatchNorm(width, eps=1e-3, momentum=0.01)  # of points; a lone one is legal
 
     def forward(self, points: Tensor, point_voxel: Tensor, num_voxels: int) -> Tensor:
         """(P, in_channels) -> (num_voxels, channels) from the last layer, (P, channels) from the others."""
-        values = self.linear(points)
-        norm = self.norm
-        # A single row has no variance to normalise by, and none has no mean: the running statistics serve.
-        training = norm.training and len(values) > 1
-        statistics = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-        values = F.batch_norm(values, *statistics, training, norm.momentum or 0.0, norm.eps).relu()
+        values = self.norm.normalize(self.linear(points)).relu()
         best, _ = segment_max(values, point_voxel, num_voxels)
         return best if self.last else torch.cat([values, best[point_voxel]], dim=1)
 

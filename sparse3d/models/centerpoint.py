@@ -1,0 +1,114 @@
+"""CenterPoint: objects as points in a bird's-eye view.
+
+    points -> voxels -> sparse 3D backbone -> BEV map -> 2D backbone -> centre head -> heatmap of centres +
+    boxes
+
+Yin, Zhou, Krähenbühl: "Center-based 3D Object Detection and Tracking" (arXiv 2006.11275), its first stage.
+Where we differ: an IoU branch corrects the scores and the boxes get a DIoU loss besides L1 (both as later
+work on the same head does); all classes share one head unless the config groups them; every point of a voxel
+counts, not the first five; rotated NMS runs class by class.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from sparse3d.errors import ConfigError
+from sparse3d.frames import DetectionBatch, Detections
+from sparse3d.models.bev_backbone import BevBackbone, BevBackboneConfig
+from sparse3d.models.center_code import BevGrid
+from sparse3d.models.center_decode import CenterDecodeConfig, decode_detections
+from sparse3d.models.center_head import CenterHead, CenterHeadConfig, CenterHeadOutput
+from sparse3d.models.center_losses import CenterLossConfig, center_losses
+from sparse3d.models.center_targets import center_targets
+from sparse3d.models.voxel_backbone import VoxelBackbone, VoxelBackbone8xConfig, VoxelResBackbone8xConfig
+from sparse3d.models.voxel_features import DynamicVoxelFeaturesConfig, MeanVoxelFeaturesConfig, VoxelFeatures
+
+Bounds = tuple[float, float, float, float, float, float]
+
+
+@dataclass(frozen=True)
+class CenterPointConfig:
+    """The defaults are KITTI's: three classes, 5 cm voxels, BEV cells of 40 cm."""
+
+    classes: tuple[str, ...] = ("Car", "Pedestrian", "Cyclist")  # labels are indices into this list
+    bounds: Bounds = (0.0, -40.0, -3.0, 70.4, 40.0, 1.0)  # x_min, y_min, z_min, x_max, y_max, z_max, metres
+    voxel_size: tuple[float, float, float] = (0.05, 0.05, 0.1)  # metres
+    point_channels: int = 4  # x, y, z, intensity
+    voxel_features: MeanVoxelFeaturesConfig | DynamicVoxelFeaturesConfig = MeanVoxelFeaturesConfig()
+    backbone: VoxelBackbone8xConfig | VoxelResBackbone8xConfig = VoxelBackbone8xConfig()
+    bev: BevBackboneConfig = BevBackboneConfig()
+    head: CenterHeadConfig = CenterHeadConfig()
+    gaussian_overlap: float = 0.1  # IoU that the heatmap's Gaussians are sized for
+    min_radius: int = 2  # of a Gaussian, BEV cells
+    loss: CenterLossConfig = CenterLossConfig()
+    decode: CenterDecodeConfig = CenterDecodeConfig()
+
+    def __post_init__(self) -> None:
+        grouped = [name for group in self.head.groups for name in group]
+        if grouped and sorted(grouped) != sorted(self.classes):
+            raise ConfigError(f"head.groups hold {grouped}, expected each of {list(self.classes)} once")
+        for name in ("iou_alphas", "nms_thresholds"):
+            values = getattr(self.decode, name)
+            if len(values) not in (1, len(self.classes)):
+                raise ConfigError(
+                    f"decode.{name} has {len(values)} values, expected 1 or {len(self.classes)} (one a class)"
+                )
+
+    @property
+    def group_labels(self) -> tuple[tuple[int, ...], ...]:
+        """Labels of each head group's channels."""
+        groups = self.head.groups or (self.classes,)
+        return tuple(tuple(self.classes.index(name) for name in group) for group in groups)
+
+
+class CenterPoint(nn.Module):
+    """DetectionBatch -> maps (`forward`), losses (`loss`) or detections (`predict`)."""
+
+    def __init__(self, config: CenterPointConfig):
+        super().__init__()
+        self.config = config
+        self.group_labels = config.group_labels
+
+        self.voxel_features = VoxelFeatures(
+            config.point_channels, config.voxel_size, config.bounds, config.voxel_features
+        )
+        self.backbone = VoxelBackbone(
+            self.voxel_features.out_channels, self.voxel_features.shape, config.backbone
+        )
+        self.bev = BevBackbone(self.backbone.out_channels, config.bev)
+        self.head = CenterHead(
+            self.bev.config.out_channels, tuple(len(labels) for labels in self.group_labels), config.head
+        )
+
+        stride = config.backbone.stride * config.bev.stride
+        size_x, size_y = (-(-size // config.bev.stride) for size in self.backbone.bev_size)
+        self.grid = BevGrid(
+            config.bounds, (config.voxel_size[0] * stride, config.voxel_size[1] * stride), (size_x, size_y)
+        )
+
+    def forward(self, batch: DetectionBatch) -> CenterHeadOutput:
+        voxels = self.voxel_features(batch.points, batch.point_frame, batch.batch_size)
+        return self.head(self.bev(self.backbone(voxels)))
+
+    def loss(self, batch: DetectionBatch) -> dict[str, Tensor]:
+        """Named scalar losses, weighted: the total is their sum. Boxes centred out of bounds are ignored."""
+        total: dict[str, Tensor] = {}
+        for maps, labels in zip(self(batch).groups, self.group_labels, strict=True):
+            targets = center_targets(
+                batch.boxes,
+                batch.labels,
+                batch.box_frame,
+                batch.batch_size,
+                labels,
+                self.grid,
+                overlap=self.config.gaussian_overlap,
+                min_radius=self.config.min_radius,
+            )
+            for name, value in center_losses(maps, targets, self.grid, self.config.loss).items():
+                total[name] = total[name] + value if name in total else value
+        return total
+
+    def predict(self, batch: DetectionBatch) -> list[Detections]:
+        """Detections of each frame, highest score first. Call `eval()` before: batch norm asks for it."""
+        return decode_detections(self(batch), self.group_labels, self.grid, self.config.decode)

@@ -1,0 +1,252 @@
+"""CenterPoint as a whole: laws that must hold for any weights, and that it learns."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sparse3d.config import load
+from sparse3d.errors import ConfigError
+from sparse3d.frames import DetectionBatch, LidarFrame
+from sparse3d.models.bev_backbone import BevBackboneConfig
+from sparse3d.models.center_decode import CenterDecodeConfig
+from sparse3d.models.center_head import CenterHeadConfig
+from sparse3d.models.centerpoint import CenterPoint, CenterPointConfig
+from sparse3d.models.voxel_backbone import VoxelBackbone8xConfig, VoxelResBackbone8xConfig
+from sparse3d.models.voxel_features import DynamicVoxelFeaturesConfig
+
+# 64 x 64 x 17 voxels, 16 x 16 cells of one metre.
+STAGES = dict(
+    channels=(8, 16, 16),
+    layers=(1, 1, 1),
+    strides=(1, 2, 2),
+    z_strides=(1, 2, 2),
+    z_paddings=(1, 1, 1),
+    stem_channels=8,
+    out_channels=16,
+)
+SMALL = CenterPointConfig(
+    classes=("Car", "Pedestrian"),
+    bounds=(0.0, -8.0, -2.0, 16.0, 8.0, 2.0),
+    voxel_size=(0.25, 0.25, 0.25),
+    backbone=VoxelBackbone8xConfig(**STAGES),
+    bev=BevBackboneConfig(
+        layers=(1, 1), strides=(1, 2), filters=(24, 32), upsample_strides=(1, 2), upsample_filters=(24, 24)
+    ),
+    head=CenterHeadConfig(shared_channels=16, branch_channels=16),
+    decode=CenterDecodeConfig(iou_alphas=(0.5,), nms_thresholds=(0.2,)),
+)
+VARIANTS = {
+    "plain": SMALL,
+    "residual": replace(SMALL, backbone=VoxelResBackbone8xConfig(**STAGES)),
+    "dynamic": replace(SMALL, voxel_features=DynamicVoxelFeaturesConfig((8, 8))),
+    "groups": replace(SMALL, head=replace(SMALL.head, groups=(("Pedestrian",), ("Car",)))),
+    "no_iou": replace(SMALL, head=replace(SMALL.head, iou_branch=False)),
+    "one_level": replace(
+        SMALL,
+        bev=BevBackboneConfig(
+            layers=(1,), strides=(1,), filters=(24,), upsample_strides=(1,), upsample_filters=(24,)
+        ),
+    ),
+}
+BOXES = np.array(
+    [[4.3, 3.2, -0.6, 3.8, 1.7, 1.5, 0.4], [11.6, -3.4, -0.5, 0.8, 0.8, 1.7, -2.0]], dtype=np.float32
+)
+LABELS = np.array([0, 1])
+
+
+def frame_of(boxes=BOXES, labels=LABELS, points=400, ground=600, seed=0) -> LidarFrame:
+    """Points inside of each box over a flat ground."""
+    rng = np.random.default_rng(seed)
+    clouds = [
+        np.stack([rng.uniform(0, 16, ground), rng.uniform(-8, 8, ground), np.full(ground, -1.4)], axis=1)
+    ]
+    for x, y, z, l, w, h, yaw in boxes:
+        local = rng.uniform(-0.5, 0.5, (points, 3)) * (l, w, h)
+        c, s = math.cos(yaw), math.sin(yaw)
+        turned = np.stack(
+            [c * local[:, 0] - s * local[:, 1], s * local[:, 0] + c * local[:, 1], local[:, 2]], 1
+        )
+        clouds.append(turned + (x, y, z))
+    xyz = np.concatenate(clouds)
+    cloud = np.concatenate([xyz, rng.uniform(0, 1, (len(xyz), 1))], axis=1).astype(np.float32)
+    return LidarFrame(f"{seed:06d}", cloud, boxes, labels)
+
+
+def no_points() -> LidarFrame:
+    return LidarFrame(
+        "empty", np.zeros((0, 4), np.float32), np.zeros((0, 7), np.float32), np.zeros(0, np.int64)
+    )
+
+
+def model_of(config: CenterPointConfig = SMALL, seed: int = 0) -> CenterPoint:
+    torch.manual_seed(seed)
+    return CenterPoint(config)
+
+
+def total(losses: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.stack(list(losses.values())).sum()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_maps_have_the_size_of_the_grid_and_every_parameter_gets_a_gradient(variant):
+    model = model_of(VARIANTS[variant])
+    batch = DetectionBatch.collate([frame_of(), frame_of(seed=1)])
+    for maps in model(batch).groups:
+        for values in maps:
+            assert values is None or values.shape[2:] == model.grid.shape == (16, 16)
+    losses = model.loss(batch)
+    total(losses).backward()
+    assert ("iou" in losses) == VARIANTS[variant].head.iou_branch
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_default_is_kittis_grid():
+    assert CenterPointConfig().group_labels == ((0, 1, 2),)
+    model = CenterPoint(CenterPointConfig())
+    assert model.grid.shape == (176, 200)
+    assert model.grid.cell == pytest.approx((0.4, 0.4))
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [frame_of(), no_points()],
+        [no_points()],
+        [no_points(), no_points()],
+        [frame_of(np.zeros((0, 7), np.float32), np.zeros(0, np.int64))],
+        [LidarFrame("boxes without points", np.zeros((0, 4), np.float32), BOXES, LABELS)],
+    ],
+    ids=["one_empty", "empty", "all_empty", "no_boxes", "no_points"],
+)
+@pytest.mark.parametrize("variant", ["plain", "dynamic"])
+def test_empty_frames_stay_finite(frames, variant):
+    model = model_of(VARIANTS[variant])
+    batch = DetectionBatch.collate(frames)
+    losses = model.loss(batch)
+    total(losses).backward()
+    assert all(value.isfinite() for value in losses.values())
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    for name, buffer in model.named_buffers():
+        assert buffer.isfinite().all(), name
+    for mode in (True, False):
+        found = model.train(mode).predict(batch)
+        assert len(found) == len(frames)
+        assert all(d.boxes.isfinite().all() for d in found)
+
+
+def test_losses_under_bfloat16_autocast_are_float32_and_close():
+    model = model_of()
+    batch = DetectionBatch.collate([frame_of()])
+    exact = model.loss(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model.loss(batch)
+    for name, value in rough.items():
+        assert value.dtype == torch.float32
+        # bfloat16 keeps 8 bits; the losses are sums of errors that mostly are not small.
+        assert value.item() == pytest.approx(exact[name].item(), rel=0.1, abs=0.05)
+    total(rough).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_same_bits_every_time():
+    batch = DetectionBatch.collate([frame_of(), frame_of(seed=1)])
+    results = []
+    for _ in range(2):
+        model = model_of()
+        loss = total(model.loss(batch))
+        loss.backward()
+        results.append([loss.detach(), *(p.grad for p in model.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_frames_of_a_batch_do_not_see_each_other():
+    model = model_of().eval()
+    frames = [frame_of(), no_points(), frame_of(seed=1)]
+    together = model(DetectionBatch.collate(frames)).groups[0]
+    for k, frame in enumerate(frames):
+        alone = model(DetectionBatch.collate([frame])).groups[0]
+        torch.testing.assert_close(together.code()[k], alone.code()[0], rtol=1e-4, atol=1e-5)
+
+
+def test_moving_the_cloud_by_whole_cells_moves_the_detections():
+    """Holds inside of the map, out of reach of padding, for a network that is not told absolute x and y."""
+    config = replace(VARIANTS["one_level"], bounds=(-20.0, -20.0, -2.0, 20.0, 20.0, 2.0))
+    config = replace(config, decode=replace(config.decode, score_threshold=0.0, nms_thresholds=(1.0,)))
+    model = model_of(config).eval()
+    stem = next(p for p in model.backbone.stem.parameters() if p.dim() > 1)
+    with torch.no_grad():
+        stem[..., :2, :] = 0  # weights (Kx, Ky, Kz, Cin, Cout) of the x and y columns
+    still = frame_of(boxes=BOXES - np.float32([8, 0, 0, 0, 0, 0, 0]), ground=0)
+    # Points on a lattice of 1/64 m move exactly, so none changes its voxel by rounding.
+    still.points[:, :3] = np.round(still.points[:, :3] * 64) / 64
+    moved = replace(still, points=still.points + np.float32([3, -2, 0, 0]))
+    one, other = (model(DetectionBatch.collate([f])).groups[0] for f in (still, moved))
+    # Cells (i, j) of the first map are cells (i + 3, j - 2) of the second; 8 cells of border are left out.
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a[:, :, 8:29, 10:32], b[:, :, 11:32, 8:30], rtol=1e-4, atol=1e-5)
+
+    def inner(detections, shift=(0.0, 0.0)):
+        centre = detections.boxes[:, :2] - torch.tensor(shift)
+        keep = (centre.abs() < 8).all(dim=1)
+        boxes = detections.boxes[keep].clone()
+        boxes[:, :2] = centre[keep]
+        return boxes[(boxes[:, 0] * 100 + boxes[:, 1]).argsort()]
+
+    model.config = replace(config, decode=replace(config.decode, top_k=10**6, nms_pre=10**6, nms_post=10**6))
+    (found,) = model.predict(DetectionBatch.collate([still]))
+    (shifted,) = model.predict(DetectionBatch.collate([moved]))
+    assert len(inner(found)) > 100
+    torch.testing.assert_close(inner(shifted, (3.0, -2.0)), inner(found), rtol=1e-4, atol=1e-3)
+
+
+def test_overfits_one_frame():
+    """In a hundred steps on one frame both objects are found, with place, size, heading and class."""
+    model = model_of()
+    batch = DetectionBatch.collate([frame_of()])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    first = None
+    for _ in range(100):
+        loss = total(model.loss(batch))
+        first = first or loss.item()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert first is not None and loss.item() < 0.1 * first
+    # Batch norm's running statistics lag behind a hundred steps: predict with those of the batch.
+    (found,) = model.predict(batch)
+    assert len(found.scores) >= 2 and found.scores[1] > 0.5
+    order = found.labels[:2].argsort()
+    assert found.labels[:2][order].tolist() == [0, 1]
+    error = (found.boxes[:2][order] - torch.from_numpy(BOXES)).abs()
+    assert error[:, :6].max() < 0.3
+    assert (torch.remainder(error[:, 6] + math.pi, 2 * math.pi) - math.pi).abs().max() < 0.3
+
+
+def test_groups_that_miss_a_class_are_refused():
+    with pytest.raises(ConfigError, match="each of"):
+        replace(SMALL, head=CenterHeadConfig(groups=(("Car",),)))
+
+
+def test_values_that_are_not_one_a_class_are_refused():
+    with pytest.raises(ConfigError, match="decode.nms_thresholds has 3 values, expected 1 or 2"):
+        replace(SMALL, decode=CenterDecodeConfig(iou_alphas=(0.5,)))
+
+
+def test_config_reads_from_yaml(tmp_path):
+    path = tmp_path / "model.yaml"
+    path.write_text(
+        "voxel_features: {kind: dynamic, channels: [16, 16]}\n"
+        "backbone: {kind: voxel_res_8x, out_channels: 64}\n"
+        "bev: {upsample_strides: [1, 2]}\n"
+        "decode: {score_threshold: 0.2}\n"
+    )
+    config = load(CenterPointConfig, path)
+    assert config.voxel_features == DynamicVoxelFeaturesConfig((16, 16))
+    assert config.backbone == VoxelResBackbone8xConfig(out_channels=64)
+    assert config.decode.score_threshold == 0.2
