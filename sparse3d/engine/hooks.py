@@ -55,8 +55,8 @@ class SaveCheckpoints(Hook):
     def after_step(self, trainer: Trainer) -> None:
         every = self.config.every_steps
         self._due = self._due or (every is not None and trainer.step % every == 0)
-        if self._due and not trainer.epoch_is_over:  # after_epoch follows at once and saves the epoch as
-        closed
+        # At the end of an epoch after_epoch follows at once, and saves the epoch as closed.
+        if self._due and not trainer.epoch_is_over:
             self._save(trainer)
 
     def after_epoch(self, trainer: Trainer) -> None:
@@ -84,8 +84,8 @@ class SaveCheckpoints(Hook):
         if self.judged_step == trainer.step:
             return None
         if name not in evaluation.metrics:
-            raise ValueError(f"no metric '{name}' to choose the best by; there are: {',
-            '.join(evaluation.metrics)}")
+            known = ", ".join(evaluation.metrics)
+            raise ValueError(f"no metric '{name}' to choose the best checkpoint by; there are: {known}")
         value = evaluation.metrics[name]
         return (name, value) if better(value, self.folder.best()) else None
 
@@ -105,8 +105,9 @@ class Evaluate(Hook):
             self._run(trainer)
 
     def after_train(self, trainer: Trainer) -> None:
-        if trainer.stopped is None and (trainer.evaluation is None or trainer.evaluation.step !=
-        trainer.step):
+        if trainer.stopped is None and (
+            trainer.evaluation is None or trainer.evaluation.step != trainer.step
+        ):
             self._run(trainer)
 
     def _run(self, trainer: Trainer) -> None:

@@ -132,7 +132,7 @@ class ShowProgress(Hook):
         report = trainer.step % self.every == 0 or trainer.step == trainer.total_steps
         text = _numbers(self._window.take()) if report else None
         if self._bar is not None:
-            changes = {"text": text} if text else {}
+            changes: dict[str, Any] = {"text": text} if text else {}
             self._bar.update(
                 self._bar.task_ids[0], completed=trainer.step, epoch=trainer.epoch + 1, **changes
             )
