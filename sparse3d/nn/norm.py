@@ -20,10 +20,38 @@ class BatchNorm(nn.BatchNorm1d):
         return x.replace(self.normalize(x.features))
 
     def normalize(self, features: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+        if torch.compiler.is_compiling():
+            return self._normalize_any_size(features)
         if self.training and features.shape[0] < 2:
             arguments = (self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
             return nn.functional.batch_norm(features, *arguments)
         return super().forward(features)
+
+    def _normalize_any_size(self, features: Tensor) -> Tensor:
+        """The same without a branch on the number of voxels, which a compiled graph does not know."""
+        running_mean, running_var = self.running_mean, self.running_var
+        if running_mean is None or running_var is None:
+            raise ValueError("a compiled BatchNorm needs track_running_stats=True")
+        mean, variance = running_mean, running_var
+        if self.training:
+            count = torch.ones_like(features[:, :1]).sum()
+            estimable = count >= 2
+            batch_mean = features.sum(0) / count.clamp(min=1)
+            batch_variance = (features - batch_mean).square().sum(0) / count.clamp(min=1)
+            mean = torch.where(estimable, batch_mean, running_mean)
+            variance = torch.where(estimable, batch_variance, running_var)
+            with torch.no_grad():
+                seen = self.num_batches_tracked
+                rate = estimable * (1 / (seen + 1) if self.momentum is None and seen is not None else self.momentum)
+                running_mean.lerp_(mean.detach().to(running_mean.dtype), rate.to(running_mean.dtype))
+                unbiased = torch.where(estimable, variance * count / (count - 1).clamp(min=1), running_var)
+                running_var.lerp_(unbiased.detach().to(running_var.dtype), rate.to(running_var.dtype))
+                if self.num_batches_tracked is not None:
+                    self.num_batches_tracked.add_(estimable)
+        out = (features - mean) * torch.rsqrt(variance + self.eps)
+        if self.affine:
+            out = out * self.weight + self.bias
+        return out.to(features.dtype)
 
 
 class _AllReduceSum(torch.autograd.Function):
