@@ -118,7 +118,7 @@ def _read_npy(path: Path) -> np.ndarray:
     except DataError:
         raise
     except Exception as error:
-        # numpy reads the header as Python text; which errors come through (TokenError, ...) is not documented.
+        # numpy reads the header as Python text; which errors come through (TokenError, ...) is nowhere said.
         raise DataError(path, f"bad npy header: {error}") from error
     if dtype.hasobject:
         raise DataError(path, "holds Python objects (would need unpickling), expected numbers")
