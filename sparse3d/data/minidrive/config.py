@@ -23,7 +23,7 @@ class LidarConfig:
     max_range: float = 80.0  # metres
     range_noise: float = 0.02  # metres, standard deviation along the ray
     dropout: float = 0.03  # share of returns lost at any range and angle
-    sensitivity: float = 0.03  # signal at which 63 % of the returns are seen, see `scan.return_probability`
+    sensitivity: float = 0.04  # signal at which 63 % of the returns are seen, see `scan.return_probability`
     intensity_noise: float = 0.12  # relative standard deviation
     compensate: bool = True  # undo the ego motion inside a turn, as KITTI's scans are; False leaves the skew
 
@@ -77,12 +77,12 @@ class WorldConfig:
     crossing_cars: float = 1.5  # cars in the side street, if there is one
     yard_cars: float = 1.5  # cars in any direction beside the road
     vans: float = 0.08  # share of vehicles that are vans
-    pedestrians: float = 8.0
-    cyclists: float = 4.5
+    pedestrians: float = 9.0
+    cyclists: float = 5.0
     ahead: float = 0.85  # share of the people placed in the camera's half of the street
-    trees: float = 9.0
+    trees: float = 11.0
     lamps: float = 5.0
-    bushes: float = 12.0
+    bushes: float = 18.0
     street_furniture: float = 12.0  # bins, bollards, signs, cabinets, columns
     car: SizeConfig = SizeConfig((3.9, 1.63, 1.53), (0.42, 0.10, 0.13))
     van: SizeConfig = SizeConfig((5.0, 1.92, 2.15), (0.35, 0.06, 0.15))

@@ -110,7 +110,7 @@ def descend(ground, lift, ox, oy, oz, dx, dy, dz, start, end):
     for _ in range(200):
         gap = oz + t * dz - lift - base_height(ground, ox + t * dx, oy + t * dy)
         if gap < 1e-4:
-            return t
+            return t + gap / closing
         t += gap / closing
         if t > end:
             return math.inf

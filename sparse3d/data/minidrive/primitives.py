@@ -40,7 +40,7 @@ class Material(IntEnum):
 
 # Share of light sent back at normal incidence (905 nm; orders of magnitude from material tables, tuned to the
 # histogram of KITTI's intensities), and the share of rays that never come back (light passes or mirrors away).
-REFLECTIVITY = np.array([0.30, 0.75, 0.42, 0.50, 0.42, 0.45, 0.10, 0.06, 0.98, 0.40, 0.45, 0.40, 0.30, 0.35])
+REFLECTIVITY = np.array([0.45, 0.90, 0.58, 0.62, 0.50, 0.50, 0.12, 0.08, 0.98, 0.48, 0.50, 0.50, 0.40, 0.42])
 LOSS = np.array([0, 0, 0, 0, 0, 0.02, 0.55, 0.05, 0, 0, 0, 0.02, 0, 0.02])
 
 

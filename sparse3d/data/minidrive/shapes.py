@@ -90,9 +90,11 @@ def make_car(rng: np.random.Generator, sizes: SizeConfig) -> Actor:
         (foot_rear + back, foot_front - screen, -side + lean, side - lean),
         (min(belt, bonnet) - 0.02, h), Material.PAINT, sides=Material.GLASS,
     )  # fmt: skip
-    for end in (-1, 1):  # pillars between front and rear doors
-        y0, y1 = sorted((end * (side - 0.6 * lean), end * (side - lean)))
-        shape.box((-0.12 * l, y0, belt), (-0.12 * l + 0.1, y1, h - 0.03), Material.PAINT)
+    pillar = (-0.12 * l, -0.12 * l + 0.1)  # between front and rear doors
+    shape.frustum(
+        (*pillar, -side - 0.005, side + 0.005), (*pillar, lean - side - 0.005, side - lean + 0.005),
+        (belt, h), Material.PAINT,
+    )  # fmt: skip
     radius = 0.2 * h * rng.uniform(0.98, 1.08)
     _wheels(shape, front - 0.195 * l, rear + 0.19 * l, half - 0.01, radius)
     _lights(shape, front, rear, half - 0.03, belt * 0.72, belt * 0.72 + 0.16)
@@ -131,8 +133,8 @@ def make_van(rng: np.random.Generator, sizes: SizeConfig) -> Actor:
 
 def make_pedestrian(rng: np.random.Generator) -> Actor:
     """A person standing or in mid stride: legs, torso, arms, head, now and then a bag or a long coat."""
-    h = float(np.clip(rng.normal(1.74, 0.09), 1.5, 1.98))
-    if rng.random() < 0.08:
+    h = float(np.clip(rng.normal(1.77, 0.08), 1.55, 1.98))
+    if rng.random() < 0.06:
         h = float(rng.uniform(1.1, 1.45))  # a child
     k = h / 1.75
     shape = Shape(Semantic.PEDESTRIAN, albedo=float(rng.uniform(0.35, 1.5)))
@@ -140,7 +142,7 @@ def make_pedestrian(rng: np.random.Generator) -> Actor:
         rng.uniform(0.02, 0.10) if rng.random() < 0.3 else rng.uniform(0.22, 0.40)
     )  # half, ankle to ankle
     stride *= float(rng.choice([-1, 1]))
-    width = k * rng.uniform(0.8, 1.15)  # build
+    width = k * rng.uniform(0.85, 1.2)  # build
     hip, shoulder = 0.5 * h, 0.82 * h
     lean = rng.uniform(0.0, 0.07) * k if abs(stride) > 0.15 else 0.0
     for side in (-1, 1):

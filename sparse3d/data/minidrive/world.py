@@ -175,7 +175,7 @@ class _Builder:
     def along(self) -> float:
         """A place along the street: mostly ahead and rather near, since the camera looks there."""
         if self.rng.random() < self.world.ahead:
-            return float(4.0 + 44.0 * self.rng.beta(1.2, 1.5))
+            return float(4.0 + 44.0 * self.rng.beta(1.3, 2.0))
         return float(self.rng.uniform(-45, 4))
 
     def walkway(self) -> tuple[float, float, float]:
@@ -194,7 +194,7 @@ class _Builder:
         return s, self.beside(side, rng.uniform(0.3, 3.0)), rng.uniform(-math.pi, math.pi)
 
     def people(self) -> None:
-        rng, ground, street = self.rng, self.ground, self.street
+        rng, street = self.rng, self.street
         left = int(rng.poisson(self.world.pedestrians * rng.choice([0.4, 1.0, 1.6])))
         while left > 0:
             group = min(left, int(rng.choice([1, 2, 3, 4], p=[0.6, 0.27, 0.08, 0.05])))

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from sparse3d.data.minidrive.config import MinidriveConfig
-from sparse3d.data.minidrive.labels import calibration_text, label_objects, label_text
+from sparse3d.data.minidrive.labels import calibration, label_objects
 from sparse3d.data.minidrive.scene import MinidriveScene, simulate
 from sparse3d.errors import DataError
 from sparse3d.io.files import write_bytes, write_text
+from sparse3d.io.kitti import write_calibration, write_objects
 
 VERSION = 1  # of the generator: scenes of one seed are the same for one version
 MANIFEST = "minidrive.json"
@@ -102,10 +103,10 @@ def _write_scene(out: Path, index: int, seed: int, config: MinidriveConfig, labe
         return
     scene = simulate(seed, index, config)
     write_bytes(training / "velodyne" / f"{name}.bin", scene.points.astype("<f4").tobytes())
-    write_text(training / "calib" / f"{name}.txt", calibration_text())
+    write_calibration(training / "calib" / f"{name}.txt", calibration())
     if labels:
         write_bytes(semantic_path, semantic_label(scene).tobytes())
-    write_text(label_path, label_text(label_objects(scene, config.labels)[0]))
+    write_objects(label_path, label_objects(scene, config.labels)[0], with_scores=False)
 
 
 def semantic_label(scene: MinidriveScene) -> np.ndarray:
