@@ -214,7 +214,7 @@ def open_object_database(folder: str) -> ObjectDatabase:
 def _read_database(folder: Path) -> ObjectDatabase:
     path = folder / "objects.npz"
     try:
-        with np.load(path, allow_pickle=False) as table:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as table:
             arrays = {name: table[name] for name in table.files}
         columns, offsets = int(arrays.pop("columns")), arrays["offsets"]
         names = tuple(str(name) for name in arrays.pop("class_names"))
