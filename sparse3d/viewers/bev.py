@@ -104,7 +104,7 @@ def draw_bev(
     for outline in _outlines(view, truth):
         draw.line([*outline, outline[0]], fill=_GROUND_TRUTH, width=_OVERSAMPLING)
     if style.show_scores and scores is not None:
-        _draw_scores(draw, view, predicted, classes, confidence, font)
+        _draw_scores(draw, view, predicted, classes, confidence, truth, font)
     _draw_legend(draw, view, _legend(classes, class_names, ground_truth is not None), font)
     if title:
         draw.text((12 * _OVERSAMPLING, 8 * _OVERSAMPLING), title, fill=_TEXT, font=font)
@@ -194,10 +194,11 @@ def _draw_predictions(draw: ImageDraw.ImageDraw, view: _View, boxes: np.ndarray,
         draw.line(tick, fill=color, width=2 * _OVERSAMPLING)
 
 
-def _draw_scores(draw: ImageDraw.ImageDraw, view: _View, boxes, labels, scores, font) -> None:
-    """Right, left, above or below each box: the first place with no box or higher score on it, else nowhere."""
+def _draw_scores(draw: ImageDraw.ImageDraw, view: _View, boxes, labels, scores, truth, font) -> None:
+    """Beside each box, at the first place with no box and no higher score on it; else nowhere."""
     gap = 4 * _OVERSAMPLING
     drawn = [o + t for o, t in zip(_outlines(view, boxes), _heading_ticks(view, boxes), strict=True)]
+    drawn += _outlines(view, truth)
     columns, rows = [[c for c, _ in d] for d in drawn], [[r for _, r in d] for d in drawn]
     taken = [(min(c), min(r), max(c), max(r)) for c, r in zip(columns, rows, strict=True)]
     for k in np.argsort(-scores, kind="stable").tolist():
