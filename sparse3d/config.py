@@ -195,8 +195,6 @@ def _build_dataclass(cls: Any, node: Node, path: str, default: Any) -> Any:
             )
     try:
         return cls(**values)
-    except ConfigError:
-        raise
     except ValueError as error:
         # A check that names a field first is reported at that field's line.
         first = re.match(r"\w+", str(error))

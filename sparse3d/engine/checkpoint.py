@@ -205,8 +205,8 @@ def check_names(expected: Mapping[str, Tensor], got: Mapping[str, Tensor], sourc
 
 
 def better(metric: float, best: Best | None) -> bool:
-    """Larger metrics are better; nothing is worse than NaN."""
-    return not math.isnan(metric) and (best is None or metric > best.value)
+    """Larger metrics are better, of equal ones the later; NaN never is."""
+    return not math.isnan(metric) and (best is None or metric >= best.value)
 
 
 def _few(names: list[str], most: int = 5) -> str:
