@@ -218,6 +218,6 @@ def voxelize_first(
     rows, coordinates, counts = voxelize_first_rows(
         points, point_frame, list(voxel_size), list(bounds), max_points, max_voxels
     )
-    gathered = points.new_zeros(()) if not len(points) else points[rows.clamp_min(0)]
-    voxels = torch.where((rows >= 0)[..., None], gathered, points.new_zeros(1, 1, points.shape[1]))
-    return FirstVoxels(voxels, coordinates, counts)
+    # Row -1 is the row of zeros at the end.
+    padded = torch.cat([points, points.new_zeros(1, points.shape[1])])
+    return FirstVoxels(padded[rows], coordinates, counts)
