@@ -35,6 +35,10 @@ class RandomFlip:
     axis: Literal["x", "y"] = "y"  # the coordinate that changes its sign
     probability: float = 0.5
 
+    def __post_init__(self):
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"probability must lie in [0, 1], got {self.probability}")
+
     def __call__(self, frame: LidarFrame, rng: np.random.Generator) -> LidarFrame:
         if rng.random() >= self.probability:
             return frame
@@ -51,6 +55,10 @@ class RandomRotation:
     min_angle: float = -np.pi / 4  # rad
     max_angle: float = np.pi / 4  # rad
 
+    def __post_init__(self):
+        if not self.min_angle <= self.max_angle:
+            raise ValueError(f"min_angle {self.min_angle} is larger than max_angle {self.max_angle}")
+
     def __call__(self, frame: LidarFrame, rng: np.random.Generator) -> LidarFrame:
         angle = rng.uniform(self.min_angle, self.max_angle)
         return replace(
@@ -65,6 +73,10 @@ class RandomScaling:
     kind: Literal["scaling"] = "scaling"
     min_scale: float = 0.95
     max_scale: float = 1.05
+
+    def __post_init__(self):
+        if not 0 < self.min_scale <= self.max_scale:
+            raise ValueError(f"scales must be 0 < min <= max, got {self.min_scale} and {self.max_scale}")
 
     def __call__(self, frame: LidarFrame, rng: np.random.Generator) -> LidarFrame:
         scale = rng.uniform(self.min_scale, self.max_scale)
@@ -95,6 +107,10 @@ class ObjectNoise:
     std: tuple[float, float, float] = (0.25, 0.25, 0.1)  # m, along x, y, z
     max_angle: float = np.pi / 20  # rad, uniform in both directions
     tries: int = 10
+
+    def __post_init__(self):
+        if self.tries < 1 or self.max_angle < 0 or min(self.std) < 0:
+            raise ValueError(f"tries must be at least 1, max_angle and std at least 0, got {self}")
 
     def __call__(self, frame: LidarFrame, rng: np.random.Generator) -> LidarFrame:
         count = len(frame.boxes)
@@ -155,6 +171,9 @@ class RangeFilter:
     kind: Literal["range"] = "range"
     bounds: tuple[float, ...] = (0.0, -40.0, -3.0, 70.4, 40.0, 1.0)  # m; x, y, z min, then x, y, z max
 
+    def __post_init__(self):
+        check_bounds(self.bounds)
+
     def __call__(self, frame: LidarFrame, rng: np.random.Generator) -> LidarFrame:
         keep = self.inside(frame.boxes)
         return replace(
@@ -168,6 +187,12 @@ class RangeFilter:
         """(N, >=3) -> (N,) bool: min <= position < max on all three axes."""
         low, high = np.array(self.bounds[:3]), np.array(self.bounds[3:])
         return np.all((rows[:, :3] >= low) & (rows[:, :3] < high), axis=1)
+
+
+def check_bounds(bounds: tuple[float, ...]) -> None:
+    """ValueError unless `bounds` are (x, y, z min, x, y, z max) with room between them."""
+    if len(bounds) != 6 or any(low >= high for low, high in zip(bounds[:3], bounds[3:], strict=True)):
+        raise ValueError(f"bounds must be x, y, z min and then x, y, z max, each larger; got {bounds}")
 
 
 AugmentStep = (

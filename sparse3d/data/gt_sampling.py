@@ -52,6 +52,10 @@ class ClassCount:
     name: str
     count: int
 
+    def __post_init__(self):
+        if self.count < 0:
+            raise ValueError(f"count of {self.name} must be at least 0, got {self.count}")
+
 
 @dataclass(frozen=True)
 class GroundTruthSampling:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from sparse3d.data.augment import AugmentConfig, RangeFilter
+from sparse3d.data.augment import AugmentConfig, RangeFilter, check_bounds
 from sparse3d.data.gt_sampling import GroundTruthSampling, build_object_database
 from sparse3d.data.kitti_index import (
     FrameEntry,
@@ -55,6 +55,14 @@ class KittiDatasetConfig:
     seed: int = 0  # of the augmentation
     cache_dir: str = ""  # for the index and object database; "" is the root, or the user cache if read-only
 
+    def __post_init__(self):
+        if not self.classes or len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"classes must be names, each once, got {self.classes}")
+        if self.bounds is not None:
+            check_bounds(self.bounds)
+        if self.columns < 3:
+            raise ValueError(f"columns must be at least 3 (x, y, z), got {self.columns}")
+
 
 class KittiDataset(Dataset[LidarFrame]):
     """Frames of one split of a KITTI-layout folder.
@@ -72,8 +80,6 @@ class KittiDataset(Dataset[LidarFrame]):
     """
 
     def __init__(self, config: KittiDatasetConfig, split: str, augment: AugmentConfig | None = None):
-        if config.bounds is not None and len(config.bounds) != 6:
-            raise ValueError(f"bounds must be 6 numbers (x, y, z min, x, y, z max), got {config.bounds}")
         self.config = config
         self.split = split
         self.root = find_root(config.root)

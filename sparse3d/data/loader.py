@@ -123,6 +123,9 @@ class BatchLoader:
             batch_sampler=batches,
             num_workers=workers,
             collate_fn=DetectionBatch.collate,
+            # torch draws a seed for the workers at each iteration: from here, not from the generator of the
+            # training.
+            generator=torch.Generator(),
             **options,
         )
 

@@ -220,3 +220,22 @@ def test_the_steps_are_written_and_read_as_yaml(tmp_path):
     got = load(AugmentConfig, path)
     assert got == config
     assert [s["kind"] for s in to_dict(got)["steps"]][:3] == ["gt_sampling", "flip", "rotation"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: RandomFlip(probability=1.5),
+        lambda: RandomRotation(min_angle=1, max_angle=0),
+        lambda: RandomScaling(min_scale=0),
+        lambda: RandomScaling(min_scale=2),
+        lambda: ObjectNoise(tries=0),
+        lambda: ObjectNoise(std=(0, -1, 0)),
+        lambda: RangeFilter(bounds=(0, 0, 0, 1, 1)),
+        lambda: RangeFilter(bounds=(0, 0, 0, 1, 0, 1)),
+        lambda: ClassCount("Car", -1),
+    ],
+)
+def test_settings_without_sense_are_refused(make):
+    with pytest.raises(ValueError, match="must|larger"):
+        make()

@@ -323,3 +323,14 @@ def test_a_truncated_recorded_scan_is_a_data_error(real_data, tmp_path):
         file.truncate(4 * 1001 + 3)
     with pytest.raises(DataError, match="4007 bytes are not whole points"):
         read_points(tmp_path / "cut.bin")
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.floats(-0.1, 0.1), st.floats(-0.1, 0.1))
+def test_in_image_is_projection_and_comparison(seed, roll, pitch):
+    calibration = tilted(roll, pitch, (0.1, -0.08, -0.27))
+    points = np.random.default_rng(seed).uniform((-5, -20, -3), (30, 20, 2), (200, 3)).astype(np.float32)
+    pixels = project_to_image(points, calibration)
+    expected = np.nan_to_num((pixels >= 0) & (pixels < SIZE)).all(axis=1)
+    assert 0 < expected.sum() < 200
+    np.testing.assert_array_equal(in_image(points, calibration, SIZE), expected)
