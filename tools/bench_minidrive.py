@@ -1,4 +1,4 @@
-"""How fast minidrive makes scenes, writing included: python tools/bench_minidrive.py [--scenes 40] [--threads 2]"""
+"""Time minidrive, writing included: `python tools/bench_minidrive.py --scenes 40 --threads 2`."""
 
 import argparse
 import statistics

@@ -33,9 +33,21 @@ EXACT = LidarConfig(
 SMALL = MinidriveConfig(lidar=LidarConfig(beams=16, columns=128))
 STILL = Motion(0.0, 0.0)
 FLAT = Ground(
-    offset=-1.73, slope_x=0.0, slope_y=0.0, waves=np.zeros((1, 4)), steepest=0.0, heading=0.0, sensor_offset=0.0,
-    left=1e3, right=1e3, cross_at=1e6, cross_half=0.0, kerb=0.1, sidewalk=2.0, paved_lots=False,
-)  # fmt: skip
+    offset=-1.73,
+    slope_x=0.0,
+    slope_y=0.0,
+    waves=np.zeros((1, 4)),
+    steepest=0.0,
+    heading=0.0,
+    sensor_offset=0.0,
+    left=1e3,
+    right=1e3,
+    cross_at=1e6,
+    cross_half=0.0,
+    kerb=0.1,
+    sidewalk=2.0,
+    paved_lots=False,
+)
 MAKERS = {
     "car": lambda rng: make_car(rng, WorldConfig().car),
     "van": lambda rng: make_van(rng, WorldConfig().van),
@@ -489,6 +501,7 @@ def test_interrupted_folder_becomes_the_whole_one(tmp_path):
     # A kill between two files of a scene leaves the label, which is written last, absent.
     (tmp_path / "parts" / "training" / "label_2" / "000001.txt").unlink()
     (tmp_path / "parts" / "training" / "velodyne" / "000001.bin").write_bytes(b"half")
+    (tmp_path / "parts" / "training" / "velodyne" / ".000001.bin.x7.tmp").write_bytes(b"quarter")
     seen = []
     write_minidrive(
         tmp_path / "parts", 4, 9, SMALL, labels=True, progress=lambda done, n: seen.append((done, n))

@@ -1,4 +1,4 @@
-"""minidrive: a procedural street, scanned by a spinning LiDAR, written as the KITTI object benchmark's files."""
+"""minidrive: a procedural street, scanned by a spinning LiDAR, written in the layout of KITTI."""
 
 from sparse3d.data.minidrive.config import EgoConfig as EgoConfig
 from sparse3d.data.minidrive.config import LabelConfig as LabelConfig

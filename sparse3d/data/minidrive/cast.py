@@ -1,8 +1,9 @@
 """The ray caster: for every ray of a turn the first solid or ground it meets.
 
-All beams of one column lie in one upright plane through the sensor, so a column first keeps the solids whose upright
-bounding cylinder that half-plane cuts, then each beam tests those whose elevation window contains it. Columns run in
-parallel; each writes only its own rows, so the result is bitwise the same for any number of threads.
+All beams of one column lie in one upright plane through the sensor, so a column first keeps the solids whose
+upright bounding cylinder that half-plane cuts, then each beam tests those whose elevation window contains it.
+Columns run in parallel; each writes only its own rows, so the result is bitwise the same for any number of
+threads.
 """
 
 import math
@@ -18,7 +19,7 @@ ELLIPSOID, CONVEX = int(Kind.ELLIPSOID), int(Kind.CONVEX)
 
 @njit(cache=True, nogil=True)
 def hashed_uniform(key, ray, solid):
-    """A number in (0, 1) from three counters: splitmix64's finaliser (Steele et al. 2014) over their combination."""
+    """A number in (0, 1) from three counters, by the finaliser of splitmix64 (Steele et al. 2014)."""
     z = (
         key
         + np.uint64(ray) * np.uint64(0x9E3779B97F4A7C15)
@@ -32,7 +33,7 @@ def hashed_uniform(key, ray, solid):
 
 @njit(cache=True, nogil=True)
 def _round_interval(kind, m, ox, oy, oz, dx, dy, dz):
-    """(enter, leave, cosine of incidence) of a ray and the round solid with inverse map m (12,); enter > leave: a miss."""
+    """(enter, leave, cosine of incidence) of a ray and a round solid with inverse m; miss: enter > leave."""
     px = m[0] * ox + m[1] * oy + m[2] * oz + m[9]
     py = m[3] * ox + m[4] * oy + m[5] * oz + m[10]
     pz = m[6] * ox + m[7] * oy + m[8] * oz + m[11]
@@ -135,9 +136,9 @@ def cast(
 ):  # fmt: skip
     """Cast C columns of B beams each.
 
-    In: `origins` (C, 3), `directions` (C, B, 3) unit vectors, `slopes` (B,) = tan(elevation). Out, (C, B): `distance`
-    (inf: nothing), `owner`, `solid` (-1: ground or nothing), `material`, `semantic`, `cosine`; `alone` (C, owners + 1):
-    rays that would meet each owner if nothing else were there.
+    In: `origins` (C, 3), `directions` (C, B, 3) unit vectors, `slopes` (B,) = tan(elevation). Out, (C, B):
+    `distance` (inf: nothing), `owner`, `solid` (-1: ground or nothing), `material`, `semantic`, `cosine`;
+    `alone` (C, owners + 1): rays that would meet each owner if nothing else were there.
     """
     columns, beams = distance.shape
     count = solids.kind.shape[0]

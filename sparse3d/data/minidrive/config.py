@@ -41,7 +41,7 @@ class LidarConfig:
             raise ConfigError(f"dropout must lie in [0, 1], got {self.dropout}")
 
     def elevation_angles(self) -> np.ndarray:
-        """(beams,) radians, highest first. HDL-64E: 32 beams 1/3 degree apart from +2, then 32 beams 1/2 apart."""
+        """(beams,) radians, highest first. HDL-64E: 32 beams 1/3 degree apart, then 32 half a degree."""
         if self.elevations:
             return np.radians(np.asarray(self.elevations, dtype=np.float64))
         hdl64 = np.concatenate([2.0 - np.arange(32) / 3, -8.83 - np.arange(32) / 2])

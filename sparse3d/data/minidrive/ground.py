@@ -1,7 +1,7 @@
-"""The ground: a sloping, gently waving base with a road cut into it, one kerb lower than the pavement beside it.
+"""The ground: a sloping, gently waving base, and a road one kerb lower than the pavement beside it.
 
-Road frame: s along the street, d across it to the left; the sensor stands at s = 0, d = `sensor_offset`. A side street
-may cross at s = `cross_at`.
+Road frame: s along the street, d across it to the left; the sensor stands at s = 0, d = `sensor_offset`. A
+side street may cross at s = `cross_at`.
 """
 
 import math
@@ -102,7 +102,10 @@ def surface(ground, x, y):
 
 @njit(cache=True, nogil=True)
 def descend(ground, lift, ox, oy, oz, dx, dy, dz, start, end):
-    """First t in [start, end] where the ray meets the base raised by `lift`, else inf; sphere tracing on the steepest slope."""
+    """First t in [start, end] where the ray meets the base raised by `lift`, else inf.
+
+    Sphere tracing: no step is longer than the steepest slope of the base allows.
+    """
     closing = ground.steepest * math.sqrt(dx * dx + dy * dy) - dz
     if closing <= 0:
         return math.inf
@@ -119,7 +122,7 @@ def descend(ground, lift, ox, oy, oz, dx, dy, dz, start, end):
 
 @njit(cache=True, nogil=True)
 def hit_ground(ground, ox, oy, oz, dx, dy, dz, end):
-    """(t, cosine of incidence, material, semantic) of the ray's first meeting with the ground; t = inf for none."""
+    """(t, cosine of incidence, material, semantic) where the ray first meets the ground; t = inf: never."""
     upper = descend(ground, ground.kerb, ox, oy, oz, dx, dy, dz, 0.0, end)
     if upper == math.inf:
         return math.inf, 0.0, Material.ASPHALT, Semantic.ROAD

@@ -1,8 +1,8 @@
 """From boxes in the LiDAR frame to rows of a KITTI label file, through one calibration that all scenes share.
 
-A row exists for every object whose box meets the image of camera 2. KITTI's labels were drawn by people who saw
-the scan and the picture: an object with too few points is a DontCare region, and the occlusion level follows the
-share of the object that nothing hides.
+A row exists for every object whose box meets the image of camera 2. KITTI's labels were drawn by people who
+saw the scan and the picture: an object with too few points is a DontCare region, and the occlusion level
+follows the share of the object that nothing hides.
 """
 
 from dataclasses import replace
@@ -33,7 +33,7 @@ def calibration() -> KittiCalibration:
 
 
 def projected_extent(box: np.ndarray, camera: KittiCalibration) -> np.ndarray:
-    """(4,) left, top, right, bottom of a box (7,) in pixels, as if the image had no border; nan behind the camera."""
+    """(4,) pixels left, top, right, bottom of a box (7,), not clipped to the image; nan behind the camera."""
     points = camera_from_lidar(corners(box[None])[0], camera)
     start, end = points[EDGES[:, 0]], points[EDGES[:, 1]]
     crossing = (start[:, 2] < NEAR) != (end[:, 2] < NEAR)

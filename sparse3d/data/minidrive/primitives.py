@@ -1,9 +1,9 @@
-"""Solids that a ray can meet: ellipsoids, cylinders and convex frusta, built in a local frame and placed by yaw.
+"""Solids that a ray can meet: ellipsoids, cylinders and frusta, built in a local frame and placed by yaw.
 
 Round solids are affine images p = A u + c of the unit ball (ellipsoid) or of the unit can u_x^2 + u_y^2 <= 1,
-|u_z| <= 1 (cylinder). A frustum has an axis-aligned rectangle at its bottom and one at its top, so all its faces are planes.
-A solid with `density` > 0 (1/m) is a medium such as leaves or spokes: a ray gets through with probability
-exp(-density * path).
+|u_z| <= 1 (cylinder). A frustum has an axis-aligned rectangle at its bottom and one at its top, so all its
+faces are planes. A solid with `density` > 0 (1/m) is a medium such as leaves or spokes: a ray gets through
+with probability exp(-density * path).
 """
 
 import math
@@ -39,7 +39,8 @@ class Material(IntEnum):
 
 
 # Share of light sent back at normal incidence (905 nm; orders of magnitude from material tables, tuned to the
-# histogram of KITTI's intensities), and the share of rays that never come back (light passes or mirrors away).
+# histogram of KITTI's intensities), and the share of rays that never come back (light passes or mirrors
+# away).
 REFLECTIVITY = np.array([0.45, 0.90, 0.58, 0.62, 0.50, 0.50, 0.12, 0.08, 0.98, 0.48, 0.50, 0.50, 0.40, 0.42])
 LOSS = np.array([0, 0, 0, 0, 0, 0.02, 0.55, 0.05, 0, 0, 0, 0.02, 0, 0.02])
 
@@ -68,8 +69,8 @@ class Primitives(NamedTuple):
 
     `kind`, `owner` (0: background), `semantic`, `density`, `albedo` (factor on the reflectivity): (P,).
     `inverse` (P, 12): rows of A^-1 and -A^-1 c of round solids. `planes` (Q, 4): n . p <= d, rows
-    `plane_start[i] : plane_start[i + 1]` belong to solid i. `material` (P,) of round solids, `plane_material` (Q,).
-    `bound` (P, 5): x, y, radius of the enclosing upright cylinder, lowest and highest z.
+    `plane_start[i] : plane_start[i + 1]` belong to solid i. `material` (P,) of round solids, `plane_material`
+    (Q,). `bound` (P, 5): x, y, radius of the enclosing upright cylinder, lowest and highest z.
     """
 
     kind: np.ndarray
@@ -168,11 +169,12 @@ class Shape:
         density=0.0,
         semantic: Semantic | None = None,
     ) -> None:
-        """Rectangles `bottom` and `top` (x0, x1, y0, y1) at heights `z` (z0, z1); `sides` may be of another material."""
+        """Rectangles `bottom` and `top` (x0, x1, y0, y1) at heights `z` (z0, z1); `sides`: their material."""
         (bx0, bx1, by0, by1), (tx0, tx1, ty0, ty1), (z0, z1) = bottom, top, z
         h = z1 - z0
         planes = [(0.0, 0.0, 1.0, z1), (0.0, 0.0, -1.0, -z0)]
-        # The side +x contains (bx1, z0) and (tx1, z1), so its outward normal is (h, 0, bx1 - tx1); the others likewise.
+        # The side +x contains (bx1, z0) and (tx1, z1), so its outward normal is (h, 0, bx1 - tx1); the others
+        # likewise.
         for nx, ny, run, at in (
             (1, 0, bx1 - tx1, bx1),
             (-1, 0, tx0 - bx0, -bx0),

@@ -1,7 +1,7 @@
 """The sensor: one turn while the car moves, then noise, lost returns and intensities.
 
-The world stands still during the turn; only the sensor moves, along an arc of constant speed and turn rate. Time 0 is when
-it faces forward, and the LiDAR frame is the sensor's frame at that moment.
+The world stands still during the turn; only the sensor moves, along an arc of constant speed and turn rate.
+Time 0 is when it faces forward, and the LiDAR frame is the sensor's frame at that moment.
 """
 
 from typing import NamedTuple
@@ -27,9 +27,10 @@ class Motion(NamedTuple):
 class Scan(NamedTuple):
     """Returns in firing order, and what each labelled object got.
 
-    `points` (N, 4) float32 x, y, z, intensity; `semantic` (N,) int32; `instance` (N,) int32, m + 1 for object m, 0 for
-    the rest; `column`, `beam` (N,) int32: where in the turn. `hits` (M,): returned points; `visible` (M,): share of the
-    rays that meet the object when it stands alone that still meet it first in this scene (0 when there are none).
+    `points` (N, 4) float32 x, y, z, intensity; `semantic` (N,) int32; `instance` (N,) int32, m + 1 for object
+    m, 0 for the rest; `column`, `beam` (N,) int32: where in the turn. `hits` (M,): returned points; `visible`
+    (M,): share of the rays that meet the object when it stands alone that still meet it first in this scene
+    (0 when there are none).
     """
 
     points: np.ndarray
@@ -42,7 +43,8 @@ class Scan(NamedTuple):
 
 
 def poses(lidar: LidarConfig, motion: Motion) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of every column: azimuth (C,) in the turning sensor's frame, its position (C, 3) and yaw (C,) in the LiDAR frame.
+    """Of every column: azimuth (C,) in the turning sensor's frame, its position (C, 3) and yaw (C,) in the
+    LiDAR frame.
 
     The turn is counter-clockwise from the rear, so that azimuth 0 is reached half way.
     """
@@ -58,13 +60,19 @@ def poses(lidar: LidarConfig, motion: Motion) -> tuple[np.ndarray, np.ndarray, n
 def return_probability(
     lidar: LidarConfig, reflectivity: np.ndarray, cosine: np.ndarray, distance: np.ndarray
 ) -> np.ndarray:
-    """Chance that an echo is seen: (1 - dropout) (1 - exp(-signal / sensitivity)), signal = rho cos (80 m / r)^2."""
+    """Chance that an echo is seen: (1 - dropout) (1 - exp(-signal / sensitivity)).
+
+    signal = rho cos(incidence) (80 m / r)^2; any shapes that broadcast.
+    """
     signal = reflectivity * cosine * (REFERENCE_RANGE / distance) ** 2
     return (1 - lidar.dropout) * -np.expm1(-signal / max(lidar.sensitivity, 1e-12))
 
 
 def intensity(reflectivity: np.ndarray, cosine: np.ndarray, distance: np.ndarray) -> np.ndarray:
-    """Noise-free intensity rho cos^(1/2) / (1 + (r / 60 m)^2): the sensor corrects most of the fall-off by range and angle."""
+    """Noise-free intensity rho cos(incidence)^(1/2) / (1 + (r / 60 m)^2).
+
+    The sensor itself corrects most of the fall-off by range and angle; this is what remains.
+    """
     return reflectivity * np.sqrt(cosine) / (1 + (distance / HALF_INTENSITY_RANGE) ** 2)
 
 
@@ -92,7 +100,8 @@ def scan(world: World, lidar: LidarConfig, motion: Motion, rng: np.random.Genera
     alone = np.zeros((lidar.columns, len(world.names) + 1), np.int32)
     key = rng.integers(0, 2**64, dtype=np.uint64)
     cast(
-        world.ground, world.solids, position, directions, np.tan(elevation), key, lidar.min_range, lidar.max_range,
+        world.ground, world.solids, position, directions, np.tan(elevation), key,
+        lidar.min_range, lidar.max_range,
         distance, owner, solid, material, semantic, cosine, alone,
     )  # fmt: skip
     normal, uniform = rng.standard_normal((2, *shape)), rng.random(shape)

@@ -13,10 +13,10 @@ from sparse3d.data.minidrive.world import build_world
 class MinidriveScene:
     """One scan with everything that is known about it.
 
-    `points` (N, 4) float32 x, y, z, intensity in the LiDAR frame; `semantic` (N,) SemanticKITTI class ids; `instance`
-    (N,): m + 1 on object m, 0 elsewhere. `boxes` (M, 7) float32, `names` (M,), `hits` (M,) returned points, `visible`
-    (M,) share of the object that nothing hides: all objects of the street, hit or not, in view of the camera or not.
-    `motion`: of the sensor during the turn.
+    `points` (N, 4) float32 x, y, z, intensity in the LiDAR frame; `semantic` (N,) SemanticKITTI class ids;
+    `instance` (N,): m + 1 on object m, 0 elsewhere. `boxes` (M, 7) float32, `names` (M,), `hits` (M,)
+    returned points, `visible` (M,) share of the object that nothing hides: all objects of the street, hit or
+    not, in view of the camera or not. `motion`: of the sensor during the turn.
     """
 
     points: np.ndarray

@@ -1,4 +1,4 @@
-"""What stands beside the road and is not labelled: houses, walls, trees, bushes, and furniture as slim as a person."""
+"""What stands beside the road without a label: houses, walls, trees, bushes, things as slim as a person."""
 
 import math
 from typing import NamedTuple
@@ -17,7 +17,7 @@ class Prop(NamedTuple):
 
 
 def make_building(rng: np.random.Generator, length: float, depth: float) -> Prop:
-    """A house: plinth, facade with window bands that swallow light, flat or gabled roof, now and then a bay."""
+    """A house: a block with windows that swallow light, under a flat or a gabled roof."""
     h = rng.uniform(4.5, 14.0)
     shape = Shape(Semantic.BUILDING, albedo=float(rng.uniform(0.5, 1.5)))
     x, y = length / 2, depth / 2
@@ -68,8 +68,8 @@ def make_tree(rng: np.random.Generator) -> Prop:
     """A trunk under a crown of several leafy balls; no crown hangs lower than a van is high."""
     shape = Shape(Semantic.VEGETATION, albedo=float(rng.uniform(0.8, 1.2)))
     radius, height = rng.uniform(0.10, 0.28), rng.uniform(2.9, 4.0)
-    shape.rod((0, 0, -0.3), (rng.uniform(-0.2, 0.2), rng.uniform(-0.2, 0.2), height + 1), radius, Material.BARK,
-              semantic=Semantic.TRUNK)  # fmt: skip
+    top = (rng.uniform(-0.2, 0.2), rng.uniform(-0.2, 0.2), height + 1)
+    shape.rod((0, 0, -0.3), top, radius, Material.BARK, semantic=Semantic.TRUNK)
     for _ in range(rng.integers(3, 7)):
         size = rng.uniform(0.8, 1.7)
         squash = size * rng.uniform(0.6, 1.0)
@@ -106,7 +106,7 @@ def make_lamp(rng: np.random.Generator) -> Prop:
 
 
 def make_furniture(rng: np.random.Generator) -> Prop:
-    """Bins, bollards, signs, cabinets, columns, parcels of a shop: things that a careless detector calls a person."""
+    """Bins, bollards, signs, cabinets, columns, benches: what a careless detector calls a person."""
     kind = rng.integers(7)
     shape = Shape(Semantic.OBJECT, albedo=float(rng.uniform(0.5, 1.5)))
     if kind == 0:  # litter bin on wheels

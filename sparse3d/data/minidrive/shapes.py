@@ -1,7 +1,7 @@
-"""What people and vehicles look like: each maker returns a `Shape` in its own frame and the tight box around it.
+"""What people and vehicles look like: each maker returns a `Shape` and the tight box around it.
 
-x is where the object heads, z = 0 the ground. Proportions are measured on ordinary cars, bicycles and people; every
-maker draws its own variation, and the box follows the shape, never the other way round.
+x is where the object heads, z = 0 the ground. Proportions are measured on ordinary cars, bicycles and people;
+every maker draws its own variation, and the box follows the shape, never the other way round.
 """
 
 import math
@@ -14,7 +14,7 @@ from sparse3d.data.minidrive.primitives import Material, Semantic, Shape
 
 
 class Actor(NamedTuple):
-    """A shape with the box around it: `centre` (3,) in the shape's frame, `size` (3,) = length, width, height."""
+    """A shape and the box around it: `centre` (3,) in the shape's frame, `size` (3,) = (l, w, h)."""
 
     name: str
     shape: Shape
@@ -53,7 +53,7 @@ def _lights(shape: Shape, front: float, rear: float, half_width: float, low: flo
 
 
 def make_car(rng: np.random.Generator, sizes: SizeConfig) -> Actor:
-    """A hatchback, saloon, estate or off-roader: bonnet, cabin with slanted windows, boot, wheels, lights, plates."""
+    """A car: bonnet, cabin with slanted windows, boot or none, wheels, lights and number plates."""
     l, w, h = draw_size(rng, sizes)
     # Paint seen by an infrared laser: black cars send back a tenth of what white ones do.
     shape = Shape(
@@ -208,10 +208,8 @@ def make_cyclist(rng: np.random.Generator) -> Actor:
         knee = (0.14 + 0.06 * math.cos(turn), side * 0.13, 0.72 * k + 0.1 * math.sin(turn))
         shape.rod((hip[0], side * 0.09, hip[2]), knee, 0.075 * build, Material.CLOTH)
         shape.rod(knee, foot, 0.055 * build, Material.CLOTH)
-        shape.rod(
-            (shoulder[0], side * 0.19 * build, shoulder[2]), (bar[0] - 0.02, side * grip, bar[2] + 0.03), 0.045,
-            Material.CLOTH,
-        )  # fmt: skip
+        arm, hand = side * 0.19 * build, (bar[0] - 0.02, side * grip, bar[2] + 0.03)
+        shape.rod((shoulder[0], arm, shoulder[2]), hand, 0.045, Material.CLOTH)
     top = 0.115 * k
     shape.ellipsoid((shoulder[0] + 0.06, 0, h - top), (0.115 * k, 0.09 * k, top), Material.SKIN)
     shape.rod((shoulder[0], 0, shoulder[2]), (shoulder[0] + 0.05, 0, h - 1.4 * top), 0.06, Material.SKIN)

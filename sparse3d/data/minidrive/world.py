@@ -1,4 +1,4 @@
-"""One street scene from one random generator: ground plan, houses, scenery, vehicles, people; no two overlap on the ground."""
+"""One street scene from one random generator; nothing overlaps anything else on the ground."""
 
 import math
 from typing import NamedTuple
@@ -40,7 +40,10 @@ class Street(NamedTuple):
 
 @njit(cache=True, nogil=True)
 def overlaps(rectangles, count, x, y, half_length, half_width, yaw):
-    """Whether a rectangle meets any of rectangles[:count] (x, y, half length, half width, yaw): separating axes."""
+    """Whether a rectangle meets any of rectangles[:count], rows (x, y, half length, half width, yaw).
+
+    By separating axes; touching counts.
+    """
     c1, s1 = math.cos(yaw), math.sin(yaw)
     for i in range(count):
         dx, dy = rectangles[i, 0] - x, rectangles[i, 1] - y
@@ -75,7 +78,7 @@ class _Builder:
         self.boxes: list[tuple[float, ...]] = []
         self.street, self.ground = _plan(config, rng)
         # The sensor's own car.
-        self._take(-1.0, 0.0, 3.2, 1.6, self.ground.heading)
+        self._take(-1.0, 0.0, 3.2, 1.6, 0.0)
 
     def _take(self, x: float, y: float, half_length: float, half_width: float, yaw: float) -> bool:
         if self.count == len(self.rectangles):
@@ -179,7 +182,7 @@ class _Builder:
         return float(self.rng.uniform(-45, 4))
 
     def walkway(self) -> tuple[float, float, float]:
-        """(s, d, yaw) of somebody on foot: on a pavement, crossing the street, or between houses and pavement."""
+        """(s, d, yaw) of somebody on foot: on a pavement, crossing the street, or behind the pavement."""
         rng, ground = self.rng, self.ground
         s, where, side = self.along(), rng.random(), int(rng.choice([-1, 1]))
         kerb = ground.left if side > 0 else ground.right
@@ -283,7 +286,7 @@ class _Builder:
 
 
 def _plan(config: MinidriveConfig, rng: np.random.Generator) -> tuple[Street, Ground]:
-    """The street and the ground under it. The sensor stands in the right-hand lane, `lidar.height` above the road."""
+    """The street and its ground. The sensor stands in the right-hand lane, `lidar.height` above the road."""
     world = config.world
     across = bool(rng.random() < 0.2)
     depth = 5.2 if across else 2.3

@@ -1,6 +1,7 @@
-"""Scenes as a folder in KITTI's layout, which grows scene by scene and can be taken up again after any interruption.
+"""Scenes as a folder in KITTI's layout that grows scene by scene and outlives any interruption.
 
-A scene's label file is written last, so a scene is there when its label file is. `minidrive.json` says what the folder holds.
+A scene's label file is written last, so a scene is there when its label file is. `minidrive.json` says what
+the folder holds.
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ MANIFEST = "minidrive.json"
 
 
 def in_validation(index: int, val_fraction: float) -> bool:
-    """Whether a scene belongs to the validation split: evenly spread, and unchanged when more scenes follow."""
+    """Whether a scene is for validation: evenly spread, and unchanged when more scenes follow."""
     # The small number forgives products such as 0.29 * 100 = 28.999999999999996.
     return math.floor((index + 1) * val_fraction + 1e-9) > math.floor(index * val_fraction + 1e-9)
 
@@ -40,15 +41,15 @@ def write_minidrive(
     labels: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write scenes `first` .. `first + scenes - 1` of `seed` into the folder `out`; scenes already there are kept.
+    """Write scenes `first` .. `first + scenes - 1` of `seed` into the folder `out`; what is there is kept.
 
-    `val_fraction` in [0, 1]: share of the scenes listed in `ImageSets/val.txt`, the others stand in `train.txt`.
-    `labels`: also write SemanticKITTI's `training/labels/*.label` (uint32, instance << 16 | class). `progress(done,
-    scenes)` is called after each scene. The image lists name all scenes in the folder, so several processes may
-    each write their own range into it.
+    `val_fraction` in [0, 1]: share of the scenes listed in `ImageSets/val.txt`, the others stand in
+    `train.txt`. `labels`: also write SemanticKITTI's `training/labels/*.label` (uint32, instance << 16 |
+    class). `progress(done, scenes)` is called after each scene. The image lists name all scenes in the
+    folder, so several processes may each write their own range into it.
 
-    Raises DataError when `out` holds something else (another seed, config or version), or when the disk is full: in that
-    case the same call continues once there is room.
+    Raises DataError when `out` holds something else (another seed, config or version), or when the disk is
+    full: in that case the same call continues once there is room.
     """
     if scenes < 0 or first < 0 or seed < 0:
         raise ValueError(f"scenes, first and seed must not be negative, got {scenes}, {first}, {seed}")
@@ -57,6 +58,7 @@ def write_minidrive(
     out, config = Path(out), MinidriveConfig() if config is None else config
     try:
         _claim(out, seed, config, val_fraction)
+        _sweep(out, first, scenes)
         for k in range(scenes):
             _write_scene(out, first + k, seed, config, labels)
             if progress is not None:
@@ -94,6 +96,14 @@ def _claim(out: Path, seed: int, config: MinidriveConfig, val_fraction: float) -
     if found != wanted:
         keys = sorted(k for k in wanted if not isinstance(found, dict) or found.get(k) != wanted[k])
         raise DataError(path, f"the folder holds scenes of another {', '.join(keys)}; choose a new folder")
+
+
+def _sweep(out: Path, first: int, scenes: int) -> None:
+    """Remove temporary files that a killed process left of these scenes."""
+    for path in (out / "training").glob("*/.[0-9]*.tmp"):
+        index = path.name.split(".")[1]
+        if index.isdigit() and first <= int(index) < first + scenes:
+            path.unlink(missing_ok=True)
 
 
 def _write_scene(out: Path, index: int, seed: int, config: MinidriveConfig, labels: bool) -> None:
