@@ -1,5 +1,7 @@
 """Laws of the voxelisation beyond the law suite."""
 
+import math
+
 import numba
 import pytest
 import torch
@@ -91,15 +93,12 @@ def test_large_input_that_is_sorted_in_several_chunks_equals_unique():
 
 
 def test_a_point_just_below_the_upper_bound_is_in_the_last_cell():
-    # floor(0.7 - tiny) / 0.1 may round up to 7, one cell beyond the grid.
-    high = 0.7
-    points = torch.tensor(
-        [[torch.nextafter(torch.tensor(high, dtype=torch.float64), torch.tensor(0.0).double())] * 3]
-    )
-    size, bounds = [0.1, 0.1, 0.1], [0.0, 0.0, 0.0, high, high, high]
-    assert voxelize(points, torch.zeros(1, dtype=torch.int64), size, bounds).coordinates.tolist() == [
-        [0, 6, 6, 6]
-    ]
+    size, high = 0.3, 0.9
+    below = math.nextafter(high, 0)
+    assert math.floor(below / size) == 3  # the quotient is rounded up, to a cell beyond the grid of three
+    points = torch.full((1, 3), below, dtype=torch.float64)
+    got = voxelize(points, torch.zeros(1, dtype=torch.int64), [size] * 3, [0.0] * 3 + [high] * 3)
+    assert got.coordinates.tolist() == [[0, 2, 2, 2]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
