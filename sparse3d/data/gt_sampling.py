@@ -59,11 +59,12 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class GroundTruthSampling:
-    """Fill the scene with objects of the database that hit no box, seen from above, and no object pasted
-    before.
+    """Fill the scene with objects of the database that hit no box, seen from above, and no object pasted before.
 
-    Scene points inside of a pasted box are removed. A class of which the scene has enough gets none;
-    candidates that collide are not replaced by others.
+    Scene points inside of a pasted box are removed. A class of which the scene has enough gets none; candidates
+    that collide are not replaced by others. Objects that are no targets are not hit either, where the data set
+    gives their boxes as `frame.extra["other_boxes"]` (K, 7): those are of the recorded scene, so this step should
+    come first.
     """
 
     kind: Literal["gt_sampling"] = "gt_sampling"
@@ -83,7 +84,8 @@ class GroundTruthSampling:
         boxes = database.boxes[chosen].copy()
         if self.to_ground:
             boxes[:, 2] += _ground_steps(frame.points, boxes)
-        free = _collision_free(frame.boxes, boxes)
+        others = frame.extra.get("other_boxes", np.zeros((0, 7), dtype=np.float32))
+        free = _collision_free(np.concatenate([frame.boxes, others]), boxes)
         chosen, boxes = chosen[free], boxes[free]
         if not len(chosen):
             return frame
@@ -107,8 +109,6 @@ class GroundTruthSampling:
             fits &= database.difficulty >= 0
         chosen = [np.empty(0, dtype=np.int64)]
         for wanted in self.counts:
-            if wanted.name not in database.class_names:
-                continue
             label = database.class_names.index(wanted.name)
             candidates = np.flatnonzero(fits & (database.labels == label))
             missing = wanted.count - int(np.count_nonzero(frame.labels == label))

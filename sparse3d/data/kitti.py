@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from sparse3d.data.augment import AugmentConfig, RangeFilter, check_bounds
-from sparse3d.data.gt_sampling import GroundTruthSampling, build_object_database
+from sparse3d.data.gt_sampling import GroundTruthSampling, build_object_database, open_object_database
 from sparse3d.data.kitti_index import (
     FrameEntry,
     cache_folder,
@@ -23,7 +23,7 @@ from sparse3d.data.kitti_index import (
     load_index,
     read_split,
 )
-from sparse3d.errors import DataError
+from sparse3d.errors import ConfigError, DataError
 from sparse3d.frames import LidarFrame
 from sparse3d.io.kitti import (
     KittiCalibration,
@@ -72,8 +72,9 @@ class KittiDataset(Dataset[LidarFrame]):
     With None the frames are for evaluation. Points outside of the camera's view and of `config.bounds` are
     removed in both, boxes whose centre is out of bounds too.
 
-    `frame.extra` has "objects" (KittiObjects, every row of the label file), "calibration" (KittiCalibration)
-    and "image_size" (width, height); they describe the scene as recorded and do not follow an augmentation.
+    `frame.extra` has "objects" (KittiObjects, every row of the label file), "calibration" (KittiCalibration),
+    "image_size" (width, height) and "other_boxes" (K, 7), those of objects of no class of ours; they describe the
+    scene as recorded and do not follow an augmentation.
 
     Raises DataError where the root, the split, or files of it are missing, and for corrupt ones when they are
     read.
@@ -131,12 +132,19 @@ class KittiDataset(Dataset[LidarFrame]):
             raise DataError(
                 files.label, "an object to train on has a length, width or height that is not positive"
             )
+        other = ~np.isin(objects.names, [*self.class_names, "DontCare"])
+        other &= np.all(objects.dimensions > 0, axis=1)
         return LidarFrame(
             frame_id=entry.frame_id,
             points=read_valid_points(files.velodyne, self.config.columns),
             boxes=boxes,
             labels=labels,
-            extra={"objects": objects, "calibration": calibration, "image_size": entry.image_size},
+            extra={
+                "objects": objects,
+                "calibration": calibration,
+                "image_size": entry.image_size,
+                "other_boxes": objects_to_boxes(objects.select(other), calibration).astype(np.float32),
+            },
         )
 
     def objects(self, index: int) -> KittiObjects:
@@ -168,8 +176,14 @@ class KittiDataset(Dataset[LidarFrame]):
 
     def _with_database(self, augment: AugmentConfig) -> AugmentConfig:
         """The steps with a database of objects of this split where one samples from none in particular."""
-        if not any(isinstance(s, GroundTruthSampling) and not s.database for s in augment.steps):
-            return augment
+        steps = []
+        for step in augment.steps:
+            if isinstance(step, GroundTruthSampling):
+                step = self._bound(step if step.database else replace(step, database=self._own_database()))
+            steps.append(step)
+        return AugmentConfig(steps=tuple(steps))
+
+    def _own_database(self) -> str:
         config = self.config
         folder = build_object_database(
             self._object_frames,
@@ -177,11 +191,22 @@ class KittiDataset(Dataset[LidarFrame]):
             cache_folder(self.root, config.cache_dir),
             fingerprint(self._entries) + repr((config.classes, config.columns, config.camera_view)),
         )
-        steps = [
-            replace(s, database=str(folder)) if isinstance(s, GroundTruthSampling) and not s.database else s
-            for s in augment.steps
-        ]
-        return AugmentConfig(steps=tuple(steps))
+        return str(folder)
+
+    def _bound(self, step: GroundTruthSampling) -> GroundTruthSampling:
+        """The step itself, if its classes are those of this data set."""
+        classes = list(self.class_names)
+        unknown = [wanted.name for wanted in step.counts if wanted.name not in classes]
+        if unknown:
+            raise ConfigError(
+                f"gt_sampling counts {unknown}, which are not among the data set's classes {classes}"
+            )
+        found = list(open_object_database(step.database).class_names)
+        if found != classes:
+            raise ConfigError(
+                f"{step.database} was built for the classes {found}, the data set has {classes}"
+            )
+        return step
 
     def _object_frames(self) -> Iterator[tuple[LidarFrame, np.ndarray]]:
         """Each frame as training starts from it, with the difficulty (M,) of its boxes."""

@@ -15,7 +15,7 @@ from sparse3d.data.gt_sampling import (
     open_object_database,
 )
 from sparse3d.data.kitti import KittiDataset, KittiDatasetConfig
-from sparse3d.errors import DataError
+from sparse3d.errors import ConfigError, DataError
 from sparse3d.frames import LidarFrame
 from sparse3d_ops.boxes import box_iou_bev, points_per_box
 from tests.data.kitti_folder import points_in, write_folder
@@ -51,7 +51,7 @@ def folder(tmp_path):
 
 
 def step(folder, **changes) -> GroundTruthSampling:
-    counts = (ClassCount("Car", 5), ClassCount("Pedestrian", 5), ClassCount("Tram", 5))
+    counts = (ClassCount("Car", 5), ClassCount("Pedestrian", 5))
     return replace(GroundTruthSampling(counts=counts, database=str(folder)), **changes)
 
 
@@ -163,6 +163,12 @@ def test_sampling_leaves_database_and_frame_alone(folder):
     np.testing.assert_array_equal(database.points, points)
 
 
+def test_nothing_is_pasted_onto_an_object_that_is_no_target(folder):
+    frame = replace(EMPTY, extra={"other_boxes": np.array([car(51, 0.5)], dtype=np.float32)})
+    got = step(folder)(frame, np.random.default_rng(0))
+    assert got.boxes[:, 0].tolist() == [20]
+
+
 # ---- on disk -----------------------------------------------------------------------------------------------
 
 
@@ -230,3 +236,19 @@ def test_the_data_set_builds_its_own_database_and_fills_scenes(tmp_path):
 
 def database_name(data: KittiDataset) -> str:
     return data.augment.steps[0].database.rpartition("/")[2] + "/objects.npz"
+
+
+@pytest.mark.parametrize("classes", [("Car",), ("Pedestrian", "Car")])
+def test_classes_that_are_not_the_data_sets_are_refused(tmp_path, folder, classes):
+    """A count of an unknown class would do nothing; a database with other labels would teach wrong ones."""
+    config = KittiDatasetConfig(root=str(write_folder(tmp_path / "kitti", 1)), classes=classes)
+    expected = "counts .'Pedestrian'." if classes == ("Car",) else "was built for the classes"
+    with pytest.raises(ConfigError, match=expected):
+        KittiDataset(config, "train", AugmentConfig((step(folder),)))
+
+
+def test_vans_are_obstacles_of_the_data_set(tmp_path):
+    data = KittiDataset(KittiDatasetConfig(root=str(write_folder(tmp_path / "kitti", 1))), "train")
+    van = data[0].extra["other_boxes"]
+    np.testing.assert_allclose(van[:, 3:6], [[5.0, 1.9, 2.2]])
+    assert set(counts_of(replace(data[0], boxes=van))) == {30}
