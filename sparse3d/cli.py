@@ -17,7 +17,7 @@ INPUT_FAULT, INTERRUPTED = 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0 good, 1 a check failed, 2 fault of the input, 130 interrupted."""
+    """Run one command. Exit codes: 0 good, 1 a check failed, 2 fault of the input, 130 interrupted."""
     try:
         arguments = _parse(argv)
     except SystemExit as end:  # argparse has printed help (0) or the fault (2)
@@ -194,7 +194,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """argparse stops taking overrides at the first option: `train X --resume a.b=c` needs this second look."""
+    """argparse stops taking overrides at the first option; `train X --resume a.b=c` needs a second look."""
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
     if "overrides" in arguments:

@@ -182,6 +182,7 @@ def _build_dataclass(cls: Any, node: Node, path: str, default: Any) -> Any:
             raise ConfigError(f"{place}: unknown key '{_join(path, key)}'; {hint}")
     inherited = default if type(default) is cls else MISSING
     values: dict[str, Any] = {}
+    missing: list[str] = []
     for name, f in known.items():
         below = _default_of(f) if inherited is MISSING else getattr(inherited, name)
         if name in node.values:
@@ -189,10 +190,10 @@ def _build_dataclass(cls: Any, node: Node, path: str, default: Any) -> Any:
         elif below is not MISSING:
             values[name] = below
         else:
-            what = _type_name(types[name])
-            raise ConfigError(
-                f"{node.place}: '{_join(path, name)}' is missing; it has no default, write a {what}"
-            )
+            missing.append(name)
+    if missing:
+        key, what = _join(path, missing[0]), _type_name(types[missing[0]])
+        raise ConfigError(f"{node.place}: '{key}' is missing; it has no default, write a {what}")
     try:
         return cls(**values)
     except ValueError as error:

@@ -85,7 +85,7 @@ def _cuda() -> str:
     return f"{count} x {device.name}, {device.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
 
 
-# ---- kernels against a few lines of torch; each returns the largest error -----------------------------------
+# ---- kernels against a few lines of torch; each returns the largest error ---------------------------------
 
 
 def _segment_sum() -> float:
