@@ -59,12 +59,13 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class GroundTruthSampling:
-    """Fill the scene with objects of the database that hit no box, seen from above, and no object pasted before.
+    """Fill the scene with objects of the database that hit no box, seen from above, and no object pasted
+    before.
 
-    Scene points inside of a pasted box are removed. A class of which the scene has enough gets none; candidates
-    that collide are not replaced by others. Objects that are no targets are not hit either, where the data set
-    gives their boxes as `frame.extra["other_boxes"]` (K, 7): those are of the recorded scene, so this step should
-    come first.
+    Scene points inside of a pasted box are removed. A class of which the scene has enough gets none;
+    candidates that collide are not replaced by others. Objects that are no targets are not hit either, where
+    the data set gives their boxes as `frame.extra["other_boxes"]` (K, 7): those are of the recorded scene, so
+    this step should come first.
     """
 
     kind: Literal["gt_sampling"] = "gt_sampling"
