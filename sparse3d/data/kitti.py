@@ -73,7 +73,7 @@ class KittiDataset(Dataset[LidarFrame]):
     removed in both, boxes whose centre is out of bounds too.
 
     `frame.extra` has "objects" (KittiObjects, every row of the label file), "calibration" (KittiCalibration),
-    "image_size" (width, height) and "other_boxes" (K, 7), those of objects of no class of ours; they describe the
+    "image_size" (width, height) and "other_boxes" (K, 7), of objects of no class of ours; they describe the
     scene as recorded and do not follow an augmentation.
 
     Raises DataError where the root, the split, or files of it are missing, and for corrupt ones when they are
