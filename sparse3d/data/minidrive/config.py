@@ -77,7 +77,7 @@ class WorldConfig:
     crossing_cars: float = 1.5  # cars in the side street, if there is one
     yard_cars: float = 1.5  # cars in any direction beside the road
     vans: float = 0.08  # share of vehicles that are vans
-    pedestrians: float = 9.0
+    pedestrians: float = 10.0
     cyclists: float = 5.0
     ahead: float = 0.85  # share of the people placed in the camera's half of the street
     trees: float = 11.0

@@ -138,9 +138,8 @@ def make_pedestrian(rng: np.random.Generator) -> Actor:
         h = float(rng.uniform(1.1, 1.45))  # a child
     k = h / 1.75
     shape = Shape(Semantic.PEDESTRIAN, albedo=float(rng.uniform(0.35, 1.5)))
-    stride = k * (
-        rng.uniform(0.02, 0.10) if rng.random() < 0.3 else rng.uniform(0.22, 0.40)
-    )  # half, ankle to ankle
+    # Half the distance between the ankles; three of ten stand.
+    stride = k * (rng.uniform(0.02, 0.10) if rng.random() < 0.3 else rng.uniform(0.30, 0.46))
     stride *= float(rng.choice([-1, 1]))
     width = k * rng.uniform(0.85, 1.2)  # build
     hip, shoulder = 0.5 * h, 0.82 * h
