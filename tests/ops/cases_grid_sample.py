@@ -40,15 +40,18 @@ def _border(dtype, device):
 
 
 def _last_voxel(dtype, device):
-    # The largest and smallest coordinates that a key holds: corners beyond them must not wrap around.
-    sites = torch.tensor([[0] + [131071] * 3, [0] + [-131072] * 3], dtype=torch.int32)
+    # The largest and smallest coordinates that a key holds. A corner above (0, 0, 131071) must not carry over
+    # into the bits of y and find (0, 1, -131072).
+    sites = torch.tensor([[0, 0, 0, 131071], [0, 0, 1, -131072], [0, -131072, 0, 0]], dtype=torch.int32)
     keys, rows = hashing.build(hashing.pack(sites))
-    positions = torch.tensor([[131071.75] * 3, [-131072.0] * 3], dtype=dtype)
+    positions = torch.tensor(
+        [[0.5, 0.5, 131071.75], [0.5, 1.5, -131072.0], [-131072.0, 0.75, 0.75]], dtype=dtype
+    )
     return (
         keys.to(device),
         rows.to(device),
         positions.to(device),
-        torch.zeros(2, dtype=torch.int64, device=device),
+        torch.zeros(3, dtype=torch.int64, device=device),
     )
 
 
