@@ -89,6 +89,17 @@ def test_a_resumed_loader_gives_what_was_still_to_come(world_size, taken):
     assert begun + ids(itertools.islice(endless(resumed), 8)) == whole
 
 
+def test_a_run_may_be_interrupted_again_and_again():
+    whole = ids(itertools.chain(*itertools.repeat(loader(), 2)))
+    state, got = loader().state_dict(), []
+    for _ in range(len(whole)):
+        resumed = loader()
+        resumed.load_state_dict(state)
+        got += ids(itertools.islice(iter(resumed), 1))
+        state = resumed.state_dict()
+    assert got == whole
+
+
 def test_resuming_may_change_batch_and_world_size():
     first = loader(12, 4)
     begun = ids(itertools.islice(iter(first), 1))

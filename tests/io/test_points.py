@@ -250,6 +250,22 @@ def test_lzf_by_hand():
     assert out.tobytes() == expected
 
 
+@pytest.mark.parametrize(
+    "stream, size, offset",
+    [
+        (b"\x00a\x20\x01", 4, 2),  # three bytes from before the begin
+        (b"\x00a\x20\x00", 3, 2),  # more than fits
+        (b"\x01a", 2, 0),  # literals that are not there
+        (b"\x00a\x20", 4, 2),  # no distance
+        (b"\x00a\xe0", 4, 2),  # no extra length
+        (b"\x00a", 2, 2),  # ends too early
+    ],
+)
+def test_lzf_refuses_what_leaves_its_buffers(stream, size, offset):
+    out = np.zeros(size, dtype=np.uint8)
+    assert lzf.decompress(np.frombuffer(stream, dtype=np.uint8), out) == offset
+
+
 def lzf_compress(data: bytes) -> bytes:
     """A slow LZF compressor: the longest match among all that went before, else one literal."""
     out, i = b"", 0
