@@ -198,6 +198,22 @@ def test_kerb_has_a_face_between_its_two_levels():
     assert (np.abs(d[walk]) < 5 + 1e-4).all() and (walk & ~face).sum() > 30
 
 
+def test_kerbs_of_street_and_side_street_shine_by_their_own_slant():
+    ground = FLAT._replace(left=3.0, right=3.0, heading=0.3, cross_at=9.0, cross_half=4.0, sidewalk=30.0)
+    result = scan_of(world_of(ground=ground), replace(EXACT, columns=720, beams=48))
+    xyz = result.points[:, :3].astype(np.float64)
+    face = (result.semantic == Semantic.SIDEWALK) & (xyz[:, 2] < -1.63 - 1e-3)
+    s, d = np.array([road_frame(ground, x, y) for x, y in xyz[face, :2]]).T
+    street = np.abs(np.abs(d) - 3.0) < 1e-3
+    assert street.sum() > 20 and (~street).sum() > 20
+    assert np.allclose(np.abs(s[~street] - 9.0), 4.0, atol=1e-3)
+    r = np.linalg.norm(xyz[face], axis=1)
+    # The sensor stands at the road frame's origin, so (s, d) is also the ray's direction.
+    cosine = np.abs(np.where(street, d, s)) / r
+    want = REFLECTIVITY[Material.CONCRETE] * np.sqrt(cosine) / (1 + (r / 60) ** 2)
+    assert np.abs(result.points[face, 3] - want).max() < 0.005 + 1e-4
+
+
 def test_medium_lets_through_the_exponential_of_its_depth():
     hedge = Shape(Semantic.VEGETATION)
     hedge.box((10, -40, -10), (10.5, 40, 10), Material.LEAF, density=2.0)
@@ -391,6 +407,9 @@ def test_hidden_share_counts_the_rays_that_something_else_takes():
     free = scan_of(world_of(there, names=["Car"]), lidar)
     half = scan_of(world_of(there, (wall, 0, 0, 0, 0), names=["Car"]), lidar)
     assert free.visible[0] == 1.0
+    # Whatever is built first: rays that the wall blocks still count as the car's own.
+    for order in ([(wall, 0, 0, 0, 0), there], [there, (wall, 0, 0, 0, 0)]):
+        assert scan_of(world_of(*order, names=["Car"]), lidar).visible[0] == half.visible[0]
     # The wall hides y > 0, half of a car that stands across.
     assert 0.35 < half.visible[0] < 0.65
     assert half.hits[0] < 0.7 * free.hits[0]

@@ -140,9 +140,12 @@ def hit_ground(ground, ox, oy, oz, dx, dy, dz, end):
                     low = middle
                 else:
                     high = middle
-            s, d = road_frame(ground, dx, dy)
-            # The face of a straight kerb is seen under the ray's direction across the street.
-            return high, abs(d - ground.sensor_offset), Material.CONCRETE, Semantic.SIDEWALK
+            # Kerbs are straight: the street's face across it, those of the side street along it.
+            _, d = road_frame(ground, ox + low * dx, oy + low * dy)
+            along, across = road_frame(ground, dx, dy)
+            on_street = -ground.right < d < ground.left
+            cosine = abs(across - ground.sensor_offset) if on_street else abs(along)
+            return high, cosine, Material.CONCRETE, Semantic.SIDEWALK
     x, y = ox + t * dx, oy + t * dy
     material, semantic = surface(ground, x, y)
     # Normal of the base by its gradient.
