@@ -228,6 +228,10 @@ def test_medium_lets_through_the_exponential_of_its_depth():
     # The material loses 2 % on top; four standard deviations of the count.
     want, spread = expected.sum() * (1 - LOSS[Material.LEAF]), 4 * math.sqrt(expected.size * 0.25)
     assert abs(met - want) < spread
+    # Leaves face anywhere: cosines are uniform in [0.3, 1], whose square root has deviation 0.123.
+    r = np.linalg.norm(result.points[leaves, :3], axis=1)
+    shine = result.points[leaves, 3] * (1 + (r / 60) ** 2) / REFLECTIVITY[Material.LEAF]
+    assert abs(shine.std() - 0.123) < 0.02
     depth = result.points[leaves, 0]
     assert depth.min() >= 10 - 1e-5 and depth.max() <= 10.5 + 1e-5
 
@@ -257,6 +261,16 @@ def test_dropout_loses_its_share():
     full, half = (scan_of(wall_world(), replace(FAN, dropout=p)) for p in (0.0, 0.4))
     n = len(full.points)
     assert abs(len(half.points) / n - 0.6) < 4 * math.sqrt(0.24 / n)
+
+
+def test_glass_swallows_its_share_of_the_rays():
+    panes = []
+    for material in (Material.WALL, Material.GLASS):
+        pane = Shape(Semantic.BUILDING)
+        pane.box((20, -300, -50), (21, 300, 50), material)
+        panes.append(scan_of(world_of((pane, 0, 0, 0, 0)), replace(FAN, dropout=0.0)))
+    n, through = ((pane.semantic == Semantic.BUILDING).sum() for pane in panes)
+    assert abs(through / n - (1 - LOSS[Material.GLASS])) < 4 * math.sqrt(0.25 / n)
 
 
 def test_return_probability_falls_with_range_and_slant_and_darkness():
