@@ -56,7 +56,9 @@ class Geometry:
         axes = zip(shape, *self.lists(), strict=True)
         out = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
         if min(out) < 1:
-            raise ValueError(f"a kernel of {self.kernel_size} with padding {self.padding} does not fit the grid {shape}")
+            raise ValueError(
+                f"a kernel of {self.kernel_size} with padding {self.padding} does not fit the grid {shape}"
+            )
         return out
 
     def transposed_shape(self, shape: Triple, output_padding: Triple) -> Triple:
@@ -97,8 +99,9 @@ class Sites:
         return self.coordinates.shape[0]
 
     def same_as(self, other: "Sites") -> bool:
-        """True when both are the same rows in the same order by construction (no coordinates are compared)."""
-        return self.coordinates is other.coordinates and self.stride == other.stride
+        """True when both are the same rows of the same grid by construction (no coordinates are compared)."""
+        grids = self.stride == other.stride and self.shape == other.shape
+        return grids and self.coordinates is other.coordinates
 
     def _cached(self, key: Any, make: Callable[[], Any]) -> Any:
         if key not in self._cache:
@@ -122,7 +125,9 @@ class Sites:
 
         def make() -> KernelMap:
             table = self.hash_table()
-            return KernelMap(*ops.submanifold_map(*table, self.coordinates, list(kernel_size), list(dilation)))
+            return KernelMap(
+                *ops.submanifold_map(*table, self.coordinates, list(kernel_size), list(dilation))
+            )
 
         return self._cached(("submanifold", kernel_size, dilation), make)
 

@@ -240,7 +240,9 @@ def cat(tensors: Sequence[SparseTensor]) -> SparseTensor:
         _check_compatible(first, other)
         rows = other.sites.rows_of(first.sites.keys())
         if len(first) != len(other) or bool((rows < 0).any()):
-            raise ValueError(f"cat needs equal voxels, got {len(first)} and {len(other)} that differ; use + for a union")
+            raise ValueError(
+                f"cat needs equal voxels, got {len(first)} and {len(other)} that differ; use + for a union"
+            )
         columns.append(other.features[rows.long()])
     return first.replace(torch.cat(columns, dim=1))
 

@@ -22,7 +22,9 @@ def _triples(**named: Sequence[int]) -> list[np.ndarray]:
     for name, values in named.items():
         lowest = 0 if name == "padding" else 1
         if len(values) != 3 or any(v < lowest for v in values):
-            raise ValueError(f"{name} is {list(values)}, expected three integers >= {lowest}, one per axis x, y, z")
+            raise ValueError(
+                f"{name} is {list(values)}, expected three integers >= {lowest}, one per axis x, y, z"
+            )
     return [np.asarray(values, dtype=np.int64) for values in named.values()]
 
 

@@ -26,7 +26,9 @@ def _check(features: Tensor, weight: Tensor, table: Tensor, reverse: Tensor, gro
     check_tensor("weight", weight, (table.shape[1], features.shape[1] // groups, "Cout"), FLOATS)
     check_tensor("reverse", reverse, (features.shape[0], table.shape[1]), (torch.int32,))
     if features.dtype != weight.dtype:
-        raise ValueError(f"features are {features.dtype}, weight is {weight.dtype}; use .to(dtype) on one of them")
+        raise ValueError(
+            f"features are {features.dtype}, weight is {weight.dtype}; use .to(dtype) on one of them"
+        )
     check_same_device(("features", features), ("weight", weight), ("table", table), ("reverse", reverse))
     # -1 is the marker of a missing neighbour, so it is inside of the allowed range.
     check_range("table", table, -1, features.shape[0])

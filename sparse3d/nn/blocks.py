@@ -113,7 +113,9 @@ class ResidualBlock(nn.Module):
         super().__init__()
         width = out_channels or channels
         self.first = ConvBlock(SubMConv3d(channels, width, kernel_size, bias=bias), width, eps, momentum)
-        self.second = Sequential(SubMConv3d(width, width, kernel_size, bias=bias), BatchNorm(width, eps, momentum))
+        self.second = Sequential(
+            SubMConv3d(width, width, kernel_size, bias=bias), BatchNorm(width, eps, momentum)
+        )
         self.shortcut = (
             nn.Identity()
             if width == channels
@@ -129,7 +131,9 @@ class DownBlock(ConvBlock):
     """Strided convolution (kernel 3, padding 1), batch norm, ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: Size = 2, padding: Size = 1):
-        super().__init__(SparseConv3d(in_channels, out_channels, 3, stride, padding, bias=False), out_channels)
+        super().__init__(
+            SparseConv3d(in_channels, out_channels, 3, stride, padding, bias=False), out_channels
+        )
 
 
 class ToDense(nn.Module):

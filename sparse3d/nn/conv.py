@@ -39,7 +39,9 @@ class _Convolution(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: Triple, groups: int, bias: bool):
         super().__init__()
         if groups < 1 or in_channels % groups or out_channels % groups:
-            raise ValueError(f"groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}")
+            raise ValueError(
+                f"groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}"
+            )
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
         self.kernel_size = kernel_size
         spatial = kernel_size[: self.dims]
@@ -55,7 +57,9 @@ class _Convolution(nn.Module):
 
     def _apply_map(self, x: SparseTensor, kernel_map: KernelMap, out: Sites) -> SparseTensor:
         if x.channels != self.in_channels:
-            raise ValueError(f"{type(self).__name__} expects {self.in_channels} channels, got {x.channels}: {x}")
+            raise ValueError(
+                f"{type(self).__name__} expects {self.in_channels} channels, got {x.channels}: {x}"
+            )
         weight = self.weight.unsqueeze(2) if self.dims == 2 else self.weight
         return functional.convolution(x, weight, self.bias, kernel_map, out, self.groups)
 
@@ -193,7 +197,9 @@ class SparseInverseConv3d(_Convolution):
                 f"the input was made with kernel_size {geometry.kernel_size}, this layer inverts {self.kernel_size}"
             )
         if target is not None and not target.sites.same_as(fine):
-            raise ValueError("target is not what the strided convolution started from; construct with stride=...")
+            raise ValueError(
+                "target is not what the strided convolution started from; construct with stride=..."
+            )
         return self._apply_map(x, x.sites.onto(fine, geometry), fine)
 
 

@@ -42,7 +42,9 @@ class BatchNorm(nn.BatchNorm1d):
             variance = torch.where(estimable, batch_variance, running_var)
             with torch.no_grad():
                 seen = self.num_batches_tracked
-                rate = estimable * (1 / (seen + 1) if self.momentum is None and seen is not None else self.momentum)
+                rate = estimable * (
+                    1 / (seen + 1) if self.momentum is None and seen is not None else self.momentum
+                )
                 running_mean.lerp_(mean.detach().to(running_mean.dtype), rate.to(running_mean.dtype))
                 unbiased = torch.where(estimable, variance * count / (count - 1).clamp(min=1), running_var)
                 running_var.lerp_(unbiased.detach().to(running_var.dtype), rate.to(running_var.dtype))
@@ -172,7 +174,9 @@ class GroupNorm(nn.Module):
         """Mean per sample and group, spread back to (N, C)."""
         per_channel = segment_mean(values, sample, batch_size)
         per_group = per_channel.reshape(batch_size, self.groups, -1).mean(2, keepdim=True)
-        return per_group.expand(-1, -1, self.channels // self.groups).reshape(batch_size, self.channels)[sample]
+        return per_group.expand(-1, -1, self.channels // self.groups).reshape(batch_size, self.channels)[
+            sample
+        ]
 
     def extra_repr(self) -> str:
         return f"{self.groups}, {self.channels}, eps={self.eps}, affine={self.weight is not None}"

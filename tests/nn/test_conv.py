@@ -90,7 +90,9 @@ def test_transposed_convolution_equals_torch(geometry, groups):
 
 
 @pytest.mark.parametrize("groups", GROUPS, ids=str)
-@pytest.mark.parametrize(("kernel", "dilation"), [(3, 1), (1, 1), ((5, 3, 1), 1), (3, 2), (2, 1), ((4, 3, 2), 1)])
+@pytest.mark.parametrize(
+    ("kernel", "dilation"), [(3, 1), (1, 1), ((5, 3, 1), 1), (3, 2), (2, 1), ((4, 3, 2), 1)]
+)
 def test_submanifold_convolution_equals_torch_at_the_inputs(kernel, dilation, groups):
     cin, cout, g = groups
     x, volume = pair(channels=cin)
@@ -153,7 +155,9 @@ def test_generative_convolution_fills_the_kernel_of_every_voxel(kernel):
 
     def dense(v):
         weight = torch_weight(layer.weight, transposed=True)
-        return F.conv_transpose3d(v, weight, layer.bias, 2, padding, keep)[..., : crop[0], : crop[1], : crop[2]]
+        return F.conv_transpose3d(v, weight, layer.bias, 2, padding, keep)[
+            ..., : crop[0], : crop[1], : crop[2]
+        ]
 
     assert_equals_dense(layer, dense, x, volume)
     assert layer(x).stride == (2, 2, 2)
@@ -163,7 +167,9 @@ def test_generative_convolution_fills_the_kernel_of_every_voxel(kernel):
         assert len(layer(unbounded)) == children  # kernels that do not overlap give every child once
 
 
-@pytest.mark.parametrize("name", ["SubMConv2d", "SparseConv2d", "SparseConvTranspose2d", "GenerativeConvTranspose2d"])
+@pytest.mark.parametrize(
+    "name", ["SubMConv2d", "SparseConv2d", "SparseConvTranspose2d", "GenerativeConvTranspose2d"]
+)
 def test_two_dimensional_layers_equal_torch(name):
     x, volume = pair(shape=(7, 6, 1), share=0.4)
     x = SparseTensor(x.features, x.coordinates, stride=(2, 2, 1), batch_size=2, shape=x.shape)
@@ -210,7 +216,9 @@ def test_gradients_equal_finite_differences_in_double():
 
     def run(features, *parameters):
         names = [name for name, _ in net.named_parameters()]
-        call = torch.func.functional_call(net, dict(zip(names, parameters, strict=True)), (x.replace(features),))
+        call = torch.func.functional_call(
+            net, dict(zip(names, parameters, strict=True)), (x.replace(features),)
+        )
         return call.features
 
     assert torch.autograd.gradcheck(run, (x.features, *net.parameters()))

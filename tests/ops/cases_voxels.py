@@ -22,7 +22,12 @@ def cloud(count, extent, batches=2, offset=0):
 
 
 BORDER = torch.tensor(
-    [[0, 131071, 131071, 131071], [511, -131072, -131072, -131072], [0, 131071, 131071, -131072], [0, 0, -131072, 0]],
+    [
+        [0, 131071, 131071, 131071],
+        [511, -131072, -131072, -131072],
+        [0, 131071, 131071, -131072],
+        [0, 0, -131072, 0],
+    ],
     dtype=torch.int32,
 )
 CLOUDS = {
@@ -36,13 +41,15 @@ CLOUDS = {
 
 def coordinate_cases(clouds=CLOUDS, **extra):
     return {
-        name: lambda dtype, device, make=make: (make().to(device), *extra.values()) for name, make in clouds.items()
+        name: lambda dtype, device, make=make: (make().to(device), *extra.values())
+        for name, make in clouds.items()
     }
 
 
 def key_cases():
     cases = {
-        name: lambda dtype, device, make=make: (oracle.pack(make()).to(device),) for name, make in CLOUDS.items()
+        name: lambda dtype, device, make=make: (oracle.pack(make()).to(device),)
+        for name, make in CLOUDS.items()
     }
     cases["duplicate"] = lambda dtype, device: (
         oracle.pack(cloud(12, (4, 4, 2)))[torch.randint(0, 12, (50,))].to(device),
@@ -138,8 +145,12 @@ LAWS = [
     OpLaw(hashing.unpack, oracle.unpack, key_cases(), floating=False),
     OpLaw(hashing.unique, oracle.unique, key_cases(), floating=False),
     OpLaw(find_rows, find_rows_oracle, query_cases(), floating=False, steps=find_steps),
-    OpLaw(submanifold_map, oracle.submanifold_map, submanifold_cases(), floating=False, steps=submanifold_steps),
-    OpLaw(map_between, oracle.kernel_map, geometry_cases(with_outputs=True), floating=False, steps=between_steps),
+    OpLaw(
+        submanifold_map, oracle.submanifold_map, submanifold_cases(), floating=False, steps=submanifold_steps
+    ),
+    OpLaw(
+        map_between, oracle.kernel_map, geometry_cases(with_outputs=True), floating=False, steps=between_steps
+    ),
     OpLaw(kernel_map.strided_sites, oracle.strided_sites, geometry_cases(False), floating=False),
     OpLaw(kernel_map.transposed_sites, oracle.transposed_sites, geometry_cases(False), floating=False),
 ]

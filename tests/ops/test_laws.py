@@ -35,7 +35,9 @@ def assert_equal_results(got, want, tolerance):
             w = w.double()
             # Relative to the largest entry: an entry that cancels to nearly zero has no relative accuracy to keep.
             scale = float(w[torch.isfinite(w)].abs().max()) if torch.isfinite(w).any() else 0.0
-            torch.testing.assert_close(g.double().cpu(), w, rtol=tolerance, atol=tolerance * max(scale, 1e-30))
+            torch.testing.assert_close(
+                g.double().cpu(), w, rtol=tolerance, atol=tolerance * max(scale, 1e-30)
+            )
         else:
             assert torch.equal(g.cpu().to(torch.int64), w.to(torch.int64))
 

@@ -45,7 +45,9 @@ def neighbor_table(inputs, outputs, kernel_size, stride, padding, dilation) -> t
     reverse = torch.full((len(inputs), volume), -1, dtype=torch.int32)
     for o, (b, *site) in enumerate(outputs):
         for v, tap in enumerate(taps(kernel_size)):
-            there = tuple(s * c - p + d * t for c, s, p, d, t in zip(site, stride, padding, dilation, tap, strict=True))
+            there = tuple(
+                s * c - p + d * t for c, s, p, d, t in zip(site, stride, padding, dilation, tap, strict=True)
+            )
             row = row_of.get((b, *there), -1)
             table[o, v] = row
             if row >= 0:
@@ -84,6 +86,8 @@ def transposed_sites(coordinates, kernel_size, stride, padding, dilation, shape)
     sites = set()
     for b, *site in coordinates.tolist():
         for tap in taps(kernel_size):
-            there = (s * c - p + d * t for c, s, p, d, t in zip(site, stride, padding, dilation, tap, strict=True))
+            there = (
+                s * c - p + d * t for c, s, p, d, t in zip(site, stride, padding, dilation, tap, strict=True)
+            )
             sites.add((b, *there))
     return _kept(sites, shape)

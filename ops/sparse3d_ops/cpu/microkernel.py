@@ -53,7 +53,9 @@ class _Emitter:
 
     def broadcast(self, address: ir.Value) -> ir.Value:
         undefined = ir.Constant(self.vector, ir.Undefined)
-        first = self.b.insert_element(undefined, self.load(address, self.scalar, self.bytes), ir.Constant(I32, 0))
+        first = self.b.insert_element(
+            undefined, self.load(address, self.scalar, self.bytes), ir.Constant(I32, 0)
+        )
         zeros = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
         return self.b.shuffle_vector(first, undefined, zeros)
 
@@ -63,7 +65,9 @@ class _Emitter:
         name = f"llvm.fmuladd.v{self.lanes}f{self.bytes * 8}"
         return self.b.call(cgutils.get_or_insert_function(self.module, kind, name), [x, y, sums])
 
-    def loop(self, count: ir.Value, moving: list[tuple[ir.Value, int | ir.Value]], sums: list[ir.Value], body):
+    def loop(
+        self, count: ir.Value, moving: list[tuple[ir.Value, int | ir.Value]], sums: list[ir.Value], body
+    ):
         """sums = body(step, moving pointers, sums), `count` >= 1 times; each pointer advances by its stride."""
         before, inside = self.b.block, self.b.append_basic_block("inner")
         after = self.b.append_basic_block("after")

@@ -22,7 +22,9 @@ from sparse3d_ops.cpu.microkernel import (
 )
 
 TILE = 256
-MOST_ROWS = 14  # the largest of ROWS: address lists are padded to whole register tiles with a row that is thrown away
+MOST_ROWS = (
+    14  # the largest of ROWS: address lists are padded to whole register tiles with a row that is thrown away
+)
 
 
 @numba.njit(inline="always")
@@ -44,7 +46,11 @@ def convolve(x, weight, table, out):
     depth, width = weight.shape[1], weight.shape[2]
     size = np.int64(x.itemsize)
     lanes = VECTOR_BYTES // size
-    x_base, out_base, weight_base = np.int64(x.ctypes.data), np.int64(out.ctypes.data), np.int64(weight.ctypes.data)
+    x_base, out_base, weight_base = (
+        np.int64(x.ctypes.data),
+        np.int64(out.ctypes.data),
+        np.int64(weight.ctypes.data),
+    )
     for tile in numba.prange((outputs + TILE - 1) // TILE):
         begin = tile * TILE
         end = min(outputs, begin + TILE)
@@ -71,15 +77,21 @@ def convolve(x, weight, table, out):
                 # Four blocks go as two and two, so that no register tile is left with a single block.
                 if left >= 3 and left != 4:
                     for p in range(0, count, ROWS[3]):
-                        accumulate_rows_3(x, x_list + 8 * p, out_list + 8 * p, offset, panel, width * size, depth)
+                        accumulate_rows_3(
+                            x, x_list + 8 * p, out_list + 8 * p, offset, panel, width * size, depth
+                        )
                     column += 3 * lanes
                 elif left >= 2:
                     for p in range(0, count, ROWS[2]):
-                        accumulate_rows_2(x, x_list + 8 * p, out_list + 8 * p, offset, panel, width * size, depth)
+                        accumulate_rows_2(
+                            x, x_list + 8 * p, out_list + 8 * p, offset, panel, width * size, depth
+                        )
                     column += 2 * lanes
                 else:
                     for p in range(0, count, ROWS[1]):
-                        accumulate_rows_1(x, x_list + 8 * p, out_list + 8 * p, offset, panel, width * size, depth)
+                        accumulate_rows_1(
+                            x, x_list + 8 * p, out_list + 8 * p, offset, panel, width * size, depth
+                        )
                     column += lanes
 
 
@@ -93,7 +105,11 @@ def weight_gradient(x, grad, table, partial):
     slices, depth, width = partial.shape[0], partial.shape[2], partial.shape[3]
     size = np.int64(x.itemsize)
     lanes = VECTOR_BYTES // size
-    x_base, grad_base, partial_base = np.int64(x.ctypes.data), np.int64(grad.ctypes.data), np.int64(partial.ctypes.data)
+    x_base, grad_base, partial_base = (
+        np.int64(x.ctypes.data),
+        np.int64(grad.ctypes.data),
+        np.int64(partial.ctypes.data),
+    )
     tiles = (outputs + TILE - 1) // TILE
     stride = width * size
     for s in numba.prange(slices):
