@@ -1,6 +1,7 @@
 """Hooks that tell what happens: `metrics.jsonl` for machines, a progress bar or plain lines for people."""
 
 import json
+import math
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,9 @@ class WriteMetrics(Hook):
         evaluation = trainer.evaluation
         if evaluation is not None and evaluation.step > self._evaluated:
             self._evaluated = evaluation.step
-            self._write("evaluation", trainer, {"metrics": evaluation.metrics})
+            # NaN (no ground truth) is not JSON.
+            metrics = {name: v if math.isfinite(v) else None for name, v in evaluation.metrics.items()}
+            self._write("evaluation", trainer, {"metrics": metrics})
 
     def after_train(self, trainer: Trainer) -> None:
         if self._window.reports:

@@ -1,0 +1,86 @@
+"""Two processes with half of a batch each take the steps of one process with the whole batch."""
+
+import multiprocessing
+import os
+import socket
+
+import pytest
+import torch
+
+from sparse3d.engine import distributed
+from sparse3d.engine.loop import TrainConfig
+from sparse3d.engine.optim import SGDConfig
+from sparse3d.engine.schedule import ConstantConfig
+from sparse3d.engine.state import capture
+from tests.engine.small import SmallLoader, SmallNet, small_trainer
+
+CONFIG = TrainConfig(steps=6, accumulate=2, clip_grad_norm=0.5)
+
+
+def run(loader):
+    """(losses of the last step, all weights, rows of random states in a checkpoint)."""
+    torch.manual_seed(1)
+    trainer = small_trainer(
+        CONFIG,
+        model=SmallNet(dropout=0.0, norm=False),
+        loader=loader,
+        optimizer=SGDConfig(lr=0.05),
+        schedule=ConstantConfig(),
+    )
+    trainer.train()
+    assert trainer.report is not None
+    weights = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+    return trainer.report.total, weights.tolist(), len(capture(trainer).tensors["rng.torch"])
+
+
+def one_of_two(rank, port, results):
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE="2",
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+    torch.set_num_threads(1)
+    with distributed.process_group("cpu") as device:
+        assert (distributed.rank(), distributed.world_size(), device.type) == (rank, 2, "cpu")
+        assert distributed.any_process(rank == 1, device)
+        results.put((rank, run(SmallLoader(24, 2, rank=rank, world_size=2))))
+    assert not distributed.is_distributed()
+
+
+def test_two_processes_equal_one_with_the_double_batch():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    processes = [context.Process(target=one_of_two, args=(rank, port, results)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    found = dict(results.get(timeout=120) for _ in processes)
+    for process in processes:
+        process.join(timeout=60)
+        assert process.exitcode == 0
+    loss, weights, _ = run(SmallLoader(24, 4))
+    for rank in range(2):
+        assert found[rank][0] == pytest.approx(loss, rel=1e-5)
+        assert found[rank][1] == pytest.approx(weights, rel=1e-5, abs=1e-6)
+        assert found[rank][2] == 2, "one row of random states a process"
+    assert found[0][1] == found[1][1], "both processes hold the same weights, bit for bit"
+
+
+def test_half_a_torchrun_environment_is_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(ValueError, match="start with torchrun"):
+        with distributed.process_group("cpu"):
+            pass
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_cuda_without_a_device_is_refused():
+    with pytest.raises(ValueError, match="use device=cpu"):
+        with distributed.process_group("cuda"):
+            pass
