@@ -33,6 +33,11 @@ class RunFolder:
         self.evaluation = self.path / "evaluation"
         self.checkpoints = CheckpointFolder(self.path / "checkpoints", keep)
 
+    @property
+    def has_begun(self) -> bool:
+        """False for a run that failed before its first step (no data, say); it may be started again."""
+        return self.metrics.exists() or self.checkpoints.last() is not None
+
     def start(self, config: Any, resume: bool) -> None:
         """Claim the folder for a run of `config`, or go on with the run that is in it. Raises ConfigError."""
         if not self.config.exists():
@@ -42,12 +47,7 @@ class RunFolder:
                 )
             if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
                 raise ConfigError(f"{self.path} exists and is not a run; choose another folder with --out")
-        elif not resume:
-            raise ConfigError(
-                f"{self.path} already holds a run; continue it with --resume, "
-                "or choose another folder with --out"
-            )
-        else:
+        elif resume:
             changed = changed_keys(self.read_config(type(config)), config)
             changed = [key for key in changed if not key.startswith(FREE_KEYS)]
             if changed:
@@ -55,6 +55,11 @@ class RunFolder:
                     f"--resume: the config differs from {self.config} in {', '.join(changed[:5])}; "
                     "resume with the same config, or start a new run with another --out"
                 )
+        elif self.has_begun:
+            raise ConfigError(
+                f"{self.path} already holds a run; continue it with --resume, "
+                "or choose another folder with --out"
+            )
         configs.dump(config, self.config)
 
     def read_config(self, cls: type[T]) -> T:
