@@ -137,10 +137,10 @@ class KittiResult:
         few = {row.class_name: row.count for row in self.rows if 0 < row.count < POSITIONS}
         table = Table(title=f"KITTI average precision (%), {self.frames} frames", caption=_few_note(few))
         for name in ("class", "metric", "IoU"):
-            table.add_column(name)
+            table.add_column(name, no_wrap=True)
         for recall in ("R40", "R11"):
             for difficulty in DIFFICULTIES:
-                table.add_column(f"{recall}\n{difficulty.name}", justify="right")
+                table.add_column(f"{recall}\n{difficulty.name[:3]}", justify="right", no_wrap=True)
         step = len(DIFFICULTIES)
         for i in range(0, len(self.rows), step):
             group = self.rows[i : i + step]

@@ -35,7 +35,8 @@ def random_frames(count, seed=0, per_frame=6):
     rng = np.random.default_rng(seed)
     frames = []
     for _ in range(count):
-        names = rng.choice(["Car", "Car", "Pedestrian", "Cyclist", "Van", "Person_sitting"], per_frame)
+        kinds = ["Car", "Car", "Pedestrian", "Cyclist", "Van", "Person_sitting", "DontCare"]
+        names = rng.choice(kinds, per_frame)
         spots = [(name, 8.0 * i, rng.uniform(5, 50)) for i, name in enumerate(names)]
         frame = objects(
             *spots,
@@ -62,6 +63,28 @@ def detected(frames, seed=0, noise=0.0, missed=0.0):
                 frame.select(keep),
                 locations=frame.locations[keep] + noise * rng.normal(size=(keep.sum(), 3)),
                 scores=rng.uniform(0.05, 1, keep.sum()),
+            )
+        )
+    return out
+
+
+def crowded(frames, seed=0):
+    """Every object detected three times, moved, some with another class or small in the image, in any order."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for frame in frames:
+        rows = frame.select(rng.permutation(np.repeat(np.arange(len(frame)), 3)))
+        count = len(rows)
+        images = rows.boxes_image + rng.normal(0, 6, (count, 4))
+        images[:, 3] = np.maximum(images[:, 3], images[:, 1] + 5)
+        out.append(
+            changed(
+                rows,
+                names=np.where(rng.random(count) < 0.2, rng.choice(["Car", "Pedestrian"], count), rows.names),
+                alpha=rows.alpha + rng.normal(0, 0.5, count),
+                boxes_image=images,
+                locations=rows.locations + rng.normal(0, 0.15, (count, 3)),
+                scores=rng.uniform(0, 1, count),
             )
         )
     return out

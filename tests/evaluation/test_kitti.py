@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from sparse3d.evaluation import kitti, kitti_counts, kitti_frames
-from tests.evaluation.scenes import changed, detected, objects, random_frames
+from tests.evaluation.scenes import changed, crowded, detected, objects, random_frames
+from tests.oracles.kitti_ap import average_precision
 
 STRICT = [("2d", "strict"), ("aos", "strict"), ("bev", "strict"), ("3d", "strict")]
 METRICS = [*STRICT, ("bev", "loose"), ("3d", "loose")]
@@ -227,6 +228,18 @@ def frames():
 @pytest.fixture(scope="module")
 def noisy(frames):
     return detected(frames, seed=3, noise=0.1, missed=0.2)
+
+
+def test_equals_the_slow_evaluation():
+    truth = random_frames(30, seed=8)
+    results = crowded(truth, seed=9)
+    result = kitti.evaluate(truth, results)
+    for row in result.rows:
+        if row.count:
+            slow = average_precision(
+                truth, results, row.class_name, row.metric, row.difficulty, row.min_overlap
+            )
+            assert (row.r40, row.r11) == pytest.approx(slow), row
 
 
 def test_perfect_detections_are_perfect(frames):
