@@ -72,7 +72,7 @@ def _take_best(f, g, starts, det_state, scores, overlap, min_overlap, threshold,
         value = overlap[starts[2, f] + (d - starts[1, f]) * width + g]
         if not value > min_overlap:
             continue
-        if det_state[d] == VALID and (best < 0 or det_state[best] == IGNORED or value > best_overlap):
+        if det_state[d] == VALID and value > best_overlap:  # an IGNORED best leaves best_overlap at 0
             best, best_overlap = d, value
         elif det_state[d] == IGNORED and best < 0:
             best = d

@@ -69,7 +69,7 @@ def detected(frames, seed=0, noise=0.0, missed=0.0):
 
 
 def crowded(frames, seed=0):
-    """Every object detected three times, moved, some with another class or small in the image, in any order."""
+    """Every object detected three times, moved, some with another class or small in the image, shuffled."""
     rng = np.random.default_rng(seed)
     out = []
     for frame in frames:
