@@ -8,6 +8,7 @@ Maps are (B, C, X, Y). Source: Yan et al., "SECOND: Sparsely Embedded Convolutio
 section 3.1.3.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,16 +41,20 @@ class BevBackboneConfig:
             if stride < 1 or up <= 0 or (up >= 1 and up != int(up)) or (up < 1 and 1 / up != round(1 / up)):
                 raise ConfigError(f"BEV backbone: stride {stride} and upsampling {up} must be n and n or 1/n")
             common.add(total / up)
-        if len(common) != 1 or common != {round(next(iter(common)))}:
+        if len(common) != 1:
             raise ConfigError(
                 f"BEV backbone: the levels end at different strides {sorted(common)}; each product of strides"
-                f" divided by its upsample stride must be the same whole number"
+                f" divided by its upsample stride must be the same"
             )
 
     @property
-    def stride(self) -> int:
-        """Cells of the input along one side of a cell of the output."""
-        return round(self.strides[0] / self.upsample_strides[0])
+    def stride(self) -> float:
+        """Cells of the input along one side of a cell of the output; below 1 when the output is finer."""
+        return self.strides[0] / self.upsample_strides[0]
+
+    def output_size(self, size: int) -> int:
+        """Cells of the output along an axis of `size` cells."""
+        return math.ceil(size / self.stride)
 
     @property
     def out_channels(self) -> int:
@@ -97,7 +102,7 @@ class BevBackbone(nn.Module):
     def forward(self, bev: Float[Tensor, "B C X Y"]) -> Float[Tensor, "B D X2 Y2"]:
         if self.config.memory_format == "channels_last":
             bev = bev.contiguous(memory_format=torch.channels_last)
-        size_x, size_y = (-(-size // self.config.stride) for size in bev.shape[2:])
+        size_x, size_y = (self.config.output_size(size) for size in bev.shape[2:])
         outputs = []
         for level, resample, up in zip(
             self.levels, self.resamplers, self.config.upsample_strides, strict=True

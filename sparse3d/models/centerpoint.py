@@ -82,7 +82,7 @@ class CenterPoint(nn.Module):
         )
 
         stride = config.backbone.stride * config.bev.stride
-        size_x, size_y = (-(-size // config.bev.stride) for size in self.backbone.bev_size)
+        size_x, size_y = (config.bev.output_size(size) for size in self.backbone.bev_size)
         self.grid = BevGrid(
             config.bounds, (config.voxel_size[0] * stride, config.voxel_size[1] * stride), (size_x, size_y)
         )
