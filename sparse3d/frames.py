@@ -1,7 +1,7 @@
 """What data sets give and models take: LiDAR frames, batches of them, and detections.
 
-Boxes are (x, y, z, l, w, h, yaw): centre in metres, yaw in radians about +z from +x, in the LiDAR frame (x forward,
-y left, z up). Labels are indices into the list of class names that the data config holds.
+Boxes are (x, y, z, l, w, h, yaw): centre in metres, yaw in radians about +z from +x, in the LiDAR frame (x
+forward, y left, z up). Labels are indices into the list of class names that the data config holds.
 """
 
 from dataclasses import dataclass, field, replace
@@ -17,8 +17,9 @@ from torch import Tensor
 class LidarFrame:
     """One scan with its labelled boxes.
 
-    `points` (N, 3 + F) float32: x, y, z in metres, then features (KITTI: intensity in [0, 1]). `boxes` (M, 7) float32,
-    `labels` (M,) int64. `extra` holds what a data set adds (KITTI: calibration, objects) and is not batched.
+    `points` (N, 3 + F) float32: x, y, z in metres, then features (KITTI: intensity in [0, 1]). `boxes` (M, 7)
+    float32, `labels` (M,) int64. `extra` holds what a data set adds (KITTI: calibration, objects) and is not
+    batched.
     """
 
     frame_id: str
@@ -30,7 +31,8 @@ class LidarFrame:
 
 @dataclass(frozen=True)
 class DetectionBatch:
-    """Frames concatenated: row p of `points` belongs to frame `point_frame[p]`, row m of `boxes` to `box_frame[m]`."""
+    """Frames concatenated: row p of `points` belongs to frame `point_frame[p]`, row m of `boxes` to
+    `box_frame[m]`."""
 
     points: Float[Tensor, "P F"]
     point_frame: Int[Tensor, "P"]
@@ -69,7 +71,8 @@ class DetectionBatch:
 
 @dataclass(frozen=True)
 class Detections:
-    """What a detector found in one frame, highest score first: boxes (K, 7), scores (K,) in [0, 1], labels (K,) int64."""
+    """What a detector found in one frame, highest score first: boxes (K, 7), scores (K,) in [0, 1], labels
+    (K,) int64."""
 
     boxes: Float[Tensor, "K 7"]
     scores: Float[Tensor, "K"]

@@ -1,8 +1,8 @@
 """The voxels of a sparse tensor, and everything that is computed from voxels alone.
 
-`Sites` holds coordinates, stride, batch size and grid. Hash table, kernel maps and the sites of strided layers are
-computed once, kept here, and so shared by all tensors on the same sites: the key of the cache is the identity of the
-coordinates plus the layer's geometry, never a name that a user gives.
+`Sites` holds coordinates, stride, batch size and grid. Hash table, kernel maps and the sites of strided
+layers are computed once, kept here, and so shared by all tensors on the same sites: the key of the cache is
+the identity of the coordinates plus the layer's geometry, never a name that a user gives.
 """
 
 import operator
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
+
 from sparse3d_ops import hashing
 from sparse3d_ops import kernel_map as ops
-from torch import Tensor
 
 Triple = tuple[int, int, int]
 
@@ -29,7 +30,8 @@ def triple(value: int | Sequence[int], name: str = "value") -> Triple:
 
 
 class KernelMap(NamedTuple):
-    """`table` (N_out, V) int32: input row of each output row and tap; `reverse` (N_in, V): the inverse; -1 for none."""
+    """`table` (N_out, V) int32: input row of each output row and tap; `reverse` (N_in, V): the inverse; -1
+    for none."""
 
     table: Tensor
     reverse: Tensor
@@ -71,7 +73,8 @@ class Geometry:
 
 
 class Sites:
-    """`coordinates` (N, 4) int32 (batch, x, y, z) at `stride`; `shape` (X, Y, Z) bounds the grid, None leaves it open.
+    """`coordinates` (N, 4) int32 (batch, x, y, z) at `stride`; `shape` (X, Y, Z) bounds the grid, None leaves
+    it open.
 
     `origin`: the finer sites and the geometry that these were made from by a strided layer, for the way back.
     """
@@ -92,7 +95,8 @@ class Sites:
         self.batch_size = batch_size
         self.shape = shape
         self.origin = origin
-        # Entries hold tensors and the caches of derived sites, never the sites themselves: no reference cycles.
+        # Entries hold tensors and the caches of derived sites, never the sites themselves: no reference
+        # cycles.
         self._cache = {} if cache is None else cache
 
     def __len__(self) -> int:
@@ -169,8 +173,8 @@ class Sites:
     def _finer_stride(self, geometry: Geometry) -> Triple:
         if any(mine % theirs for mine, theirs in zip(self.stride, geometry.stride, strict=True)):
             raise ValueError(
-                f"a transposed layer of stride {geometry.stride} needs a tensor whose stride it divides, got stride "
-                f"{self.stride}; build the coarse tensor with SparseTensor(..., stride={geometry.stride})"
+                f"a transposed layer of stride {geometry.stride} needs a tensor whose stride it divides, got "
+                f"stride {self.stride}; build the coarse tensor with SparseTensor(..., stride={geometry.stride})"
             )
         return _each(operator.floordiv, self.stride, geometry.stride)
 

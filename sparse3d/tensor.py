@@ -5,12 +5,12 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
-from sparse3d_ops import hashing
-from sparse3d_ops.checks import check_same_device, check_tensor
-from sparse3d_ops.segment import segment_max, segment_mean, segment_sum
 from torch import Tensor
 
 from sparse3d.sites import Sites, Triple, triple
+from sparse3d_ops import hashing
+from sparse3d_ops.checks import check_same_device, check_tensor
+from sparse3d_ops.segment import segment_max, segment_mean, segment_sum
 
 Reduce = Literal["mean", "sum", "max"]
 
@@ -18,12 +18,14 @@ Reduce = Literal["mean", "sum", "max"]
 class SparseTensor:
     """Features (N, C) on voxels (N, 4) int32 (batch, x, y, z), voxel indices at this tensor's stride.
 
-    With `shape` (X, Y, Z) the grid is bounded, coordinates lie in [0, shape), and strided layers give torch's output
-    sites and size; without it the grid is unbounded and indices may be negative. `stride` counts voxels of the finest
-    grid per axis. `batch_size` defaults to the highest batch index plus one; give it when trailing samples may be
-    empty. Voxels must be distinct: the first layer that needs them looks, and names the rows; see `merge_duplicates`.
+    With `shape` (X, Y, Z) the grid is bounded, coordinates lie in [0, shape), and strided layers give torch's
+    output sites and size; without it the grid is unbounded and indices may be negative. `stride` counts
+    voxels of the finest grid per axis. `batch_size` defaults to the highest batch index plus one; give it
+    when trailing samples may be empty. Voxels must be distinct: the first layer that needs them looks, and
+    names the rows; see `merge_duplicates`.
 
-    Raises ValueError on wrong shapes, types or devices, and on coordinates outside of the grid, batch or 64-bit key.
+    Raises ValueError on wrong shapes, types or devices, and on coordinates outside of the grid, batch or
+    64-bit key.
     """
 
     __slots__ = ("features", "sites")
@@ -53,7 +55,8 @@ class SparseTensor:
 
     @classmethod
     def on(cls, features: Float[Tensor, "N C"], sites: Sites) -> "SparseTensor":
-        """A tensor on existing sites: it shares their kernel maps. For layers; nothing is checked but the length."""
+        """A tensor on existing sites: it shares their kernel maps. For layers; nothing is checked but the
+        length."""
         if features.shape[0] != len(sites):
             raise ValueError(f"{features.shape[0]} rows of features for {len(sites)} voxels")
         tensor = cls.__new__(cls)
@@ -79,7 +82,8 @@ class SparseTensor:
         reduce: Reduce = "mean",
         **arguments: Any,
     ) -> "SparseTensor":
-        """A tensor of the distinct voxels, sorted, with the features of equal rows reduced. Arguments as the class."""
+        """A tensor of the distinct voxels, sorted, with the features of equal rows reduced. Arguments as
+        the class."""
         reductions = {"mean": segment_mean, "sum": segment_sum, "max": lambda *a: segment_max(*a)[0]}
         if reduce not in reductions:
             raise ValueError(f"reduce is {reduce!r}, expected one of {', '.join(reductions)}")
@@ -146,8 +150,8 @@ class SparseTensor:
     def dense(self, shape: Sequence[int] | None = None) -> Float[Tensor, "B C X Y Z"]:
         """The volume with zeros where there is no voxel.
 
-        `shape` defaults to the grid's, or without one to the smallest that holds all voxels. Raises ValueError when
-        a voxel lies outside of it or stands twice.
+        `shape` defaults to the grid's, or without one to the smallest that holds all voxels. Raises
+        ValueError when a voxel lies outside of it or stands twice.
         """
         size = self.shape if shape is None else triple(shape, "shape")
         if size is None:
@@ -267,6 +271,6 @@ def _check_inside(coordinates: Tensor, batch_size: int, shape: Triple | None) ->
     part = coordinates[:, : len(sizes)]
     row = int(((part < 0) | (part >= limits)).any(1).nonzero()[0])
     raise ValueError(
-        f"coordinates[{row}] = {tuple(coordinates[row].tolist())} (batch, x, y, z) lies outside of batch_size "
-        f"{batch_size}" + (f" or shape {shape}" if shape else "")
+        f"coordinates[{row}] = {tuple(coordinates[row].tolist())} (batch, x, y, z) lies outside of "
+        f"batch_size {batch_size}" + (f" or shape {shape}" if shape else "")
     )

@@ -1,4 +1,5 @@
-"""Checks that every op makes before its kernel: a kernel indexes memory without asking, so wrong input must stop here."""
+"""Checks that every op makes before its kernel: a kernel indexes memory without asking, so wrong input
+must stop here."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,8 @@
 """Exact 64-bit voxel keys, their hash table and their sorted set: one schema here, one body a device.
 
-A key packs (batch, x, y, z) without loss (see `cpu/hashing.py` for the bits), so two voxels never share one; what does
-not fit is an error that names the row. Keys sort as their coordinates do, which gives every result one defined order.
+A key packs (batch, x, y, z) without loss (see `cpu/hashing.py` for the bits), so two voxels never share one;
+what does not fit is an error that names the row. Keys sort as their coordinates do, which gives every result
+one defined order.
 """
 
 import torch
@@ -22,7 +23,8 @@ def table_size(count: int) -> int:
 def pack(coordinates: Tensor) -> Tensor:
     """Keys of voxels: (N, 4) int32 (batch, x, y, z) -> (N,) int64.
 
-    Raises a ValueError naming the first row with batch outside of [0, 512) or x, y, z outside of [-131072, 131072).
+    Raises a ValueError naming the first row with batch outside of [0, 512) or x, y, z outside of [-131072,
+    131072).
     """
     from sparse3d_ops.cpu import hashing as body
 
@@ -31,8 +33,8 @@ def pack(coordinates: Tensor) -> Tensor:
     row = body.first_bad_row(array)
     if row >= 0:
         raise ValueError(
-            f"coordinates[{row}] = {tuple(array[row].tolist())} does not fit the 64-bit key: batch must lie in "
-            f"[0, {BATCH_LIMIT}), x, y, z in [{-COORDINATE_LIMIT}, {COORDINATE_LIMIT}); "
+            f"coordinates[{row}] = {tuple(array[row].tolist())} does not fit the 64-bit key: batch must lie "
+            f"in [0, {BATCH_LIMIT}), x, y, z in [{-COORDINATE_LIMIT}, {COORDINATE_LIMIT}); "
             "use larger voxels or shift the origin"
         )
     keys = coordinates.new_empty(len(coordinates), dtype=torch.int64)
@@ -88,7 +90,8 @@ def _(keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.library.custom_op("sparse3d::build", mutates_args=(), device_types="cpu")
 def build(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Hash table of distinct keys: (N,) int64 -> slot_keys (S,) int64 (0 where free) and slot_rows (S,) int32.
+    """Hash table of distinct keys: (N,) int64 -> slot_keys (S,) int64 (0 where free) and slot_rows (S,)
+    int32.
 
     Raises a ValueError naming two equal rows: a table that hid one of them would give silent wrong answers.
     """
@@ -116,7 +119,8 @@ def _(keys: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.library.custom_op("sparse3d::look_up", mutates_args=(), device_types="cpu")
 def look_up(slot_keys: Tensor, slot_rows: Tensor, keys: Tensor) -> Tensor:
-    """Rows of keys in a table of `build`: (S,), (S,), (Q,) int64 -> (Q,) int32, -1 where a key is not in the table."""
+    """Rows of keys in a table of `build`: (S,), (S,), (Q,) int64 -> (Q,) int32, -1 where a key is not in
+    the table."""
     from sparse3d_ops.cpu import hashing as body
 
     check_table(slot_keys, slot_rows)
@@ -133,7 +137,8 @@ def _(slot_keys: Tensor, slot_rows: Tensor, keys: Tensor) -> Tensor:
 
 
 def check_table(slot_keys: Tensor, slot_rows: Tensor) -> None:
-    """Raise a ValueError unless the two tensors can be a table of `build`: a probe must find a free slot to end at."""
+    """Raise a ValueError unless the two tensors can be a table of `build`: a probe must find a free slot
+    to end at."""
     check_tensor("slot_keys", slot_keys, ("S",), (torch.int64,))
     check_tensor("slot_rows", slot_rows, (slot_keys.shape[0],), (torch.int32,))
     size = slot_keys.shape[0]

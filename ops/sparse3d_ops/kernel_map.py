@@ -1,10 +1,10 @@
 """Kernel maps: which input row meets which output row at which tap. One schema here, one body a device.
 
-Geometry of every convolution, per axis: in = stride * out - padding + dilation * tap, tap = 0 .. kernel - 1. Taps are
-numbered v = (i * Ky + j) * Kz + k. A map is two dense tables that are inverse to each other:
-`table` (N_out, V) int32 holds the input row of each output row and tap, `reverse` (N_in, V) the output row of each
-input row and tap; -1 where there is none. A transposed convolution is the map of its forward twin with the two
-tables exchanged. Output sites are sorted by (batch, x, y, z), so maps are the same on every device.
+Geometry of every convolution, per axis: in = stride * out - padding + dilation * tap, tap = 0 .. kernel - 1.
+Taps are numbered v = (i * Ky + j) * Kz + k. A map is two dense tables that are inverse to each other: `table`
+(N_out, V) int32 holds the input row of each output row and tap, `reverse` (N_in, V) the output row of each
+input row and tap; -1 where there is none. A transposed convolution is the map of its forward twin with the
+two tables exchanged. Output sites are sorted by (batch, x, y, z), so maps are the same on every device.
 """
 
 import math
@@ -60,7 +60,8 @@ def submanifold_map(
 
 
 def submanifold_padding(kernel: int, dilation: int) -> int:
-    """Padding that keeps sites in place: half of the extent for odd kernels, none for even ones (tap 0 is the site)."""
+    """Padding that keeps sites in place: half of the extent for odd kernels, none for even ones (tap 0 is
+    the site)."""
     return dilation * (kernel - 1) // 2 if kernel % 2 else 0
 
 
@@ -156,7 +157,8 @@ def transposed_sites(
     dilation: list[int],
     shape: list[int],
 ) -> Tensor:
-    """Output sites of a transposed convolution: as `strided_sites`, with o = stride * in - padding + dilation * tap."""
+    """Output sites of a transposed convolution: as `strided_sites`, with o = stride * in - padding +
+    dilation * tap."""
     from sparse3d_ops.cpu import kernel_map as body
 
     arrays = _triples(kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)

@@ -1,8 +1,9 @@
 """Sparse convolution over a kernel map, with its gradients: one schema here, one body a device.
 
-`table` (N_out, V) and `reverse` (N_in, V) are the two halves of a kernel map (see `kernel_map.py`). Weights are
-(V, Cin / groups, Cout). float16 and bfloat16 are computed and summed in float32. Results are bitwise repeatable for
-any number of threads: output-stationary, no atomics; the weight gradient sums fixed slices in order.
+`table` (N_out, V) and `reverse` (N_in, V) are the two halves of a kernel map (see `kernel_map.py`). Weights
+are (V, Cin / groups, Cout). float16 and bfloat16 are computed and summed in float32. Results are bitwise
+repeatable for any number of threads: output-stationary, no atomics; the weight gradient sums fixed slices in
+order.
 """
 
 import torch
@@ -78,7 +79,8 @@ def _(features, weight, table, reverse, groups):
 def sparse_conv_weight_gradient(
     features: Tensor, grad: Tensor, table: Tensor, reverse: Tensor, groups: int
 ) -> Tensor:
-    """Gradient of `sparse_conv` by its weight, given that by its output (N_out, Cout): -> (V, Cin / groups, Cout)."""
+    """Gradient of `sparse_conv` by its weight, given that by its output (N_out, Cout): -> (V, Cin /
+    groups, Cout)."""
     from sparse3d_ops.cpu import sparse_conv as body
     from sparse3d_ops.cpu.microkernel import VECTOR_BYTES
 
@@ -131,7 +133,8 @@ def _conv_backward(ctx, grad):
 
 
 def _weight_gradient_backward(ctx, grad):
-    # The weight gradient is linear in features and in the output gradient, so second derivatives are convolutions.
+    # The weight gradient is linear in features and in the output gradient, so second derivatives are
+    # convolutions.
     features, output_grad, table, reverse = ctx.saved_tensors
     to_features = to_output_grad = None
     if ctx.needs_input_grad[0]:

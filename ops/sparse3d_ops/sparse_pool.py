@@ -17,7 +17,8 @@ def _working(tensor: Tensor) -> Tensor:
 @torch.library.custom_op("sparse3d::sparse_max", mutates_args=(), device_types="cpu")
 def sparse_max(features: Tensor, table: Tensor, reverse: Tensor) -> tuple[Tensor, Tensor]:
     """Maximum over the neighbours of each output: (N_in, C), table (N_out, V), reverse (N_in, V) int32 ->
-    values (N_out, C) and the input rows (N_out, C) int32 that they come from; 0 and -1 where there is no neighbour."""
+    values (N_out, C) and the input rows (N_out, C) int32 that they come from; 0 and -1 where there is no
+    neighbour."""
     from sparse3d_ops.cpu import sparse_pool as body
 
     check_tensor("features", features, ("N_in", "C"), FLOATS)

@@ -1,4 +1,5 @@
-"""Files that are either whole or not there: written under a temporary name in the same folder, synced, renamed."""
+"""Files that are either whole or not there: written under a temporary name in the same folder, synced,
+renamed."""
 
 import contextlib
 import os
@@ -9,7 +10,8 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` when the block ends, remove it when the block raises.
+    """Yield a temporary path beside `path`; rename it to `path` when the block ends, remove it when the block
+    raises.
 
     A kill or a full disk in the middle leaves whatever stood at `path` untouched.
     """

@@ -27,7 +27,8 @@ def _acts_on_features(module: nn.Module) -> bool:
 
 
 class Sequential(nn.Sequential):
-    """A chain of sparse and plain modules: `Sequential(SubMConv3d(4, 16), nn.ReLU(), ToDense(), nn.Conv3d(16, 8, 3))`."""
+    """A chain of sparse and plain modules: `Sequential(SubMConv3d(4, 16), nn.ReLU(), ToDense(),
+    nn.Conv3d(16, 8, 3))`."""
 
     def forward(self, input):
         for module in self:

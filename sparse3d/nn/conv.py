@@ -1,8 +1,8 @@
 """Sparse convolution layers in three and two dimensions.
 
-Weights are (Kx, Ky, Kz, Cin / groups, Cout), without Kz for the 2-D layers, which act on each z plane by itself. Every
-layer equals torch's convolution of the densified input at its output sites. None takes a cache key: maps are found by
-the identity of the voxels and the layer's geometry.
+Weights are (Kx, Ky, Kz, Cin / groups, Cout), without Kz for the 2-D layers, which act on each z plane by
+itself. Every layer equals torch's convolution of the densified input at its output sites. None takes a cache
+key: maps are found by the identity of the voxels and the layer's geometry.
 """
 
 import math
@@ -95,7 +95,8 @@ class SubMConv3d(_Convolution):
 
 
 class SparseConv3d(_Convolution):
-    """Convolution whose outputs are all voxels that any input reaches; arguments and grid as torch's Conv3d."""
+    """Convolution whose outputs are all voxels that any input reaches; arguments and grid as torch's
+    Conv3d."""
 
     def __init__(
         self,
@@ -158,8 +159,9 @@ class SparseConvTranspose3d(SparseConv3d):
 class SparseInverseConv3d(_Convolution):
     """The way back of a strided convolution: onto exactly the voxels that the strided layer started from.
 
-    Without `target` these are found from the tensor itself (its voxels remember the strided layer that made them);
-    the kernel size must be that layer's. With `target`, any finer tensor, give the forward layer's geometry here.
+    Without `target` these are found from the tensor itself (its voxels remember the strided layer that made
+    them); the kernel size must be that layer's. With `target`, any finer tensor, give the forward layer's
+    geometry here.
     """
 
     def __init__(
@@ -194,7 +196,8 @@ class SparseInverseConv3d(_Convolution):
         fine, geometry = x.sites.origin
         if geometry.kernel_size != self.kernel_size:
             raise ValueError(
-                f"the input was made with kernel_size {geometry.kernel_size}, this layer inverts {self.kernel_size}"
+                f"the input was made with kernel_size {geometry.kernel_size}, "
+                f"this layer inverts {self.kernel_size}"
             )
         if target is not None and not target.sites.same_as(fine):
             raise ValueError(
@@ -204,10 +207,11 @@ class SparseInverseConv3d(_Convolution):
 
 
 class GenerativeConvTranspose3d(_Convolution):
-    """Up-sampling that creates voxels: each input voxel fills its whole kernel on a grid `stride` times as fine.
+    """Up-sampling that creates voxels: each input voxel fills its whole kernel on a grid `stride` times as
+    fine.
 
-    Odd kernels are centred on the first child of the voxel, even ones start there; a bounded grid grows by exactly
-    `stride`. Prune the result with a mask: `y[keep]` (Gwak et al., arXiv 2006.12356).
+    Odd kernels are centred on the first child of the voxel, even ones start there; a bounded grid grows by
+    exactly `stride`. Prune the result with a mask: `y[keep]` (Gwak et al., arXiv 2006.12356).
     """
 
     def __init__(

@@ -2,13 +2,13 @@
 
 import torch
 from jaxtyping import Float
-from sparse3d_ops.segment import segment_max, segment_mean, segment_sum
-from sparse3d_ops.sparse_conv import sparse_conv
-from sparse3d_ops.sparse_pool import sparse_max
 from torch import Tensor
 
 from sparse3d.sites import KernelMap, Sites
 from sparse3d.tensor import SparseTensor
+from sparse3d_ops.segment import segment_max, segment_mean, segment_sum
+from sparse3d_ops.sparse_conv import sparse_conv
+from sparse3d_ops.sparse_pool import sparse_max
 
 
 def common_dtype(features: Tensor, weight: Tensor) -> torch.dtype:

@@ -3,17 +3,17 @@
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
-from sparse3d_ops.segment import segment_mean
 from torch import Tensor, nn
 
 from sparse3d.tensor import SparseTensor
+from sparse3d_ops.segment import segment_mean
 
 
 class BatchNorm(nn.BatchNorm1d):
     """Batch norm over all voxels of a batch.
 
-    With fewer than two voxels there is no variance to estimate: training then uses the running statistics and leaves
-    them as they are.
+    With fewer than two voxels there is no variance to estimate: training then uses the running statistics and
+    leaves them as they are.
     """
 
     def forward(self, x: SparseTensor) -> SparseTensor:
@@ -122,7 +122,8 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def convert_sync_batchnorm(module: nn.Module) -> nn.Module:
-    """Replace every batch norm, sparse and dense, by `SyncBatchNorm` with the same parameters and statistics."""
+    """Replace every batch norm, sparse and dense, by `SyncBatchNorm` with the same parameters and
+    statistics."""
     if isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, SyncBatchNorm):
         sync = SyncBatchNorm(
             module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
@@ -148,7 +149,8 @@ class LayerNorm(nn.LayerNorm):
 
 
 class GroupNorm(nn.Module):
-    """Group norm: statistics over all voxels of a sample and the channels of a group, as torch's over dense space."""
+    """Group norm: statistics over all voxels of a sample and the channels of a group, as torch's over
+    dense space."""
 
     def __init__(self, groups: int, channels: int, eps: float = 1e-5, affine: bool = True):
         super().__init__()

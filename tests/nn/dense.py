@@ -1,4 +1,5 @@
-"""Dense twins for the tests of layers: random sparse volumes and torch's convolutions with our weight layout."""
+"""Dense twins for the tests of layers: random sparse volumes and torch's convolutions with our weight
+layout."""
 
 import torch
 from torch import Tensor
@@ -27,7 +28,8 @@ def at_sites(volume: Tensor, x: SparseTensor) -> Tensor:
 
 
 def torch_weight(weight: Tensor, groups: int = 1, transposed: bool = False) -> Tensor:
-    """(K..., Cin / groups, Cout) to torch's (Cout, Cin / groups, K...), or (Cin, Cout / groups, K...) if transposed."""
+    """(K..., Cin / groups, Cout) to torch's (Cout, Cin / groups, K...), or (Cin, Cout / groups, K...) if
+    transposed."""
     spatial = weight.dim() - 2
     forward = weight.permute(-1, -2, *range(spatial))
     if not transposed:

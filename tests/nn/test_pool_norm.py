@@ -1,4 +1,5 @@
-"""Pooling and normalisation against torch on the dense twin, and at the borders: empty, single, empty samples."""
+"""Pooling and normalisation against torch on the dense twin, and at the borders: empty, single, empty
+samples."""
 
 import pytest
 import torch

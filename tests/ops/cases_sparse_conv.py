@@ -1,12 +1,12 @@
 """Sparse convolution and its weight gradient under the law suite."""
 
 import torch
-from sparse3d_ops import sparse_conv
 
-from tests.oracles import sparse_conv as oracle
-from tests.oracles import voxels
+from sparse3d_ops import sparse_conv
 from tests.ops.cases_voxels import CLOUDS, GEOMETRIES
 from tests.ops.laws import OpLaw
+from tests.oracles import sparse_conv as oracle
+from tests.oracles import voxels
 
 
 def _map(name, geometry):

@@ -1,12 +1,12 @@
 """Max pooling and its gradient under the law suite."""
 
 import torch
-from sparse3d_ops import sparse_pool
 
-from tests.oracles import pool as oracle
-from tests.oracles import voxels
+from sparse3d_ops import sparse_pool
 from tests.ops.cases_voxels import CLOUDS, GEOMETRIES
 from tests.ops.laws import OpLaw
+from tests.oracles import pool as oracle
+from tests.oracles import voxels
 
 
 def _map(name, geometry="kernel3_stride2"):

@@ -1,14 +1,14 @@
 """Keys, hash tables and kernel maps under the law suite.
 
-A hash table's layout is its own business, so the ops that take one are put under the laws together with the op that
-builds it.
+A hash table's layout is its own business, so the ops that take one are put under the laws together with the
+op that builds it.
 """
 
 import torch
-from sparse3d_ops import hashing, kernel_map
 
-from tests.oracles import voxels as oracle
+from sparse3d_ops import hashing, kernel_map
 from tests.ops.laws import OpLaw
+from tests.oracles import voxels as oracle
 
 
 def cloud(count, extent, batches=2, offset=0):

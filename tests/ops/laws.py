@@ -1,7 +1,7 @@
 """What every op must obey, stated once: see `test_laws.py` for the laws and `cases_*.py` for the ops.
 
-A case is a function `(dtype, device) -> args`; names of cases say which border it stands on (empty, single, duplicate,
-border, negative, ...). `differentiable` are the positions of the arguments that get a gradient.
+A case is a function `(dtype, device) -> args`; names of cases say which border it stands on (empty, single,
+duplicate, border, negative, ...). `differentiable` are the positions of the arguments that get a gradient.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,11 @@ Case = Callable[[torch.dtype, torch.device], tuple[Any, ...]]
 class OpLaw:
     """One op under the law suite.
 
-    `op` is the public custom op; `oracle` its slow definition with the same arguments and results (numpy or torch,
-    loops allowed; results are compared in order). `tolerance` is the relative float32 error allowed against the oracle
-    evaluated in float64, with its reason in a comment where it is not the default. `floating=False`: no float input
-    dtype to vary (the cases ignore dtype). `gradient_cases`: the cases for gradcheck (None: all).
+    `op` is the public custom op; `oracle` its slow definition with the same arguments and results (numpy or
+    torch, loops allowed; results are compared in order). `tolerance` is the relative float32 error allowed
+    against the oracle evaluated in float64, with its reason in a comment where it is not the default.
+    `floating=False`: no float input dtype to vary (the cases ignore dtype). `gradient_cases`: the cases for
+    gradcheck (None: all).
     """
 
     op: Callable[..., Any]

@@ -1,4 +1,5 @@
-"""The law suite: every op equals its oracle, has right gradients, passes opcheck, compiles and repeats bit for bit."""
+"""The law suite: every op equals its oracle, has right gradients, passes opcheck, compiles and repeats bit
+for bit."""
 
 import importlib
 from pathlib import Path
@@ -33,7 +34,8 @@ def assert_equal_results(got, want, tolerance):
         assert g.shape == w.shape
         if g.is_floating_point():
             w = w.double()
-            # Relative to the largest entry: an entry that cancels to nearly zero has no relative accuracy to keep.
+            # Relative to the largest entry: an entry that cancels to nearly zero has no relative accuracy to
+            # keep.
             scale = float(w[torch.isfinite(w)].abs().max()) if torch.isfinite(w).any() else 0.0
             torch.testing.assert_close(
                 g.double().cpu(), w, rtol=tolerance, atol=tolerance * max(scale, 1e-30)
@@ -76,7 +78,8 @@ def test_opcheck(law, case):
     args = list(args_for(law, case, torch.float32))
     for k in law.differentiable:
         args[k] = args[k].clone().requires_grad_()
-    # test_autograd_registration is part of opcheck's default set, as are schema, fake tensor and AOT dispatch.
+    # test_autograd_registration is part of opcheck's default set, as are schema, fake tensor and AOT
+    # dispatch.
     for op, arguments in law.steps(*args) if law.steps else [(law.op, tuple(args))]:
         torch.library.opcheck(op, arguments)
 

@@ -12,7 +12,8 @@ def test_key_of_the_origin_has_only_the_valid_bit_and_three_offsets():
 
 
 def test_strided_sites_on_a_line_by_hand():
-    # kernel 3, stride 2, padding 1: out = (in + 1 - tap) / 2; in = 0 gives taps 1 -> 0; in = 3 gives 4/2, 2/2.
+    # kernel 3, stride 2, padding 1: out = (in + 1 - tap) / 2; in = 0 gives taps 1 -> 0; in = 3 gives 4/2,
+    # 2/2.
     line = torch.tensor([[0, 0, 0, 0], [0, 3, 0, 0]], dtype=torch.int32)
     got = oracle.strided_sites(line, (3, 1, 1), (2, 1, 1), (1, 0, 0), (1, 1, 1), ())
     assert got[:, 1].tolist() == [0, 1, 2]

@@ -1,7 +1,8 @@
 """Numba bodies of packing, hashing and sorting of voxel keys.
 
-A key is 1 valid bit | 9 bits batch | 3 x 18 bits of x, y, z, each stored with an offset of 2^17. The valid bit is the
-sign of the int64: every key is negative, 0 marks a free slot, and keys sort as (batch, x, y, z) do.
+A key is 1 valid bit | 9 bits batch | 3 x 18 bits of x, y, z, each stored with an offset of 2^17. The valid
+bit is the sign of the int64: every key is negative, 0 marks a free slot, and keys sort as (batch, x, y, z)
+do.
 """
 
 import numba
@@ -80,7 +81,8 @@ def unpack(keys, coordinates):
 
 @numba.njit(cache=True, nogil=True)
 def build(keys, slot_keys, slot_rows):
-    """Fill an open-addressing table in row order. Returns (first row, repeating row) of a duplicate, else (-1, -1)."""
+    """Fill an open-addressing table in row order. Returns (first row, repeating row) of a duplicate, else
+    (-1, -1)."""
     slot_keys[:] = 0
     mask = len(slot_keys) - 1
     for i in range(len(keys)):
@@ -103,7 +105,8 @@ def look_up(slot_keys, slot_rows, keys, rows):
 
 @numba.njit(cache=True, nogil=True)
 def distinct(keys, slot_keys, slot_rows, inverse, found):
-    """Number the distinct keys in order of first appearance: found[id] = key, inverse[i] = id. Returns how many."""
+    """Number the distinct keys in order of first appearance: found[id] = key, inverse[i] = id. Returns how
+    many."""
     slot_keys[:] = 0
     mask = len(slot_keys) - 1
     count = 0

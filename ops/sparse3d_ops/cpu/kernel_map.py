@@ -8,9 +8,11 @@ from sparse3d_ops.cpu.hashing import find, first_slot, in_range, pack_key
 
 @numba.njit(parallel=True, cache=True, nogil=True)
 def neighbors(slot_keys, slot_rows, out, kernel, stride, padding, dilation, table, reverse):
-    """table[o, v] = input row at stride * out[o] - padding + dilation * tap(v); reverse is its inverse per tap.
+    """table[o, v] = input row at stride * out[o] - padding + dilation * tap(v); reverse is its inverse per
+    tap.
 
-    `reverse` comes filled with -1. A tap joins an input to at most one output, so no two threads write one entry.
+    `reverse` comes filled with -1. A tap joins an input to at most one output, so no two threads write one
+    entry.
     """
     for o in numba.prange(len(out)):
         v = 0
@@ -31,8 +33,8 @@ def neighbors(slot_keys, slot_rows, out, kernel, stride, padding, dilation, tabl
 
 @numba.njit(parallel=True, cache=True, nogil=True)
 def symmetric_neighbors(slot_keys, slot_rows, sites, kernel, dilation, table):
-    """Submanifold map of an odd kernel: row j is the neighbour of i at tap v exactly when i is that of j at the mirror
-    tap, so half of the taps are looked up. `table` comes filled with -1."""
+    """Submanifold map of an odd kernel: row j is the neighbour of i at tap v exactly when i is that of j
+    at the mirror tap, so half of the taps are looked up. `table` comes filled with -1."""
     volume = kernel[0] * kernel[1] * kernel[2]
     for row in numba.prange(len(sites)):
         table[row, volume // 2] = row
@@ -71,9 +73,11 @@ def _inside(x, y, z, shape):
 
 @numba.njit(cache=True, nogil=True)
 def strided_sites(sites, kernel, stride, padding, dilation, shape, slot_keys, found):
-    """Keys of the outputs reached by any input, unsorted: o = (in + padding - dilation * tap) / stride where whole.
+    """Keys of the outputs reached by any input, unsorted: o = (in + padding - dilation * tap) / stride where
+    whole.
 
-    Returns their count, or -1 - n when input n reaches beyond the key. The table must have room for every candidate.
+    Returns their count, or -1 - n when input n reaches beyond the key. The table must have room for every
+    candidate.
     """
     slot_keys[:] = 0
     count = 0

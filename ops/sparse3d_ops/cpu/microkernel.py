@@ -1,8 +1,9 @@
 """Register-tiled multiply-add kernels, emitted as LLVM IR through numba intrinsics: no compiler at install.
 
-`accumulate_rows` is the heart of the convolution, `accumulate_outer` of its weight gradient. Both keep a tile of
-rows x (blocks * LANES) sums in registers and walk the inner dimension once. The IR names vectors of LANES elements;
-LLVM splits them where the machine's are narrower, so the code is right everywhere and fast where LANES fits.
+`accumulate_rows` is the heart of the convolution, `accumulate_outer` of its weight gradient. Both keep a tile
+of rows x (blocks * LANES) sums in registers and walk the inner dimension once. The IR names vectors of LANES
+elements; LLVM splits them where the machine's are narrower, so the code is right everywhere and fast where
+LANES fits.
 """
 
 import llvmlite.binding as llvm
@@ -23,8 +24,9 @@ def _vector_bytes() -> int:
 
 
 VECTOR_BYTES = _vector_bytes()
-# Rows of a tile by the number of column blocks (index 1..3): sums stay within the registers (32 vectors with AVX-512
-# and NEON, 16 with AVX2), and rows * blocks is at least 8, the multiply-adds in flight that hide their latency.
+# Rows of a tile by the number of column blocks (index 1..3): sums stay within the registers (32 vectors with
+# AVX-512 and NEON, 16 with AVX2), and rows * blocks is at least 8, the multiply-adds in flight that hide
+# their latency.
 ROWS = (0, 8, 4, 4) if VECTOR_BYTES == 32 else (0, 14, 12, 8)
 MAX_BLOCKS = 3
 
@@ -60,7 +62,8 @@ class _Emitter:
         return self.b.shuffle_vector(first, undefined, zeros)
 
     def multiply_add(self, x: ir.Value, y: ir.Value, sums: ir.Value) -> ir.Value:
-        # fmuladd, not fma: a machine without the instruction multiplies and adds instead of calling a slow library.
+        # fmuladd, not fma: a machine without the instruction multiplies and adds instead of calling a slow
+        # library.
         kind = ir.FunctionType(self.vector, [self.vector] * 3)
         name = f"llvm.fmuladd.v{self.lanes}f{self.bytes * 8}"
         return self.b.call(cgutils.get_or_insert_function(self.module, kind, name), [x, y, sums])
@@ -68,7 +71,8 @@ class _Emitter:
     def loop(
         self, count: ir.Value, moving: list[tuple[ir.Value, int | ir.Value]], sums: list[ir.Value], body
     ):
-        """sums = body(step, moving pointers, sums), `count` >= 1 times; each pointer advances by its stride."""
+        """sums = body(step, moving pointers, sums), `count` >= 1 times; each pointer advances by its
+        stride."""
         before, inside = self.b.block, self.b.append_basic_block("inner")
         after = self.b.append_basic_block("after")
         self.b.branch(inside)
@@ -127,7 +131,8 @@ def _accumulate_rows(rows: int, blocks: int):
 
 
 def _accumulate_outer(rows: int, blocks: int):
-    """out[r, :] += sum over pairs p of x[p, r] * y[p, :] for `rows` consecutive r and blocks * LANES columns."""
+    """out[r, :] += sum over pairs p of x[p, r] * y[p, :] for `rows` consecutive r and blocks * LANES
+    columns."""
 
     @intrinsic
     def kernel(typing_context, like, x_rows, y_rows, x_offset, y_offset, pairs, out, out_stride):

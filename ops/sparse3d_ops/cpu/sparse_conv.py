@@ -1,8 +1,9 @@
 """Numba bodies of sparse convolution over dense neighbour tables.
 
-Output rows are taken in tiles of TILE; for each tap the pairs (input row, output row) of a tile are listed, and the
-micro-kernel adds input rows times the tap's weights into output rows that stay in cache. Each output row belongs to
-one thread and sums its taps in ascending order: results do not depend on the number of threads.
+Output rows are taken in tiles of TILE; for each tap the pairs (input row, output row) of a tile are listed,
+and the micro-kernel adds input rows times the tap's weights into output rows that stay in cache. Each output
+row belongs to one thread and sums its taps in ascending order: results do not depend on the number of
+threads.
 
 The dense bodies take columns padded to whole vectors: the caller pads weights and outputs.
 """
@@ -41,7 +42,8 @@ def _list_pairs(table, tap, begin, end, x_base, x_stride, out_base, out_stride, 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
 def convolve(x, weight, table, out):
-    """out (N_out, Cout) = sum over taps of x[table[:, tap]] @ weight[tap]; x (N_in, Cin), weight (V, Cin, Cout)."""
+    """out (N_out, Cout) = sum over taps of x[table[:, tap]] @ weight[tap]; x (N_in, Cin), weight (V, Cin,
+    Cout)."""
     outputs, volume = table.shape
     depth, width = weight.shape[1], weight.shape[2]
     size = np.int64(x.itemsize)
@@ -97,7 +99,8 @@ def convolve(x, weight, table, out):
 
 @numba.njit(parallel=True, cache=True, nogil=True)
 def weight_gradient(x, grad, table, partial):
-    """partial[s, tap] = sum of outer(x[table[o, tap]], grad[o]) over the outputs of slice s; grad (N_out, Cout).
+    """partial[s, tap] = sum of outer(x[table[o, tap]], grad[o]) over the outputs of slice s; grad (N_out,
+    Cout).
 
     The number of slices is the caller's and does not depend on threads; the caller adds slices in order.
     """
