@@ -6,6 +6,7 @@ once. Faults of the input end as one line on stderr and exit code 2; --debug sho
 
 import argparse
 import difflib
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if arguments.debug or not _is_input_fault(error):
             raise
-        _say(f"error: {' '.join(str(error).split())}")
+        _say(f"error: {_in_one_line(error, arguments)}")
         return INPUT_FAULT
 
 
@@ -72,26 +73,34 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             data_root=arguments.data,
             progress=report,
         )
-    Console().print(outcome.result.table())
+    Console().print(*outcome.judgement.tables())
     _say(f"{outcome.checkpoint.name}; written to {outcome.folder}")
     return 0
 
 
 def _detect(arguments: argparse.Namespace) -> int:
-    from sparse3d.recipes import detection
+    from sparse3d.recipes import detect_files
+    from sparse3d.recipes.detection import load_detector
 
     if not 0.0 <= arguments.score <= 1.0:
         raise ValueError(f"--score is {arguments.score}, expected a number from 0 to 1")
     run, out = arguments.run_folder, Path(arguments.out)
-    model = detection.load_detector(run, arguments.checkpoint, arguments.device).config.model
-    found = detection.detect(
-        run, arguments.inputs, out, arguments.score, arguments.checkpoint, device=arguments.device
+    model = load_detector(run, arguments.checkpoint, arguments.device).config.model
+    found = detect_files.detect(
+        run,
+        arguments.inputs,
+        out,
+        arguments.score,
+        arguments.checkpoint,
+        calib=arguments.calib,
+        device=arguments.device,
     )
-    count = 0
-    for path, points, detections in found:
-        count += 1
+    count = assumed = 0
+    for path, points, detections, camera in found:
+        count, assumed = count + 1, assumed + (camera.source is None)
         print(f"{path}: {len(detections.boxes)} objects")
         if arguments.pictures:
+            from sparse3d.io.files import atomic_path
             from sparse3d.viewers.bev import draw_bev
 
             picture = draw_bev(
@@ -103,7 +112,10 @@ def _detect(arguments: argparse.Namespace) -> int:
                 class_names=model.classes,
                 title=path.name,
             )
-            picture.save(out / f"{path.stem}.png")
+            with atomic_path(out / f"{path.stem}.png") as temporary:
+                picture.save(temporary, format="PNG")
+    if assumed:
+        _say(f"no calibration for {assumed} of {count} inputs: their .txt assume minidrive's (see --calib)")
     _say(f"{count} files; written to {out}")
     return 0
 
@@ -243,7 +255,12 @@ def _parser() -> argparse.ArgumentParser:
     detect.add_argument(
         "inputs", nargs="+", metavar="INPUT", help="point clouds (.bin .pcd .ply .npy) or folders"
     )
-    detect.add_argument("--out", required=True, metavar="DIR", help="folder for one .json an input")
+    detect.add_argument(
+        "--out", required=True, metavar="DIR", help="folder for one .json and one KITTI result .txt an input"
+    )
+    detect.add_argument(
+        "--calib", metavar="FILE", help="KITTI calibration of all inputs (default: the one in calib/ beside)"
+    )
     detect.add_argument("--pictures", action="store_true", help="also draw each input from above, as .png")
     detect.add_argument(
         "--score", type=float, default=0.3, help="lowest score to report (default: %(default)s)"
@@ -305,11 +322,24 @@ def _is_input_fault(error: Exception) -> bool:
     from sparse3d.errors import MissingExtraError
 
     faults = [ValueError, FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError]
-    if isinstance(error, (*faults, MissingExtraError)):
+    if isinstance(error, (*faults, FileExistsError, MissingExtraError)) or _is_full_disk(error):
         return True
     engine = sys.modules.get("sparse3d.engine.checkpoint"), sys.modules.get("sparse3d.engine.diverged")
     named = [getattr(engine[0], "CheckpointError", None), getattr(engine[1], "TrainingDiverged", None)]
     return any(kind is not None and isinstance(error, kind) for kind in named)
+
+
+def _is_full_disk(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _in_one_line(error: Exception, arguments: argparse.Namespace) -> str:
+    text = " ".join(str(error).split())
+    if not _is_full_disk(error):
+        return text
+    # Files are whole or not there, so that the same command can simply be given again.
+    way_out = _how_to_resume(arguments) or "; make room and give the same command again"
+    return f"the disk is full ({text}){way_out}"
 
 
 def _how_to_resume(arguments: argparse.Namespace) -> str:

@@ -179,8 +179,9 @@ def test_train_evaluate_detect(here, capsys):
     capsys.readouterr()
 
     assert cli.main(["evaluate", "run"]) == 0
-    assert "Car" in capsys.readouterr().out
-    assert json.loads((here / "run/evaluation/val/kitti.json").read_text())["frames"] == 1
+    shown = capsys.readouterr().out
+    assert "KITTI average precision" in shown and "centre-distance average precision" in shown
+    assert json.loads((here / "run/evaluation/val/metrics.json").read_text())["frames"] == 1
     assert "no such split" in fault(capsys, "evaluate", "run", "--split", "vla")
     assert "no checkpoint '7'" in fault(capsys, "evaluate", "run", "--checkpoint", "7")
 
@@ -190,6 +191,7 @@ def test_train_evaluate_detect(here, capsys):
     assert json.loads((here / "found/empty.json").read_text())["input"] == "empty.bin"
     for found in json.loads((here / "found/000000.json").read_text())["objects"]:
         assert found["class"] in ("Car", "Pedestrian", "Cyclist") and found["score"] >= 0.01
-    assert (here / "found/000000.png").is_file()
+    assert (here / "found/000000.png").is_file() and (here / "found/empty.png").is_file()
+    assert (here / "found/empty.txt").read_text() == ""
     capsys.readouterr()
     assert "no such file or folder" in fault(capsys, "detect", "run", "nowhere.bin", "--out", "found")
