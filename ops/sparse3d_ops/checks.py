@@ -17,11 +17,11 @@ def check_tensor(
     dtypes: Sequence[torch.dtype] = FLOATS,
 ) -> None:
     """Raise a ValueError that says what came and what was expected. Letters in `shape` stand for any size."""
-    expected = "(" + ", ".join(str(size) for size in shape) + ")"
     fits = tensor.dim() == len(shape) and all(
         isinstance(want, str) or want == got for want, got in zip(shape, tensor.shape, strict=True)
     )
-    if not fits:
+    if not fits:  # only now are sizes put into words: under torch.compile they have none
+        expected = "(" + ", ".join(str(size) for size in shape) + ")"
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {expected}")
     if tensor.dtype not in dtypes:
         wanted = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
@@ -42,6 +42,8 @@ def check_range(name: str, index: Tensor, low: int, high: int) -> None:
         return
     smallest, largest = (int(value) for value in torch.aminmax(index))
     if smallest < low or largest >= high:
-        flat = index.reshape(-1)
-        row = int(((flat < low) | (flat >= high)).nonzero()[0])
-        raise ValueError(f"{name}[{row}] is {int(flat[row])}, expected a value in [{low}, {high})")
+        place = ((index < low) | (index >= high)).nonzero()[0].tolist()
+        where = ", ".join(str(i) for i in place)
+        raise ValueError(
+            f"{name}[{where}] is {int(index[tuple(place)])}, expected a value in [{low}, {high})"
+        )

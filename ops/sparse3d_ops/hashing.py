@@ -5,10 +5,11 @@ what does not fit is an error that names the row. Keys sort as their coordinates
 one defined order.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from sparse3d_ops.checks import check_same_device, check_tensor
+from sparse3d_ops.checks import check_range, check_same_device, check_tensor
 
 COORDINATE_LIMIT = 1 << 17
 BATCH_LIMIT = 1 << 9
@@ -28,6 +29,17 @@ def pack(coordinates: Tensor) -> Tensor:
     """
     from sparse3d_ops.cpu import hashing as body
 
+    array = checked_coordinates(coordinates)
+    keys = coordinates.new_empty(len(coordinates), dtype=torch.int64)
+    body.pack(array, keys.numpy())
+    return keys
+
+
+def checked_coordinates(coordinates: Tensor) -> np.ndarray:
+    """(N, 4) int32 as a contiguous array. Raises a ValueError naming the first row that does not fit the
+    key: its bits would run over into another voxel's."""
+    from sparse3d_ops.cpu import hashing as body
+
     check_tensor("coordinates", coordinates, ("N", 4), (torch.int32,))
     array = coordinates.contiguous().numpy()
     row = body.first_bad_row(array)
@@ -37,9 +49,19 @@ def pack(coordinates: Tensor) -> Tensor:
             f"in [0, {BATCH_LIMIT}), x, y, z in [{-COORDINATE_LIMIT}, {COORDINATE_LIMIT}); "
             "use larger voxels or shift the origin"
         )
-    keys = coordinates.new_empty(len(coordinates), dtype=torch.int64)
-    body.pack(array, keys.numpy())
-    return keys
+    return array
+
+
+def _check_keys(keys: Tensor) -> None:
+    """Raise a ValueError unless these are keys of `pack`: a table takes 0 for a free slot."""
+    check_tensor("keys", keys, ("N",), (torch.int64,))
+    if len(keys) >= 1 << 31:
+        raise ValueError(f"{len(keys)} keys, at most 2^31 - 1 are handled at once")
+    if len(keys) and int(keys.max()) >= 0:
+        row = int((keys >= 0).nonzero()[0])
+        raise ValueError(
+            f"keys[{row}] is {int(keys[row])}, which is not the key of a voxel; make it with pack"
+        )
 
 
 @pack.register_fake
@@ -52,7 +74,7 @@ def unpack(keys: Tensor) -> Tensor:
     """Inverse of `pack`: (N,) int64 -> (N, 4) int32."""
     from sparse3d_ops.cpu import hashing as body
 
-    check_tensor("keys", keys, ("N",), (torch.int64,))
+    _check_keys(keys)
     coordinates = keys.new_empty(len(keys), 4, dtype=torch.int32)
     body.unpack(keys.contiguous().numpy(), coordinates.numpy())
     return coordinates
@@ -66,11 +88,9 @@ def _(keys: Tensor) -> Tensor:
 @torch.library.custom_op("sparse3d::unique", mutates_args=(), device_types="cpu")
 def unique(keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Sorted set of keys: (N,) int64 -> keys (M,), inverse (N,) int64 and counts (M,) int64."""
-    import numpy as np
-
     from sparse3d_ops.cpu import hashing as body
 
-    check_tensor("keys", keys, ("N",), (torch.int64,))
+    _check_keys(keys)
     array = keys.contiguous().numpy()
     slots = table_size(len(array))
     inverse, found = np.empty(len(array), np.int64), np.empty(len(array), np.int64)
@@ -97,7 +117,7 @@ def build(keys: Tensor) -> tuple[Tensor, Tensor]:
     """
     from sparse3d_ops.cpu import hashing as body
 
-    check_tensor("keys", keys, ("N",), (torch.int64,))
+    _check_keys(keys)
     slots = table_size(len(keys))
     slot_keys = keys.new_empty(slots)
     slot_rows = keys.new_zeros(slots, dtype=torch.int32)
@@ -136,11 +156,15 @@ def _(slot_keys: Tensor, slot_rows: Tensor, keys: Tensor) -> Tensor:
     return keys.new_empty(keys.shape[0], dtype=torch.int32)
 
 
-def check_table(slot_keys: Tensor, slot_rows: Tensor) -> None:
-    """Raise a ValueError unless the two tensors can be a table of `build`: a probe must find a free slot
-    to end at."""
+def check_table(slot_keys: Tensor, slot_rows: Tensor, num_rows: int | None = None) -> None:
+    """Raise a ValueError unless the two tensors can be a table of `build`, of `num_rows` keys where given:
+    a probe must find a free slot to end at, and rows index memory. Whose table it is, is not checked."""
     check_tensor("slot_keys", slot_keys, ("S",), (torch.int64,))
     check_tensor("slot_rows", slot_rows, (slot_keys.shape[0],), (torch.int32,))
     size = slot_keys.shape[0]
     if size < 8 or size & (size - 1):
         raise ValueError(f"a hash table has a power of two of slots, got {size}; make it with build(keys)")
+    if int(slot_keys.max()) != 0:  # keys are negative
+        raise ValueError("a hash table has free slots (0) and negative keys; make it with build(keys)")
+    if num_rows is not None:
+        check_range("slot_rows", slot_rows, 0, max(num_rows, 1))

@@ -14,23 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparse3d_ops.checks import check_same_device, check_tensor
-from sparse3d_ops.hashing import check_table, table_size, unpack
+from sparse3d_ops.checks import check_same_device
+from sparse3d_ops.hashing import check_table, checked_coordinates, table_size, unpack
+
+# Larger geometry is a mistake, and its products with coordinates could leave int64.
+SIZE_LIMIT = 1 << 31
 
 
 def _triples(**named: Sequence[int]) -> list[np.ndarray]:
     for name, values in named.items():
         lowest = 0 if name == "padding" else 1
-        if len(values) != 3 or any(v < lowest for v in values):
+        if len(values) != 3 or any(not lowest <= v < SIZE_LIMIT for v in values):
             raise ValueError(
-                f"{name} is {list(values)}, expected three integers >= {lowest}, one per axis x, y, z"
+                f"{name} is {list(values)}, expected three integers in [{lowest}, 2^31), one per axis x, y, z"
             )
     return [np.asarray(values, dtype=np.int64) for values in named.values()]
-
-
-def _check_sites(coordinates: Tensor) -> np.ndarray:
-    check_tensor("coordinates", coordinates, ("N", 4), (torch.int32,))
-    return coordinates.contiguous().numpy()
 
 
 @torch.library.custom_op("sparse3d::submanifold_map", mutates_args=(), device_types="cpu")
@@ -43,8 +41,9 @@ def submanifold_map(
     """
     from sparse3d_ops.cpu import kernel_map as body
 
-    check_table(slot_keys, slot_rows)
-    sites = _check_sites(coordinates)
+    check_table(slot_keys, slot_rows, len(coordinates))
+    check_same_device(("slot_keys", slot_keys), ("coordinates", coordinates))
+    sites = checked_coordinates(coordinates)
     kernel, dilations = _triples(kernel_size=kernel_size, dilation=dilation)
     volume = math.prod(kernel_size)
     table = coordinates.new_full((len(sites), volume), -1)
@@ -83,20 +82,20 @@ def kernel_map(
     dilation: list[int],
 ) -> tuple[Tensor, Tensor]:
     """Map between two sets of sites: hash table of the (fine) inputs and (N_out, 4) int32 (coarse) outputs ->
-    table (N_out, V), reverse (num_in, V) int32."""
+    table (N_out, V), reverse (num_in, V) int32. The outputs must be distinct; this is not checked."""
     from sparse3d_ops.cpu import kernel_map as body
 
-    check_table(slot_keys, slot_rows)
+    check_table(slot_keys, slot_rows, num_in)
     check_same_device(("slot_keys", slot_keys), ("out_coordinates", out_coordinates))
-    out = _check_sites(out_coordinates)
-    arrays = _triples(kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
-    largest = int(slot_rows.max())
-    if largest >= max(num_in, 1):
-        raise ValueError(f"the hash table holds row {largest}, but there are only {num_in} inputs")
+    out = checked_coordinates(out_coordinates)
+    kernel, strides, paddings, dilations = _triples(
+        kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation
+    )
     volume = math.prod(kernel_size)
     table = out_coordinates.new_empty(len(out), volume)
     reverse = out_coordinates.new_full((num_in, volume), -1)
-    body.neighbors(slot_keys.numpy(), slot_rows.numpy(), out, *arrays, table.numpy(), reverse.numpy())
+    keys, rows = slot_keys.numpy(), slot_rows.numpy()
+    body.neighbors(keys, rows, out, kernel, strides, paddings, dilations, table.numpy(), reverse.numpy())
     return table, reverse
 
 
@@ -111,7 +110,7 @@ def _(slot_keys, slot_rows, num_in, out_coordinates, kernel_size, stride, paddin
 
 def _generate(body, coordinates: Tensor, reach: int, arrays: list[np.ndarray], shape: list[int]) -> Tensor:
     """Run a site generator with room for `reach` outputs an input, and sort what it found."""
-    sites = _check_sites(coordinates)
+    sites = checked_coordinates(coordinates)
     if len(shape) not in (0, 3) or any(size < 0 for size in shape):
         raise ValueError(f"shape is {shape}, expected [] (unbounded) or the three sizes of the output grid")
     slot_keys = np.empty(table_size(len(sites) * reach), np.int64)

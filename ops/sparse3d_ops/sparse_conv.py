@@ -84,10 +84,12 @@ def sparse_conv_weight_gradient(
     from sparse3d_ops.cpu import sparse_conv as body
     from sparse3d_ops.cpu.microkernel import VECTOR_BYTES
 
-    volume, width = table.shape[1], grad.shape[1]
+    check_tensor("table", table, ("N_out", "V"), (torch.int32,))
     check_tensor("grad", grad, (table.shape[0], "Cout"), FLOATS)
-    _check(features, grad.new_empty(volume, features.shape[1] // groups, width), table, reverse, groups)
-    shape = (volume, features.shape[1] // groups, width)
+    check_tensor("features", features, ("N_in", "Cin"), FLOATS)
+    volume, width = table.shape[1], grad.shape[1]
+    shape = (volume, features.shape[1] // max(groups, 1), width)
+    _check(features, grad.new_empty(1).expand(shape), table, reverse, groups)
     if 0 in (features.shape[0], table.shape[0], *shape):
         return features.new_zeros(shape)
     x, g, pairs = _working(features), _working(grad), table.contiguous().numpy()

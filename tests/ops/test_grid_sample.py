@@ -129,5 +129,5 @@ def test_errors_say_what_came():
         sample(features, coordinates, positions, torch.full_like(batch, 512))
     with pytest.raises(ValueError, match="repeats"):
         sample(features, torch.zeros_like(coordinates), positions, batch)
-    with pytest.raises(ValueError, match=r"corners\[0\] is 150"):
+    with pytest.raises(ValueError, match=r"corners\[0, 0\] is 150"):
         trilinear_gather(features, torch.full((2, 8), 150, dtype=torch.int32), torch.ones(2, 8))

@@ -46,10 +46,10 @@ def find(slot_keys, slot_rows, key):
     slot = first_slot(key, mask)
     while True:
         stored = slot_keys[slot]
+        if stored == 0:  # first, so that 0, which is no voxel's key, is never found in a free slot
+            return np.int32(-1)
         if stored == key:
             return slot_rows[slot]
-        if stored == 0:
-            return np.int32(-1)
         slot = (slot + 1) & mask
 
 
