@@ -6,24 +6,30 @@ elements; LLVM splits them where the machine's are narrower, so the code is righ
 LANES fits.
 """
 
-import llvmlite.binding as llvm
+from collections.abc import Callable
+
 from llvmlite import ir
-from numba import types
+from numba import config, types
 from numba.core import cgutils
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
 
 
-def _vector_bytes() -> int:
-    """Width of this machine's vector registers: 64 (AVX-512), 32 (AVX), else 16 (SSE, NEON)."""
-    features = llvm.get_host_cpu_features()
-    if features.get("avx512f"):
+def vector_bytes(features: str) -> int:
+    """Width of the vector registers that LLVM's feature list allows: 64 (AVX-512), 32 (AVX2), else 16 (SSE,
+    NEON)."""
+    allowed = features.split(",")
+    if "+avx512f" in allowed:
         return 64
-    return 32 if features.get("avx2") else 16
+    return 32 if "+avx2" in allowed else 16
 
 
-VECTOR_BYTES = _vector_bytes()
+# What numba compiles for, which its settings (NUMBA_CPU_FEATURES, NUMBA_ENABLE_AVX) can narrow below the
+# host. A width that does not fit would still be right, but slow.
+_NARROWED: str | None = config.CPU_FEATURES  # pyright: ignore[reportAttributeAccessIssue]
+VECTOR_BYTES = vector_bytes(get_host_cpu_features() if _NARROWED is None else _NARROWED)
 # Rows of a tile by the number of column blocks (index 1..3): sums stay within the registers (32 vectors with
 # AVX-512 and NEON, 16 with AVX2), and rows * blocks is at least 8, the multiply-adds in flight that hide
 # their latency.
@@ -42,7 +48,8 @@ class _Emitter:
         self.vector = ir.VectorType(self.scalar, self.lanes)
 
     def offset(self, address: ir.Value, distance: int | ir.Value) -> ir.Value:
-        return self.b.add(address, ir.Constant(I64, distance) if isinstance(distance, int) else distance)
+        distance = ir.Constant(I64, distance) if isinstance(distance, int) else distance
+        return self.b.add(address, distance)  # pyright: ignore[reportReturnType]
 
     def load(self, address: ir.Value, kind: ir.Type, align: int) -> ir.Value:
         return self.b.load(self.b.inttoptr(address, ir.PointerType(kind)), align=align)
@@ -97,7 +104,7 @@ class _Emitter:
         return results
 
 
-def _accumulate_rows(rows: int, blocks: int):
+def _accumulate_rows(rows: int, blocks: int) -> Callable[..., None]:
     """out[r, :] += x[r, :] @ weight for `rows` rows given by address and blocks * LANES columns."""
 
     @intrinsic
@@ -130,7 +137,7 @@ def _accumulate_rows(rows: int, blocks: int):
     return kernel
 
 
-def _accumulate_outer(rows: int, blocks: int):
+def _accumulate_outer(rows: int, blocks: int) -> Callable[..., None]:
     """out[r, :] += sum over pairs p of x[p, r] * y[p, :] for `rows` consecutive r and blocks * LANES
     columns."""
 

@@ -23,9 +23,7 @@ from sparse3d_ops.cpu.microkernel import (
 )
 
 TILE = 256
-MOST_ROWS = (
-    14  # the largest of ROWS: address lists are padded to whole register tiles with a row that is thrown away
-)
+MOST_ROWS = max(ROWS)  # address lists are padded to whole register tiles with a row that is thrown away
 
 
 @numba.njit(inline="always")
