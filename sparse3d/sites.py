@@ -56,7 +56,8 @@ class Geometry:
     def output_shape(self, shape: Triple) -> Triple:
         """Grid of a convolution, as torch computes it. Raises a ValueError when nothing is left."""
         axes = zip(shape, *self.lists(), strict=True)
-        out = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
+        x, y, z = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
+        out = (x, y, z)
         if min(out) < 1:
             raise ValueError(
                 f"a kernel of {self.kernel_size} with padding {self.padding} does not fit the grid {shape}"
@@ -66,7 +67,8 @@ class Geometry:
     def transposed_shape(self, shape: Triple, output_padding: Triple) -> Triple:
         """Grid of a transposed convolution, as torch computes it."""
         axes = zip(shape, *self.lists(), output_padding, strict=True)
-        out = tuple((n - 1) * s - 2 * p + d * (k - 1) + extra + 1 for n, k, s, p, d, extra in axes)
+        x, y, z = ((n - 1) * s - 2 * p + d * (k - 1) + extra + 1 for n, k, s, p, d, extra in axes)
+        out = (x, y, z)
         if min(out) < 1:
             raise ValueError(f"padding {self.padding} leaves nothing of the transposed grid of {shape}")
         return out
@@ -74,7 +76,7 @@ class Geometry:
 
 class Sites:
     """`coordinates` (N, 4) int32 (batch, x, y, z) at `stride`; `shape` (X, Y, Z) bounds the grid, None leaves
-    it open.
+    it open. Coordinates are not copied: changed in place, they no longer fit what is kept here.
 
     `origin`: the finer sites and the geometry that these were made from by a strided layer, for the way back.
     """
@@ -104,8 +106,10 @@ class Sites:
 
     def same_as(self, other: "Sites") -> bool:
         """True when both are the same rows of the same grid by construction (no coordinates are compared)."""
-        grids = self.stride == other.stride and self.shape == other.shape
-        return grids and self.coordinates is other.coordinates
+        mine, theirs = (
+            (sites.stride, sites.shape, sites.batch_size, id(sites.coordinates)) for sites in (self, other)
+        )
+        return mine == theirs
 
     def _cached(self, key: Any, make: Callable[[], Any]) -> Any:
         if key not in self._cache:
@@ -152,6 +156,7 @@ class Sites:
         stride = self._finer_stride(geometry)
 
         def make():
+            self.hash_table()  # raises on duplicates, of which the map would keep one without a word
             out = ops.transposed_sites(self.coordinates, *geometry.lists(), list(shape or ()))
             fine = Sites(out, stride, self.batch_size, shape)
             return fine._map_to(self.coordinates, geometry).transposed(), out, fine._cache
@@ -168,13 +173,19 @@ class Sites:
             return known[0].transposed()
         # The target's cache may outlive these sites, so the map is kept here, under the target's coordinates.
         key = ("onto", geometry, fine.coordinates)
-        return self._cached(key, lambda: fine._map_to(self.coordinates, geometry).transposed())
+
+        def make() -> KernelMap:
+            self.hash_table()  # raises on duplicates, as above
+            return fine._map_to(self.coordinates, geometry).transposed()
+
+        return self._cached(key, make)
 
     def _finer_stride(self, geometry: Geometry) -> Triple:
         if any(mine % theirs for mine, theirs in zip(self.stride, geometry.stride, strict=True)):
             raise ValueError(
                 f"a transposed layer of stride {geometry.stride} needs a tensor whose stride it divides, got "
-                f"stride {self.stride}; build the coarse tensor with SparseTensor(..., stride={geometry.stride})"
+                f"stride {self.stride}; build the coarse tensor with "
+                f"SparseTensor(..., stride={geometry.stride})"
             )
         return _each(operator.floordiv, self.stride, geometry.stride)
 

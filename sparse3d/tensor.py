@@ -44,11 +44,15 @@ class SparseTensor:
         check_tensor("coordinates", coordinates, ("N", 4), (torch.int32,))
         check_tensor("features", features, (coordinates.shape[0], "C"))
         check_same_device(("features", features), ("coordinates", coordinates))
-        grid = None if shape is None else triple(shape, "shape")
+        grid, steps = None if shape is None else triple(shape, "shape"), triple(stride, "stride")
+        if min(steps) < 1 or grid is not None and min(grid) < 1:
+            raise ValueError(f"stride is {stride} and shape {shape}, expected integers >= 1")
         if batch_size is None:
             batch_size = int(coordinates[:, 0].max()) + 1 if len(coordinates) else 0
+        elif batch_size < 0:
+            raise ValueError(f"batch_size is {batch_size}, expected 0 or more")
         self.features = features
-        self.sites = Sites(coordinates, triple(stride, "stride"), batch_size, grid)
+        self.sites = Sites(coordinates, steps, batch_size, grid)
         if not torch.compiler.is_compiling():  # a check that reads data would break the graph
             _check_inside(coordinates, batch_size, grid)
             self.sites.keys()
@@ -171,11 +175,11 @@ class SparseTensor:
         """Sum on the union of the voxels; a voxel that one side lacks counts as zero there."""
         if not isinstance(other, SparseTensor):
             return NotImplemented
+        if self.channels != other.channels:
+            raise ValueError(f"cannot add {self.channels} and {other.channels} channels")
         if self.sites.same_as(other.sites):
             return self.replace(self.features + other.features)
         _check_compatible(self, other)
-        if self.channels != other.channels:
-            raise ValueError(f"cannot add {self.channels} and {other.channels} channels")
         keys, inverse, _ = hashing.unique(torch.cat([self.sites.keys(), other.sites.keys()]))
         features = torch.promote_types(self.dtype, other.dtype)
         total = torch.zeros(keys.shape[0], self.channels, dtype=features, device=self.device)
@@ -185,7 +189,10 @@ class SparseTensor:
 
     def __getitem__(self, rows: Bool[Tensor, "N"] | Int[Tensor, "M"] | slice) -> "SparseTensor":
         """The chosen voxels (mask, row numbers or slice), in the order given."""
-        return SparseTensor.on(self.features[rows], self._sites_like(self.coordinates[rows]))
+        coordinates = self.coordinates[rows]
+        if coordinates.dim() != 2 or coordinates.shape[1] != 4:
+            raise ValueError(f"voxels are chosen by a mask, row numbers or a slice of rows, got {rows!r}")
+        return SparseTensor.on(self.features[rows], self._sites_like(coordinates))
 
     def sample(self, index: int) -> "SparseTensor":
         """The voxels of one sample, with batch size 1."""

@@ -73,6 +73,8 @@ def test_union_with_an_empty_tensor_and_larger_batch():
     empty = SparseTensor(torch.zeros(0, 3), torch.zeros(0, 4, dtype=torch.int32), batch_size=5, shape=x.shape)
     total = x + empty
     assert total.batch_size == 5 and torch.equal(total.features, x.features)
+    longer = SparseTensor(x.features, x.coordinates, batch_size=7, shape=x.shape)
+    assert (x + longer).batch_size == 7 and (longer + x).batch_size == 7
 
 
 def test_concatenation_aligns_rows():
@@ -90,6 +92,8 @@ def test_selection_by_mask_rows_and_slice():
     assert torch.equal(x[mask].features, x.features[mask])
     assert torch.equal(x[mask.nonzero()[:, 0]].coordinates, x.coordinates[mask])
     assert len(x[:3]) == 3 and x[:3].batch_size == x.batch_size
+    with pytest.raises(ValueError, match="mask, row numbers or a slice"):
+        some_tensor(channels=4)[3]
 
 
 def test_samples_are_the_rows_of_each_batch_index():
@@ -151,11 +155,16 @@ def test_types_and_devices():
         (torch.ones(1, 1), [[0, -1, 0, 0]], {"shape": (4, 4, 4)}, r"outside.*shape \(4, 4, 4\)"),
         (torch.ones(1, 1), [[0, 0, 4, 0]], {"shape": (4, 4, 4)}, "outside"),
         (torch.ones(1, 1), [[-1, 0, 0, 0]], {}, "outside"),
+        (torch.ones(1, 1), [[0, 0, 0, 0]], {"stride": 0}, "stride is 0"),
+        (torch.ones(1, 1), [[0, 0, 0, 0]], {"shape": (4, 0, 4)}, r"shape \(4, 0, 4\)"),
+        (torch.ones(1, 1), [[0, 0, 0, 0]], {"stride": (1, 1, 1, 1)}, "stride is"),
+        (torch.ones(0, 1), [], {"batch_size": -1}, "batch_size is -1"),
     ],
 )
 def test_bad_input_is_refused_with_what_came(features, coordinates, arguments, message):
     with pytest.raises(ValueError, match=message):
-        SparseTensor(features, torch.tensor(coordinates, dtype=torch.int32), **arguments)
+        sites = torch.tensor(coordinates, dtype=torch.int32)
+        SparseTensor(features, sites if len(sites) else sites.reshape(0, 4), **arguments)
 
 
 def test_coordinates_must_be_int32():
@@ -171,6 +180,8 @@ def test_mixed_strides_and_grids_are_refused():
         x + SparseTensor(x.features, x.coordinates)
     with pytest.raises(ValueError, match="cannot add 3 and 1 channels"):
         x + some_tensor(channels=1, seed=5)
+    with pytest.raises(ValueError, match="cannot add 3 and 1 channels"):
+        x + x.replace(x.features[:, :1])
     with pytest.raises(ValueError, match="rows of features for"):
         x.replace(x.features[1:])
 

@@ -15,6 +15,7 @@ from torch import nn
 from sparse3d.nn import functional
 from sparse3d.sites import Geometry, KernelMap, Sites, Triple
 from sparse3d.tensor import SparseTensor
+from sparse3d_ops.kernel_map import submanifold_padding
 
 Size = int | Sequence[int]
 
@@ -55,7 +56,7 @@ class _Convolution(nn.Module):
         if self.bias is not None:
             nn.init.uniform_(self.bias, -bound, bound)
 
-    def _apply_map(self, x: SparseTensor, kernel_map: KernelMap, out: Sites) -> SparseTensor:
+    def _apply_map(self, x: SparseTensor, kernel_map: KernelMap | None, out: Sites) -> SparseTensor:
         if x.channels != self.in_channels:
             raise ValueError(
                 f"{type(self).__name__} expects {self.in_channels} channels, got {x.channels}: {x}"
@@ -91,6 +92,8 @@ class SubMConv3d(_Convolution):
         self.dilation = axes(dilation, self.dims, "dilation", 1)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
+        if self.kernel_size == (1, 1, 1) and self.groups == 1:
+            return self._apply_map(x, None, x.sites)  # a plain product of each voxel needs no map
         return self._apply_map(x, x.sites.submanifold(self.kernel_size, self.dilation), x.sites)
 
 
@@ -178,15 +181,17 @@ class SparseInverseConv3d(_Convolution):
         super().__init__(
             in_channels, out_channels, axes(kernel_size, self.dims, "kernel_size", 1), groups, bias
         )
-        self.geometry = stride and Geometry(
-            self.kernel_size,
-            axes(stride, self.dims, "stride", 1),
-            axes(padding, self.dims, "padding", 0),
-            axes(dilation, self.dims, "dilation", 1),
-        )
+        self.geometry = None
+        if stride is not None:
+            self.geometry = Geometry(
+                self.kernel_size,
+                axes(stride, self.dims, "stride", 1),
+                axes(padding, self.dims, "padding", 0),
+                axes(dilation, self.dims, "dilation", 1),
+            )
 
     def forward(self, x: SparseTensor, target: SparseTensor | None = None) -> SparseTensor:
-        if target is not None and self.geometry:
+        if target is not None and self.geometry is not None:
             return self._apply_map(x, x.sites.onto(target.sites, self.geometry), target.sites)
         if x.sites.origin is None:
             raise ValueError(
@@ -199,6 +204,8 @@ class SparseInverseConv3d(_Convolution):
                 f"the input was made with kernel_size {geometry.kernel_size}, "
                 f"this layer inverts {self.kernel_size}"
             )
+        if self.geometry is not None and self.geometry != geometry:
+            raise ValueError(f"the input was made with {geometry}, this layer inverts {self.geometry}")
         if target is not None and not target.sites.same_as(fine):
             raise ValueError(
                 "target is not what the strided convolution started from; construct with stride=..."
@@ -228,9 +235,9 @@ class GenerativeConvTranspose3d(_Convolution):
             in_channels, out_channels, axes(kernel_size, self.dims, "kernel_size", 1), groups, bias
         )
         dilations = axes(dilation, self.dims, "dilation", 1)
-        kernel = self.kernel_size
-        padding = tuple(d * (k - 1) // 2 if k % 2 else 0 for k, d in zip(kernel, dilations, strict=True))
-        self.geometry = Geometry(kernel, axes(stride, self.dims, "stride", 1), padding, dilations)
+        px, py, pz = (submanifold_padding(k, d) for k, d in zip(self.kernel_size, dilations, strict=True))
+        strides = axes(stride, self.dims, "stride", 1)
+        self.geometry = Geometry(self.kernel_size, strides, (px, py, pz), dilations)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         grid = None

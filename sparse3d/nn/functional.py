@@ -23,16 +23,17 @@ def convolution(
     x: SparseTensor,
     weight: Float[Tensor, "Kx Ky Kz Cin_per_group Cout"],
     bias: Float[Tensor, "Cout"] | None,
-    kernel_map: KernelMap,
+    kernel_map: KernelMap | None,
     out_sites: Sites,
     groups: int = 1,
 ) -> SparseTensor:
-    """Convolve along a kernel map onto given sites."""
+    """Convolve along a kernel map onto given sites; without a map each voxel meets itself: one tap, one
+    group."""
     dtype = common_dtype(x.features, weight)
     taps = weight.reshape(-1, *weight.shape[-2:]).to(dtype)
     features = x.features.to(dtype)
-    if taps.shape[0] == 1 and groups == 1 and out_sites.same_as(x.sites):
-        out = features @ taps[0]  # a 1x1x1 kernel in place is a plain product
+    if kernel_map is None:
+        out = features @ taps.squeeze(0)
     else:
         out = sparse_conv(features, taps, kernel_map.table, kernel_map.reverse, groups)
     if bias is not None:
@@ -54,8 +55,10 @@ def sum_pool(x: SparseTensor, kernel_map: KernelMap, out_sites: Sites) -> Sparse
 def average_pool(x: SparseTensor, kernel_map: KernelMap, out_sites: Sites) -> SparseTensor:
     """Mean over the active voxels of each window (inactive ones do not count)."""
     count = (kernel_map.table >= 0).sum(1, keepdim=True).clamp(min=1)
-    total = sum_pool(x, kernel_map, out_sites)
-    return total.replace(total.features / count.to(x.dtype))
+    # A mean fits half precision where the sum may not.
+    wide = x.replace(x.features.to(torch.promote_types(x.dtype, torch.float32)))
+    total = sum_pool(wide, kernel_map, out_sites)
+    return total.replace((total.features / count.to(total.dtype)).to(x.dtype))
 
 
 def global_max_pool(x: SparseTensor) -> Float[Tensor, "B C"]:

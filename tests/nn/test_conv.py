@@ -140,6 +140,12 @@ def test_inverse_without_a_way_back_says_so():
         nn.SparseInverseConv3d(3, 3)(x)
     with pytest.raises(ValueError, match="kernel_size"):
         nn.SparseInverseConv3d(4, 3, 2)(nn.SparseConv3d(3, 4, 3, 2, 1)(x))
+    with pytest.raises(ValueError, match=r"padding=\(1, 1, 1\).*inverts.*padding=\(0, 0, 0\)"):
+        nn.SparseInverseConv3d(4, 3, 3, stride=2)(nn.SparseConv3d(3, 4, 3, 2, 1)(x))
+    with pytest.raises(ValueError, match="not what the strided convolution started from"):
+        nn.SparseInverseConv3d(4, 3, 3)(nn.SparseConv3d(3, 4, 3, 2, 1)(x), target=x[:-1])
+    with pytest.raises(ValueError, match="stride is 0"):
+        nn.SparseInverseConv3d(4, 3, 3, stride=0)
 
 
 @pytest.mark.parametrize("kernel", [2, 3, (2, 3, 1)])
@@ -346,6 +352,59 @@ def test_autocast_gives_autocast_type_and_float32_weight_gradients():
     assert out.dtype == torch.bfloat16
     out.features.float().sum().backward()
     assert layer.weight.grad is not None and layer.weight.grad.dtype == torch.float32
+
+
+def test_a_single_tap_that_moves_voxels_is_not_mistaken_for_one_in_place():
+    # Kernel 1 with padding 1 shifts by a voxel; the target has the sites of the input.
+    x, volume = pair()
+    layer = nn.SparseConvTranspose3d(3, 4, 1, padding=1)
+    shifted = F.conv_transpose3d(
+        F.pad(volume, [1] * 6), torch_weight(layer.weight, transposed=True), layer.bias
+    )
+    got = layer(x, target=x).features
+    assert_same(got, at_sites(shifted[..., 2:, 2:, 2:], x))
+
+
+@pytest.mark.parametrize("with_target", [False, True])
+def test_transposed_layers_refuse_repeated_voxels_too(with_target):
+    x, _ = pair()
+    twice = SparseTensor(x.features[[0, 1, 0]], x.coordinates[[0, 1, 0]], stride=2)
+    target = SparseTensor(x.features, x.coordinates) if with_target else None
+    with pytest.raises(ValueError, match=r"coordinates\[2\].*repeats coordinates\[0\]"):
+        nn.SparseConvTranspose3d(3, 4, 2, 2)(twice, target)
+
+
+def test_transposed_convolution_onto_given_voxels_equals_torch_there():
+    fine, _ = pair(seed=1)
+    x, volume = pair(shape=(3, 3, 2), seed=2)
+    x = SparseTensor(x.features, x.coordinates, stride=2, batch_size=2, shape=x.shape)
+    layer = nn.SparseConvTranspose3d(3, 4, 3, 2, 1)
+    want = F.conv_transpose3d(
+        volume, torch_weight(layer.weight, transposed=True), layer.bias, 2, 1, (1, 0, 1)
+    )
+    assert_same(layer(x, fine).features, at_sites(want, fine))
+    other, _ = pair(seed=3)
+    assert_same(layer(x, other).features, at_sites(want, other))  # maps are kept apart by target
+    with pytest.raises(ValueError, match="target has stride"):
+        layer(x, SparseTensor(fine.features, fine.coordinates, stride=2))
+
+
+def test_a_kernel_of_one_needs_no_map(monkeypatch):
+    import sparse3d.sites as sites
+
+    monkeypatch.setattr(sites.hashing, "build", lambda *a: pytest.fail("built a table"))
+    x, _ = pair()
+    layer = nn.SubMConv3d(3, 4, 1)
+    assert_same(layer(x).features, x.features @ layer.weight[0, 0, 0] + layer.bias)
+
+
+def test_channel_counts_of_zero_and_strided_features_are_legal():
+    x, _ = pair(channels=6)
+    part = x.replace(x.features[:, ::2])
+    layer = nn.SubMConv3d(3, 4)
+    assert torch.equal(layer(part).features, layer(part.replace(part.features.contiguous())).features)
+    nothing = x.replace(x.features[:, :0])
+    assert not nn.MaxPool3d(2)(nothing).features.numel()
 
 
 def test_clear_errors():
