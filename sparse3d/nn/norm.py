@@ -16,7 +16,7 @@ class BatchNorm(nn.BatchNorm1d):
     leaves them as they are.
     """
 
-    def forward(self, x: SparseTensor) -> SparseTensor:
+    def forward(self, x: SparseTensor) -> SparseTensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         return x.replace(self.normalize(x.features))
 
     def normalize(self, features: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
@@ -29,27 +29,28 @@ class BatchNorm(nn.BatchNorm1d):
 
     def _normalize_any_size(self, features: Tensor) -> Tensor:
         """The same without a branch on the number of voxels, which a compiled graph does not know."""
-        running_mean, running_var = self.running_mean, self.running_var
-        if running_mean is None or running_var is None:
+        running_mean, running_var, seen = self.running_mean, self.running_var, self.num_batches_tracked
+        if running_mean is None or running_var is None or seen is None:
             raise ValueError("a compiled BatchNorm needs track_running_stats=True")
         mean, variance = running_mean, running_var
         if self.training:
-            count = torch.ones_like(features[:, :1]).sum()
+            # In float32 at least: half precision can neither count voxels nor sum them.
+            wide = features.to(torch.promote_types(features.dtype, torch.float32))
+            count = torch.ones_like(wide[:, :1]).sum()
             estimable = count >= 2
-            batch_mean = features.sum(0) / count.clamp(min=1)
-            batch_variance = (features - batch_mean).square().sum(0) / count.clamp(min=1)
+            batch_mean = wide.sum(0) / count.clamp(min=1)
+            batch_variance = (wide - batch_mean).square().sum(0) / count.clamp(min=1)
             mean = torch.where(estimable, batch_mean, running_mean)
             variance = torch.where(estimable, batch_variance, running_var)
             with torch.no_grad():
-                seen = self.num_batches_tracked
-                rate = estimable * (
-                    1 / (seen + 1) if self.momentum is None and seen is not None else self.momentum
-                )
+                rate = self.momentum
+                if rate is None:  # the average over all batches, this one included
+                    rate = 1 / (seen + 1)
+                rate = estimable * rate
                 running_mean.lerp_(mean.detach().to(running_mean.dtype), rate.to(running_mean.dtype))
                 unbiased = torch.where(estimable, variance * count / (count - 1).clamp(min=1), running_var)
                 running_var.lerp_(unbiased.detach().to(running_var.dtype), rate.to(running_var.dtype))
-                if self.num_batches_tracked is not None:
-                    self.num_batches_tracked.add_(estimable)
+                seen.add_(estimable)
         out = (features - mean) * torch.rsqrt(variance + self.eps)
         if self.affine:
             out = out * self.weight + self.bias
@@ -82,7 +83,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         if input.dim() < 2:
             raise ValueError(f"expected at least (N, C), got {tuple(input.shape)}")
 
-    def forward(self, x):
+    def forward(self, x):  # pyright: ignore[reportIncompatibleMethodOverride]
         if isinstance(x, SparseTensor):
             return x.replace(self.normalize(x.features))
         return self.normalize(x)
@@ -90,7 +91,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     def normalize(self, x: Tensor) -> Tensor:
         self._check_input_dim(x)
         if not self.training or not (dist.is_available() and dist.is_initialized()):
-            if self.training and x.numel() // max(x.shape[1], 1) >= 2:
+            if self.running_mean is None or self.training and x.numel() // max(x.shape[1], 1) >= 2:
                 return super().forward(x)
             arguments = (self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
             return nn.functional.batch_norm(x, *arguments)
@@ -112,13 +113,14 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
 
     @torch.no_grad()
     def _update(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
-        if not self.track_running_stats or float(count) < 2:
+        running_mean, running_var, seen = self.running_mean, self.running_var, self.num_batches_tracked
+        if running_mean is None or running_var is None or seen is None or float(count) < 2:
             return
-        self.num_batches_tracked += 1
-        momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+        seen += 1
+        momentum = 1 / float(seen) if self.momentum is None else self.momentum
+        running_mean.lerp_(mean.to(running_mean.dtype), momentum)
         unbiased = variance * count / (count - 1)
-        self.running_var.lerp_(unbiased.to(self.running_var.dtype), momentum)
+        running_var.lerp_(unbiased.to(running_var.dtype), momentum)
 
 
 def convert_sync_batchnorm(module: nn.Module) -> nn.Module:
@@ -144,7 +146,7 @@ class LayerNorm(nn.LayerNorm):
     def __init__(self, channels: int, eps: float = 1e-5, elementwise_affine: bool = True, bias: bool = True):
         super().__init__(channels, eps, elementwise_affine, bias)
 
-    def forward(self, x: SparseTensor) -> SparseTensor:
+    def forward(self, x: SparseTensor) -> SparseTensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         return x.replace(super().forward(x.features))
 
 

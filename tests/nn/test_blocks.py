@@ -103,6 +103,21 @@ def test_a_network_compiles_without_a_graph_break(training):
         torch.testing.assert_close(ours, theirs)
 
 
+def test_a_tensor_built_inside_a_compiled_network_meets_a_given_target():
+    torch._dynamo.reset()
+    x, _ = pair()
+    down, up = nn.SparseConv3d(3, 4, 3, 2, 1), nn.SparseConvTranspose3d(4, 5, 3, 2, 1)
+
+    def run(x):
+        y = down(x)
+        again = SparseTensor(y.features * 2, y.coordinates, stride=2, batch_size=2, shape=y.shape)
+        return up(again, x).features
+
+    fresh = SparseTensor(x.features, x.coordinates, batch_size=2, shape=x.shape)
+    got = torch.compile(run, fullgraph=True, backend="aot_eager")(fresh)
+    torch.testing.assert_close(got, run(x))
+
+
 def test_training_is_bitwise_repeatable():
     def run():
         torch.manual_seed(3)

@@ -143,6 +143,49 @@ def test_layer_norm_is_torchs_on_each_voxel():
     torch.testing.assert_close(nn.LayerNorm(5)(x).features, F.layer_norm(x.features, (5,)))
 
 
+@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("count", [0, 1, 9])
+def test_compiled_batch_norm_is_the_eager_one(momentum, count):
+    import copy
+
+    torch._dynamo.reset()
+    layer = nn.BatchNorm(3, momentum=momentum)
+    torch.nn.init.normal_(layer.running_mean)
+    twin = copy.deepcopy(layer)
+    compiled = torch.compile(lambda f: layer.normalize(f), fullgraph=True, backend="aot_eager")
+    for step in range(2):
+        features = torch.randn(count, 3) + step
+        torch.testing.assert_close(compiled(features), twin.normalize(features))
+    for ours, theirs in zip(layer.buffers(), twin.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_compiled_batch_norm_counts_and_sums_half_precision_in_float32():
+    torch._dynamo.reset()
+    features = (torch.randn(70_000, 2) + 3).half()  # more voxels than half precision can count
+    layer = nn.BatchNorm(2)
+    compiled = torch.compile(lambda f: layer.normalize(f), fullgraph=True, backend="aot_eager")
+    out = compiled(features)
+    assert out.dtype == torch.float16
+    torch.testing.assert_close(
+        out.float(), F.batch_norm(features.float(), None, None, training=True), rtol=2e-3, atol=2e-3
+    )
+
+
+def test_batch_norm_without_running_statistics_uses_the_batch_in_evaluation_too():
+    x, _ = pair()
+    want = F.batch_norm(x.features, None, None, training=True)
+    for kind in (nn.BatchNorm, nn.SyncBatchNorm):
+        torch.testing.assert_close(kind(3, track_running_stats=False).eval()(x).features, want)
+
+
+def test_average_of_half_precision_whose_sum_overflows():
+    coordinates = torch.tensor([[0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]], dtype=torch.int32)
+    x = SparseTensor(torch.full((3, 1), 40_000.0, dtype=torch.float16), coordinates)
+    out = nn.AvgPool3d(2)(x).features
+    assert out.dtype == torch.float16 and out.tolist() == [[40_000.0]]
+
+
 def test_sync_batch_norm_without_processes_is_batch_norm():
     x, _ = pair()
     layer = torch.nn.Sequential(nn.BatchNorm(3))
