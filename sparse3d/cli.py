@@ -52,11 +52,12 @@ def _train(arguments: argparse.Namespace) -> int:
     arguments.out = out
     with _bar("generating scenes") as report:
         outcome = detection.train(loaded, out, arguments.resume, progress_of_data=report)
-    if outcome.ended == StopOnSignal.REASON:
+    interrupted = outcome.ended == StopOnSignal.REASON
+    if outcome.is_main and interrupted:
         _say(f"interrupted after a whole step, checkpoint written{_how_to_resume(arguments)}")
-        return INTERRUPTED
-    _say(f"{outcome.ended}; evaluate with: sparse3d evaluate {outcome.run}")
-    return 0
+    elif outcome.is_main:
+        _say(f"{outcome.ended}; evaluate with: sparse3d evaluate {outcome.run}")
+    return INTERRUPTED if interrupted else 0
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ FLOORS = (
     {"sparse3d.engine"},
     {"sparse3d.recipes", "sparse3d.viewers", "sparse3d.doctor"},
     {"sparse3d.cli"},
+    {"sparse3d.__main__"},
 )
 TALKING_FLOORS = {0}
 

@@ -1,17 +1,28 @@
 """Several processes, started by torchrun: who am I, averages over all of us, and a clean end.
 
+    torchrun --nproc-per-node 2 -m sparse3d.cli train CONFIG
+
+trains with one process a GPU (or, without any, two CPU processes). `loader.batch_size` counts the frames of
+one process; with `train.sync_batchnorm` the steps are those of one process with the batches of all. Losses
+whose normaliser is averaged with `all_reduce_mean` compose: their mean over processes is that of the whole.
+
 Every function also works in a single process, where it does nothing; callers need no branches.
 """
 
 import contextlib
 import os
 from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from sparse3d.nn.collectives import all_reduce_mean as all_reduce_mean
+from sparse3d.nn.collectives import world_size as world_size
+
+T = TypeVar("T")
 
 
 def is_distributed() -> bool:
@@ -22,11 +33,6 @@ def is_distributed() -> bool:
 def rank() -> int:
     """This process's number, 0 for the one that writes files and talks."""
     return dist.get_rank() if is_distributed() else 0
-
-
-def world_size() -> int:
-    """How many processes train together."""
-    return dist.get_world_size() if is_distributed() else 1
 
 
 def is_main() -> bool:
@@ -57,7 +63,8 @@ def process_group(device: str) -> Iterator[torch.device]:
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise ValueError(f"WORLD_SIZE is set but {', '.join(missing)} is not; start with torchrun")
-    dist.init_process_group("nccl" if local.type == "cuda" else "gloo")
+    # The others wait while the first process evaluates or generates data; NCCL's default is ten minutes.
+    dist.init_process_group("nccl" if local.type == "cuda" else "gloo", timeout=timedelta(hours=4))
     try:
         yield local
     finally:
@@ -82,7 +89,26 @@ def gather(values: Tensor, device: torch.device) -> Tensor:
     return torch.stack(parts).cpu()
 
 
+def from_main(value: T) -> T:
+    """The first process's `value` in all of them; it travels pickled, between our own processes only."""
+    if not is_distributed():
+        return value
+    box: list[Any] = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
 def barrier() -> None:
     """Wait until every process is here."""
     if is_distributed():
         dist.barrier()
+
+
+@contextlib.contextmanager
+def main_first() -> Iterator[None]:
+    """The block in the first process, then in all others: for what writes files that the others then find."""
+    if not is_main():
+        barrier()
+    yield
+    if is_main():
+        barrier()

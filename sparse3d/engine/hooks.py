@@ -87,7 +87,9 @@ class SaveCheckpoints(Hook):
             known = ", ".join(evaluation.metrics)
             raise ValueError(f"no metric '{name}' to choose the best checkpoint by; there are: {known}")
         value = evaluation.metrics[name]
-        return (name, value) if better(value, self.folder.best()) else None
+        # Only the first process needs to see the folder, but all of them must agree to save.
+        improved = distributed.is_main() and better(value, self.folder.best())
+        return (name, value) if distributed.any_process(improved, trainer.device) else None
 
 
 class Evaluate(Hook):
@@ -114,8 +116,7 @@ class Evaluate(Hook):
         metrics: dict[str, float] = {}
         if distributed.is_main():
             metrics = dict(evaluate_model(trainer, self.evaluate))
-        distributed.barrier()
-        trainer.evaluation = Evaluation(trainer.step, metrics)
+        trainer.evaluation = Evaluation(trainer.step, distributed.from_main(metrics))
 
 
 def evaluate_model(

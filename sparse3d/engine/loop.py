@@ -20,6 +20,7 @@ from sparse3d.engine.ema import Ema
 from sparse3d.engine.optim import OptimizerConfig, build_optimizer
 from sparse3d.engine.schedule import ScheduleConfig, apply_schedule
 from sparse3d.engine.seed import isolated_rng
+from sparse3d.nn import convert_sync_batchnorm
 
 _nothing = contextlib.nullcontext
 
@@ -51,6 +52,7 @@ class TrainConfig:
     ema_decay: float | None = None  # average the weights, e.g. 0.999
     seed: int = 0
     deterministic: bool = False  # refuse operations that torch cannot repeat bit for bit
+    sync_batchnorm: bool = True  # several processes: batch norm over the samples of all of them
 
     def __post_init__(self):
         for name in ("epochs", "accumulate"):
@@ -120,6 +122,8 @@ class Trainer:
             raise ValueError("precision fp16 needs a CUDA device; use train.precision=bf16 or fp32")
         if len(loader) == 0:
             raise ValueError("the data loader has no batches; is the training split empty?")
+        if config.sync_batchnorm and distributed.world_size() > 1:
+            model = convert_sync_batchnorm(model)  # the names and values of the weights stay
         self.model = model.to(self.device)
         self.optimizer = build_optimizer(optimizer, self.model)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")

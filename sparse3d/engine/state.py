@@ -90,7 +90,8 @@ def restore(trainer: Trainer, checkpoint: Checkpoint, source: str | Path) -> Non
     trainer.loader.load_state_dict(state["loader"])
     trainer.step, trainer.epoch, trainer.batch = state["step"], state["epoch"], state["batch"]
     rng = checkpoint.part("rng")
-    set_rng_state({name: rows[distributed.rank()] for name, rows in rng.items()})
+    # Cloned: torch takes a state only from the begin of its memory, where rows but the first do not lie.
+    set_rng_state({name: rows[distributed.rank()].clone() for name, rows in rng.items()})
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

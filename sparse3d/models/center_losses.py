@@ -1,8 +1,9 @@
 """The losses of the centre head, all in float32 whatever the autocast state.
 
-`g` is the target heatmap, `p` the predicted one. Sums over objects are divided by max(1, number of objects),
-averaged over ranks. Sources: CornerNet (arXiv 1808.01244) Eq. 1; Distance-IoU (arXiv 1911.08287) Eq. 7; IoU
-head as in CIA-SSD (arXiv 2012.03015).
+`g` is the target heatmap, `p` the predicted one. Sums over objects are divided by max(1, number of objects);
+of several ranks by max(1, number on all of them) / ranks, so that the mean of the ranks' losses is the loss
+of all their frames in one batch. Sources: CornerNet (arXiv 1808.01244) Eq. 1; Distance-IoU (arXiv 1911.08287)
+Eq. 7; IoU head as in CIA-SSD (arXiv 2012.03015).
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from sparse3d.errors import ConfigError
 from sparse3d.models.center_code import CODE_SIZE, BevGrid, decode
 from sparse3d.models.center_head import CenterMaps
 from sparse3d.models.center_targets import CenterTargets
-from sparse3d.nn.collectives import all_reduce_mean
+from sparse3d.nn.collectives import all_reduce_mean, world_size
 from sparse3d_ops.boxes import box_iou_3d_aligned
 
 # The heatmap is kept this far from 0 and 1: its logarithm stays finite and a cell that sure gets no gradient.
@@ -79,7 +80,8 @@ def center_losses(
     with torch.autocast(targets.heatmap.device.type, enabled=False):
         heatmap_sum, peaks = focal_loss(maps.heatmap, targets.heatmap)
         objects = targets.code.new_tensor(float(len(targets.code)))
-        peaks, objects = all_reduce_mean(torch.stack([peaks, objects])).clamp(min=1).unbind()
+        one = 1 / world_size()  # the share of a single object
+        peaks, objects = all_reduce_mean(torch.stack([peaks, objects])).clamp(min=one).unbind()
 
         code = at_cells(maps.code(), targets.frame, targets.cell)
         # Written as a product with the weights: a weight of zero switches an entry off.

@@ -4,6 +4,12 @@ import torch
 from torch import Tensor
 
 
+def world_size() -> int:
+    """How many ranks there are."""
+    distributed = torch.distributed
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
 def all_reduce_mean(value: Tensor) -> Tensor:
     """Mean of `value` over all ranks, without a gradient; every rank must call it, with the same shape.
 

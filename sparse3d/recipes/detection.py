@@ -35,10 +35,14 @@ BEST_METRIC = "mAP_3d_moderate"
 
 
 class TrainOutcome(NamedTuple):
-    """Where the run is, and why it ended: "finished" or the reason of a clean stop."""
+    """Where the run is, and why it ended: "finished" or the reason of a clean stop.
+
+    `is_main` is False in all but the first of several processes: they have nothing to tell.
+    """
 
     run: Path
     ended: str
+    is_main: bool
 
 
 def train(
@@ -56,17 +60,18 @@ def train(
     """
     run = RunFolder(out, config.checkpoint.keep)
     with distributed.process_group(config.train.device) as device:
-        if distributed.is_main():
-            run.start(config, resume)
-            prepare_data(config, progress_of_data)
-        distributed.barrier()
+        with distributed.main_first():  # it generates data, and writes the index and the object database
+            if distributed.is_main():
+                run.start(config, resume)
+                prepare_data(config, progress_of_data)
+            dataset = KittiDataset(config.dataset, config.loader.split, config.augment)
         if config.train.deterministic:
             use_deterministic_algorithms()
         seed_everything(config.train.seed, distributed.rank())
         trainer = Trainer(
             CenterPoint(config.model),
             make_loader(
-                KittiDataset(config.dataset, config.loader.split, config.augment),
+                dataset,
                 config.loader.batch_size,
                 workers=config.loader.workers,
                 shuffle=True,
@@ -83,7 +88,7 @@ def train(
         )
         if resume and (last := run.checkpoints.last()) is not None:
             restore(trainer, read_checkpoint(last), last)
-        return TrainOutcome(run.path, trainer.train())
+        return TrainOutcome(run.path, trainer.train(), distributed.is_main())
 
 
 def _hooks(config: DetectionConfig, run: RunFolder) -> list[Hook]:

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from sparse3d.engine import distributed
+from sparse3d.engine.checkpoint import CheckpointFolder
+from sparse3d.engine.hooks import CheckpointConfig, Evaluate, SaveCheckpoints
 from sparse3d.engine.loop import TrainConfig
 from sparse3d.engine.optim import SGDConfig
 from sparse3d.engine.schedule import ConstantConfig
@@ -17,11 +19,20 @@ from tests.engine.small import SmallLoader, SmallNet, small_trainer
 CONFIG = TrainConfig(steps=6, accumulate=2, clip_grad_norm=0.5)
 
 
-def run(loader):
+def judged_by_the_first(model):
+    assert distributed.is_main(), "one process evaluates"
+    return {"ap": 0.5}
+
+
+def run(loader, folder):
     """(losses of the last step, all weights, rows of random states in a checkpoint)."""
     torch.manual_seed(1)
     trainer = small_trainer(
         CONFIG,
+        hooks=[
+            Evaluate(judged_by_the_first),
+            SaveCheckpoints(CheckpointFolder(folder), CheckpointConfig(every_epochs=100), "ap"),
+        ],
         model=SmallNet(dropout=0.0, norm=False),
         loader=loader,
         optimizer=SGDConfig(lr=0.05),
@@ -29,11 +40,12 @@ def run(loader):
     )
     trainer.train()
     assert trainer.report is not None
+    assert trainer.evaluation is not None and trainer.evaluation.metrics == {"ap": 0.5}
     weights = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
     return trainer.report.total, weights.tolist(), len(capture(trainer).tensors["rng.torch"])
 
 
-def one_of_two(rank, port, results):
+def one_of_two(rank, port, results, folder):
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),
@@ -45,24 +57,28 @@ def one_of_two(rank, port, results):
     with distributed.process_group("cpu") as device:
         assert (distributed.rank(), distributed.world_size(), device.type) == (rank, 2, "cpu")
         assert distributed.any_process(rank == 1, device)
-        results.put((rank, run(SmallLoader(24, 2, rank=rank, world_size=2))))
+        results.put((rank, run(SmallLoader(24, 2, rank=rank, world_size=2), folder)))
     assert not distributed.is_distributed()
 
 
-def test_two_processes_equal_one_with_the_double_batch():
+def test_two_processes_equal_one_with_the_double_batch(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
-    processes = [context.Process(target=one_of_two, args=(rank, port, results)) for rank in range(2)]
+    processes = [
+        context.Process(target=one_of_two, args=(rank, port, results, tmp_path / "two")) for rank in range(2)
+    ]
     for process in processes:
         process.start()
     found = dict(results.get(timeout=120) for _ in processes)
     for process in processes:
         process.join(timeout=60)
         assert process.exitcode == 0
-    loss, weights, _ = run(SmallLoader(24, 4))
+    loss, weights, _ = run(SmallLoader(24, 4), tmp_path / "one")
+    names = [sorted(path.name for path in (tmp_path / side).iterdir()) for side in ("one", "two")]
+    assert names[0] == names[1] and "best" in names[0]
     for rank in range(2):
         assert found[rank][0] == pytest.approx(loss, rel=1e-5)
         assert found[rank][1] == pytest.approx(weights, rel=1e-5, abs=1e-6)

@@ -27,8 +27,12 @@ model:
   bev: {layers: [1], strides: [1], filters: [8], upsample_strides: [1], upsample_filters: [8]}
   head: {shared_channels: 8, branch_channels: 8}
 data: {root: mini}
+generate:
+  scenes: 5
+  simulator: {lidar: {beams: 8, columns: 128}}
 loader: {batch_size: 2, workers: 0}
 train: {epochs: 1, device: cpu}
+evaluation: {batch_size: 2}
 log: {every: 1}
 """
 
