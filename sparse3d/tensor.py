@@ -92,6 +92,7 @@ class SparseTensor:
         if reduce not in reductions:
             raise ValueError(f"reduce is {reduce!r}, expected one of {', '.join(reductions)}")
         keys, inverse, _ = hashing.unique(hashing.pack(coordinates))
+        check_tensor("features", features, (coordinates.shape[0], "C"))
         merged = reductions[reduce](features, inverse, len(keys))
         return cls(merged, hashing.unpack(keys), **arguments)
 
@@ -242,6 +243,8 @@ def cat(tensors: Sequence[SparseTensor]) -> SparseTensor:
 
     Raises ValueError when the sets of voxels differ (add them with `+`, or pad one first).
     """
+    if not tensors:
+        raise ValueError("cat needs at least one tensor")
     first, *rest = tensors
     columns = [first.features]
     for other in rest:

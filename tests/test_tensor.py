@@ -84,6 +84,8 @@ def test_concatenation_aligns_rows():
     assert torch.equal(joined.features, torch.cat([x.features, x.features, x.features[:, :1]], 1))
     with pytest.raises(ValueError, match="equal voxels"):
         sparse3d.cat([x, x[:-1]])
+    with pytest.raises(ValueError, match="at least one"):
+        sparse3d.cat([])
 
 
 def test_selection_by_mask_rows_and_slice():
@@ -124,6 +126,14 @@ def test_merging_duplicates_reduces_each_voxel(reduce):
             "max": [0.0, 1.0, 1.0, 1.0],
         }[reduce]
     )
+
+
+def test_merging_refuses_what_it_cannot_reduce():
+    coordinates = torch.zeros(3, 4, dtype=torch.int32)
+    with pytest.raises(ValueError, match=r"features has shape \(2, 1\), expected \(3, C\)"):
+        SparseTensor.merge_duplicates(torch.ones(2, 1), coordinates)
+    with pytest.raises(ValueError, match="reduce is 'min', expected one of mean, sum, max"):
+        SparseTensor.merge_duplicates(torch.ones(3, 1), coordinates, reduce="min")
 
 
 def test_duplicates_are_reported_and_never_hidden():

@@ -320,6 +320,59 @@ def test_maps_are_computed_once_and_shared_by_derived_tensors(monkeypatch):
     assert calls.count("submanifold_map") == 3
 
 
+def test_layers_that_differ_in_one_number_never_share_a_map():
+    # Each pair agrees in all but one of kernel, stride, padding, dilation (and output padding).
+    x, volume = pair(shape=(7, 7, 7))
+    for stride, padding, dilation in ((2, 1, 1), (2, 0, 1), (2, 1, 2), (1, 1, 1), (1, 0, 2)):
+        layer = nn.SparseConv3d(3, 2, 3, stride, padding, dilation)
+        want = F.conv3d(volume, torch_weight(layer.weight), layer.bias, stride, padding, dilation)
+        out = layer(x)
+        assert out.shape == tuple(want.shape[2:])
+        assert_same(out.features, at_sites(want, out))
+    coarse = SparseTensor(x.features, x.coordinates, stride=6, batch_size=2, shape=x.shape)
+    for stride, padding, extra, dilation in (
+        (2, 1, 0, 1),
+        (2, 1, 1, 1),
+        (2, 0, 0, 1),
+        (3, 1, 0, 1),
+        (2, 1, 0, 2),
+    ):
+        layer = nn.SparseConvTranspose3d(3, 2, 3, stride, padding, extra, dilation)
+        weight = torch_weight(layer.weight, transposed=True)
+        want = F.conv_transpose3d(volume, weight, layer.bias, stride, padding, extra, 1, dilation)
+        out = layer(coarse)
+        assert out.shape == tuple(want.shape[2:]) and out.stride == (6 // stride,) * 3
+        assert_same(out.features, at_sites(want, out))
+    for dilation in (1, 2):
+        layer = nn.SubMConv3d(3, 2, 3, dilation)
+        want = F.conv3d(volume, torch_weight(layer.weight), layer.bias, 1, dilation, dilation)
+        assert_same(layer(x).features, at_sites(want, x))
+
+
+def test_other_coarse_voxels_do_not_take_the_way_back_of_the_strided_layer():
+    # The voxels remember the map of `down`; a pruned tensor of the same stride must not be given it.
+    x, _ = pair()
+    coarse = nn.SparseConv3d(3, 4, 3, 2, 1)(x).detach()
+    pruned = coarse[torch.arange(len(coarse)) % 2 == 0]
+    up = nn.SparseConvTranspose3d(4, 5, 3, 2, 1)
+    extra = [n - (2 * m - 1) for n, m in zip(x.shape, coarse.shape, strict=True)]
+    for y in (coarse, pruned):
+        weight = torch_weight(up.weight, transposed=True)
+        want = F.conv_transpose3d(y.dense(), weight, up.bias, 2, 1, extra)
+        assert_same(up(y, target=x).features, at_sites(want, x))
+
+
+def test_strides_multiply_on_the_way_down_and_divide_on_the_way_up():
+    x, _ = pair()
+    down = nn.SparseConv3d(3, 3, 3, (2, 1, 3), 1)
+    twice = down(down(x))
+    assert down(x).stride == (2, 1, 3) and twice.stride == (4, 1, 9)
+    assert nn.SubMConv3d(3, 3)(twice).stride == (4, 1, 9)
+    back = nn.SparseInverseConv3d(3, 3, 3)
+    assert back(twice).stride == (2, 1, 3) and back(back(twice)).stride == (1, 1, 1)
+    assert nn.SparseConvTranspose3d(3, 3, 3, (2, 1, 3))(twice).stride == (2, 1, 3)
+
+
 def test_kernels_of_different_shape_never_share_a_map():
     # The bug of shared cache keys: a (1, 3, 3) and a (3, 1, 3) convolution on the same voxels.
     x, volume = pair()
