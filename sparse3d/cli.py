@@ -339,8 +339,8 @@ def _in_one_line(error: Exception, arguments: argparse.Namespace) -> str:
     if not _is_full_disk(error):
         return text
     # Files are whole or not there, so that the same command can simply be given again.
-    way_out = _how_to_resume(arguments) or "; make room and give the same command again"
-    return f"the disk is full ({text}){way_out}"
+    way_out = _how_to_resume(arguments) or " and give the same command again"
+    return f"the disk is full ({text}); make room{way_out}"
 
 
 def _how_to_resume(arguments: argparse.Namespace) -> str:

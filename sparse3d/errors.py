@@ -15,6 +15,10 @@ class DataError(ValueError):
     def __init__(self, path: str | Path, problem: str):
         super().__init__(f"{path}: {problem}")
         self.path = Path(path)
+        self._arguments = path, problem
+
+    def __reduce__(self) -> tuple[type["DataError"], tuple[str | Path, str]]:
+        return type(self), self._arguments  # pickle would call it with the message alone
 
 
 class MissingExtraError(ImportError):

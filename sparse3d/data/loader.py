@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
+from sparse3d.errors import DataError
 from sparse3d.frames import DetectionBatch, LidarFrame
 
 
@@ -119,10 +120,10 @@ class BatchLoader:
         else:
             options = {}
         self._loader: DataLoader[Any] = DataLoader(
-            dataset,  # pyright: ignore[reportArgumentType]
+            _FaultsAsValues(dataset),
             batch_sampler=batches,
             num_workers=workers,
-            collate_fn=DetectionBatch.collate,
+            collate_fn=_collate,
             # torch draws a seed for the workers at each iteration: from here, not from the generator of the
             # training.
             generator=torch.Generator(),
@@ -144,6 +145,8 @@ class BatchLoader:
         size = batches.batch_size * batches.world_size
         start, epoch = batches.position, batches.epoch
         for step, batch in enumerate(self._loader, start=1):
+            if isinstance(batch, DataError):
+                raise batch
             batches.position = min(start + step * size, batches.length)
             yield batch
         batches.epoch, batches.position = epoch + 1, 0
@@ -196,6 +199,26 @@ def make_loader(
         world_size=world_size,
     )
     return BatchLoader(dataset, batches, workers)
+
+
+class _FaultsAsValues(Dataset[LidarFrame | DataError]):
+    """A data set that returns its DataErrors: torch would turn what a worker raises into a RuntimeError
+    around a traceback."""
+
+    def __init__(self, dataset: FrameDataset):
+        self.dataset = dataset
+
+    def __getitem__(self, index: tuple[int, int]) -> LidarFrame | DataError:
+        try:
+            return self.dataset[index]
+        except DataError as error:
+            return error
+
+
+def _collate(frames: list[LidarFrame | DataError]) -> DetectionBatch | DataError:
+    fault = next((frame for frame in frames if isinstance(frame, DataError)), None)
+    whole = [frame for frame in frames if isinstance(frame, LidarFrame)]
+    return DetectionBatch.collate(whole) if fault is None else fault
 
 
 def _start_worker(worker: int) -> None:
