@@ -140,7 +140,8 @@ class KittiResult:
             table.add_column(name, no_wrap=True)
         for recall in ("R40", "R11"):
             for difficulty in DIFFICULTIES:
-                table.add_column(f"{recall}\n{difficulty.name[:3]}", justify="right", no_wrap=True)
+                short = {"moderate": "mod."}.get(difficulty.name, difficulty.name)
+                table.add_column(f"{recall}\n{short}", justify="right", no_wrap=True)
         step = len(DIFFICULTIES)
         for i in range(0, len(self.rows), step):
             group = self.rows[i : i + step]
