@@ -2,8 +2,9 @@
 
     python tools/bench_detector.py [CONFIG] [--batch 4] [--repeats 5] [--columns 2048] [--full-turn]
 
-The frames are generated (64 beams x `columns`), cut to the camera's view as KITTI's labels ask, or with `--full-turn`
-to the bounds alone. Peak memory is that of the whole process, torch and compiled kernels included.
+The frames are generated (64 beams x `columns`), cut to the camera's view as KITTI's labels ask, or with
+`--full-turn` to the bounds alone. Peak memory is that of the whole process, torch and compiled kernels
+included.
 """
 
 import argparse
@@ -52,8 +53,8 @@ def main() -> None:
     model = CenterPoint(loaded.model).train()
     voxels = len(model.voxel_features(batch.points, batch.point_frame, batch.batch_size))
     print(
-        f"{arguments.config}: batch {batch.batch_size}, {len(batch.points)} points, {voxels} voxels, float32, cpu, "
-        f"{torch.get_num_threads()} threads, {sum(p.numel() for p in model.parameters())} parameters"
+        f"{arguments.config}: batch {batch.batch_size}, {len(batch.points)} points, {voxels} voxels, "
+        f"float32, cpu, {torch.get_num_threads()} threads, {sum(p.numel() for p in model.parameters())} parameters"
     )
     forward, backward = [], []
     for _ in range(arguments.repeats + 1):

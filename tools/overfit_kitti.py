@@ -1,10 +1,12 @@
-"""Do calibration, boxes, targets, decoding and the metric agree on real files? Learn a few KITTI frames by heart.
+"""Do calibration, boxes, targets, decoding and the metric agree on real files? Learn a few KITTI frames by
+heart.
 
     python tools/overfit_kitti.py ROOT [--steps 160] [--out runs/overfit_kitti]
 
-Trains `centerpoint_kitti` on the labelled frames of ROOT without augmentation and asks for each of them, on the same
-frames, which labelled boxes it finds. Prints a table; exit code 1 when a box with 10 or more points inside the
-bounds is missed (IoU 0.7 for cars, 0.5 for people) or a frame has more than one false positive above the score.
+Trains `centerpoint_kitti` on the labelled frames of ROOT without augmentation and asks for each of them, on
+the same frames, which labelled boxes it finds. Prints a table; exit code 1 when a box with 10 or more points
+inside the bounds is missed (IoU 0.7 for cars, 0.5 for people) or a frame has more than one false positive
+above the score.
 """
 
 import argparse
@@ -29,7 +31,8 @@ MIN_POINTS = 10
 
 
 class FrameReport(NamedTuple):
-    """One frame: its boxes (class, points inside, overlap of the detection that found it) and false positives."""
+    """One frame: its boxes (class, points inside, overlap of the detection that found it) and false
+    positives."""
 
     frame_id: str
     boxes: list[tuple[str, int, float]]
@@ -41,7 +44,8 @@ class FrameReport(NamedTuple):
 
 
 def settings(root: Path, steps: int) -> DetectionConfig:
-    """`centerpoint_kitti` without augmentation, all frames of `train` in one batch, for a few hundred steps."""
+    """`centerpoint_kitti` without augmentation, all frames of `train` in one batch, for a few hundred
+    steps."""
     frames = len((root / "ImageSets" / "train.txt").read_text().split())
     return config.load(
         DetectionConfig,

@@ -1,1 +1,1 @@
-
+"""Data sets, loaders and augmentation: files and generated worlds as frames."""

@@ -1,1 +1,1 @@
-
+"""Metrics, in numpy and numba: no TensorFlow, no CUDA."""
