@@ -50,7 +50,8 @@ def detect(
 
     Yields each frame after its files are written. Detections below `score` are left out. The clouds are in
     the LiDAR frame, x forward, y left, z up. The .txt is a KITTI result file of every detection, for the
-    camera of `camera_view`; the image box of a detection that it does not see is -1 -1 -1 -1.
+    camera of `camera_view`; the image box of a detection that it does not see is -1 -1 -1 -1. A cloud without
+    a point within the model's bounds holds no objects, whatever scores the network has for nothing.
     """
     files = point_files(inputs)
     given = None if calib is None else CameraView(read_calibration(calib), DEFAULT_IMAGE_SIZE, Path(calib))
@@ -61,6 +62,7 @@ def detect(
         frame = LidarFrame(path.stem, points, np.zeros((0, 7), np.float32), np.zeros(0, np.int64))
         found = detector.predict([frame])[0].cpu()
         keep = found.scores >= score
+        keep &= _has_point_within(points, detector.config.model.bounds)
         found = Detections(found.boxes[keep], found.scores[keep], found.labels[keep])
         text = json.dumps(_as_json(path, found, detector), indent=1)
         write_text(Path(out) / f"{path.stem}.json", text + "\n")
@@ -106,6 +108,11 @@ def point_files(inputs: Sequence[str | Path]) -> list[Path]:
             twice, "another input has the same name, and their results would overwrite each other"
         )
     return files
+
+
+def _has_point_within(points: np.ndarray, bounds: Sequence[float]) -> bool:
+    low, high = np.array(bounds[:3]), np.array(bounds[3:])
+    return bool(((points[:, :3] >= low) & (points[:, :3] < high)).all(axis=1).any())
 
 
 def _as_json(path: Path, found: Detections, detector: Detector) -> dict[str, object]:

@@ -109,11 +109,14 @@ def test_without_a_calibration_minidrives_is_taken_and_said(run, tmp_path, capsy
 
 
 def test_an_empty_cloud_gives_an_empty_txt_and_a_picture(tmp_path, monkeypatch):
-    """With the network itself, which must stand a scan without any point."""
+    """With an untrained network, whose biases alone would be objects everywhere."""
     monkeypatch.chdir(tmp_path)
-    run = write_run(tmp_path / "run")
+    run = write_run(tmp_path / "run", model={"decode": {"score_threshold": 0.0}})
     (tmp_path / "empty.bin").touch()
-    assert cli.main(["detect", str(run), "empty.bin", "--out", "found", "--pictures", "--score", "0.9"]) == 0
+    write_points(tmp_path / "behind.bin", CLOUD - [20, 0, 0, 0])
+    call = ["detect", str(run), "empty.bin", "behind.bin", "--out", "found", "--pictures", "--score", "0"]
+    assert cli.main(call) == 0
+    assert (tmp_path / "found/behind.txt").read_text() == ""
     assert (tmp_path / "found/empty.txt").read_text() == ""
     assert json.loads((tmp_path / "found/empty.json").read_text())["objects"] == []
     expected = draw_bev(
