@@ -35,7 +35,7 @@ def test_configs_are_found_by_name_from_an_installed_wheel(tmp_path):
     venv.create(home, with_pip=True)
     python = home / "bin" / "python"
     run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel)
-    # The dependencies of this environment, without its editable sparse3d (a .pth file, which PYTHONPATH ignores).
+    # The dependencies of this environment without its editable sparse3d: PYTHONPATH ignores .pth files.
     libraries = next(path for path in sys.path if path.endswith("site-packages"))
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()

@@ -27,6 +27,9 @@ class CenterDecodeConfig:
     top_k: int = 500  # (class, cell) pairs a group and frame
     iou_alphas: tuple[float, ...] = (0.68, 0.71, 0.65)  # 0: heatmap score alone, 1: predicted IoU alone
     nms_thresholds: tuple[float, ...] = (0.7, 0.6, 0.55)  # rotated BEV IoU
+    # Metres: a box goes when a better one of its class is nearer than this along both x and y. Boxes that
+    # agree on a centre but not on a heading overlap too little for the IoU to tell. 0: off.
+    min_distances: tuple[float, ...] = (0.0,)
     nms_pre: int = 4096  # best boxes of a class that enter the suppression
     nms_post: int = 500  # boxes of a class that leave it
     center_bounds: Bounds | None = None  # centres outside are dropped, metres; None: the model's bounds
@@ -89,8 +92,14 @@ def _suppress(boxes: Tensor, scores: Tensor, label: Tensor, k: int, config: Cent
     """Rows of class k that survive."""
     rows = (label == k).nonzero()[:, 0]
     rows = rows[scores[rows].argsort(descending=True, stable=True)[: config.nms_pre]]
-    kept = nms(boxes[rows], scores[rows], per_class(config.nms_thresholds, k))
-    return rows[kept[: config.nms_post]]
+    rows = rows[nms(boxes[rows], scores[rows], per_class(config.nms_thresholds, k))]
+    distance = per_class(config.min_distances, k)
+    if distance > 0:
+        # Upright squares of this side around two centres overlap exactly when the centres are too near.
+        squares = boxes[rows].clone()
+        squares[:, 3:6], squares[:, 6] = distance, 0.0
+        rows = rows[nms(squares, scores[rows], 0.0)]
+    return rows[: config.nms_post]
 
 
 def _merge(parts: list[Detections]) -> Detections:

@@ -113,6 +113,22 @@ def test_suppression_works_within_a_class_and_by_its_threshold():
     assert found.scores[found.labels == 0].tolist() == pytest.approx([0.9])
 
 
+def test_boxes_of_a_class_that_agree_on_a_centre_but_not_on_a_heading_become_one():
+    # Long boxes crossed at right angles, one cell (0.5 m) apart: IoU 1 / 15, two objects for most thresholds.
+    maps = empty_maps()
+    maps.dim[:, 0] = math.log(8.0)
+    for label, i in ((0, 10), (0, 11), (1, 11), (0, 14)):
+        put(maps, label, i, 10, 0.9 - 0.01 * i)
+    maps.rot[0, :, 11, 10] = torch.tensor([0.0, 1.0])
+    apart = decoded(maps, nms_thresholds=(0.7,))
+    assert sorted(apart.labels.tolist()) == [0, 0, 0, 1]
+    one = decoded(maps, nms_thresholds=(0.7,), min_distances=(1.0, 1.0, 1.0))
+    assert sorted(one.labels.tolist()) == [0, 0, 1]
+    # The better of the two stays; the box two metres further on is another object.
+    torch.testing.assert_close(one.boxes[one.labels == 0][:, 0], torch.tensor([-15.0, -13.0]))
+    assert torch.equal(decoded(maps, nms_thresholds=(0.7,), min_distances=(0.5,)).boxes, apart.boxes)
+
+
 def test_counts_are_limited():
     maps = empty_maps()
     for i in range(12):
