@@ -460,6 +460,18 @@ def test_channel_counts_of_zero_and_strided_features_are_legal():
     assert not nn.MaxPool3d(2)(nothing).features.numel()
 
 
+@pytest.mark.parametrize(("channels", "groups"), [((8, 64), 1), ((8, 64), 4), ((64, 8), 2)])
+def test_parameters_start_as_uniform_and_as_wide_as_torchs(channels, groups):
+    layer = nn.SparseConv3d(*channels, 3, groups=groups)
+    twin = torch.nn.Conv3d(*channels, 3, groups=groups)
+    torch.testing.assert_close(layer.weight.abs().max(), twin.weight.abs().max(), rtol=0.02, atol=0)
+    torch.testing.assert_close(layer.weight.std(), twin.weight.std(), rtol=0.1, atol=0)
+    bound = (channels[0] // groups * 27) ** -0.5
+    assert layer.bias.abs().max() <= bound and layer.bias.std() > bound / 4
+    flat = nn.SubMConv2d(8, 64)
+    torch.testing.assert_close(flat.weight.abs().max(), torch.tensor((8 * 9) ** -0.5), rtol=0.02, atol=0)
+
+
 def test_clear_errors():
     x, _ = pair()
     with pytest.raises(ValueError, match="expects 5 channels, got 3"):
