@@ -54,7 +54,8 @@ def main() -> None:
     voxels = len(model.voxel_features(batch.points, batch.point_frame, batch.batch_size))
     print(
         f"{arguments.config}: batch {batch.batch_size}, {len(batch.points)} points, {voxels} voxels, "
-        f"float32, cpu, {torch.get_num_threads()} threads, {sum(p.numel() for p in model.parameters())} parameters"
+        f"float32, cpu, {torch.get_num_threads()} threads, "
+        f"{sum(p.numel() for p in model.parameters())} parameters"
     )
     forward, backward = [], []
     for _ in range(arguments.repeats + 1):

@@ -13,7 +13,7 @@ from sparse3d.data.minidrive.labels import calibration as minidrive_calibration
 from sparse3d.errors import DataError
 from sparse3d.frames import Detections, LidarFrame
 from sparse3d.io.files import write_text
-from sparse3d.io.kitti import KittiCalibration, read_calibration, write_objects
+from sparse3d.io.kitti import KittiCalibration, in_image, read_calibration, write_objects
 from sparse3d.io.points import POINT_SUFFIXES, read_valid_points
 from sparse3d.recipes.detection import Detector, load_detector
 from sparse3d.recipes.detection_judge import as_objects
@@ -49,7 +49,8 @@ def detect(
     """Detect objects in point cloud files (or folders of them); writes `out/<stem>.json` and `.txt`.
 
     Yields each frame after its files are written. Detections below `score` are left out. The clouds are in
-    the LiDAR frame, x forward, y left, z up. The .txt is a KITTI result file of every detection, for the
+    the LiDAR frame, x forward, y left, z up; where the config trains on the camera's view and the calibration
+    is known, they are cut to that view. The .txt is a KITTI result file of every detection, for the
     camera of `camera_view`; the image box of a detection that it does not see is -1 -1 -1 -1. A cloud without
     a point within the model's bounds holds no objects, whatever scores the network has for nothing.
     """
@@ -59,6 +60,9 @@ def detect(
     detector = load_detector(run, checkpoint, device)
     for path, camera in zip(files, cameras, strict=True):
         points = read_valid_points(path)
+        if detector.config.data.camera_view and camera.source is not None:
+            # The network was trained on what the camera sees; beside that it would only guess.
+            points = points[in_image(points[:, :3], camera.calibration, camera.image_size)]
         frame = LidarFrame(path.stem, points, np.zeros((0, 7), np.float32), np.zeros(0, np.int64))
         found = detector.predict([frame])[0].cpu()
         keep = found.scores >= score

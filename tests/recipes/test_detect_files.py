@@ -220,3 +220,21 @@ def test_a_full_disk_is_said_and_leaves_only_whole_files(run, tmp_path, capsys, 
     assert set(os.listdir(tmp_path / "found")) == set(names[:write])
     assert cli.main(call) == 0
     assert set(os.listdir(tmp_path / "found")) == set(names)
+
+
+def test_clouds_are_cut_to_the_cameras_view_as_in_training_where_the_calibration_is_known(
+    run, tmp_path, monkeypatch
+):
+    shown = []
+    predict = CenterPoint.predict
+
+    def spy(model, batch):
+        shown.append(batch.points[:, 0].tolist())
+        return predict(model, batch)
+
+    monkeypatch.setattr(CenterPoint, "predict", spy)
+    behind = np.array([[-5, 0, -1, 0.5]], dtype=np.float32)
+    write_cloud(tmp_path / "scan.bin", np.concatenate([CLOUD, behind]))
+    assert cli.main(["detect", run, "scan.bin", "--out", "known", "--calib", "calib.txt"]) == 0
+    assert cli.main(["detect", run, "scan.bin", "--out", "assumed"]) == 0
+    assert shown == [[5.0, 6.0, 7.0], [5.0, 6.0, 7.0, -5.0]]
