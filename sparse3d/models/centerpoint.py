@@ -22,7 +22,7 @@ from sparse3d.models.center_head import CenterHead, CenterHeadConfig, CenterHead
 from sparse3d.models.center_losses import CenterLossConfig, center_losses
 from sparse3d.models.center_targets import center_targets
 from sparse3d.models.voxel_backbone import VoxelBackbone, VoxelBackbone8xConfig, VoxelResBackbone8xConfig
-from sparse3d.models.voxel_features import DynamicVoxelFeaturesConfig, MeanVoxelFeaturesConfig, VoxelFeatures
+from sparse3d.models.voxel_features import MeanVoxelFeaturesConfig, VoxelFeatures, VoxelFeaturesConfig
 
 Bounds = tuple[float, float, float, float, float, float]
 
@@ -35,7 +35,7 @@ class CenterPointConfig:
     bounds: Bounds = (0.0, -40.0, -3.0, 70.4, 40.0, 1.0)  # x_min, y_min, z_min, x_max, y_max, z_max, metres
     voxel_size: tuple[float, float, float] = (0.05, 0.05, 0.1)  # metres
     point_channels: int = 4  # x, y, z, intensity
-    voxel_features: MeanVoxelFeaturesConfig | DynamicVoxelFeaturesConfig = MeanVoxelFeaturesConfig()
+    voxel_features: VoxelFeaturesConfig = MeanVoxelFeaturesConfig()
     backbone: VoxelBackbone8xConfig | VoxelResBackbone8xConfig = VoxelBackbone8xConfig()
     bev: BevBackboneConfig = BevBackboneConfig()
     head: CenterHeadConfig = CenterHeadConfig()

@@ -1,4 +1,5 @@
-"""From points to features of voxels ("voxel feature encoder"): the plain mean, or a small learned network.
+"""From points to features of voxels ("voxel feature encoder"): the plain mean, the mean's offset within the
+voxel, or a small learned network.
 
 Points outside of the bounds are dropped. The order of the points changes features by rounding only. Sources:
 SECOND (Sensors 2018) for the mean; PointPillars (arXiv 1812.05784), section 2.1, and its dynamic form in
@@ -28,6 +29,18 @@ class MeanVoxelFeaturesConfig:
 
 
 @dataclass(frozen=True)
+class OffsetVoxelFeaturesConfig:
+    """The mean point relative to its voxel, in half voxels; its height relative to the bounds, in half of
+    their height; and the means of the other columns.
+
+    All of order one, where `mean` has metres: tens of them along x, centimetres within a voxel, and a norm over
+    both hides the latter for many epochs. Without absolute x and y, equal objects look equal everywhere.
+    """
+
+    kind: Literal["offset"] = "offset"
+
+
+@dataclass(frozen=True)
 class DynamicVoxelFeaturesConfig:
     """Points and their offsets from the voxel's mean and centre, through layers that end in a maximum."""
 
@@ -41,7 +54,7 @@ class DynamicVoxelFeaturesConfig:
             )
 
 
-VoxelFeaturesConfig = MeanVoxelFeaturesConfig | DynamicVoxelFeaturesConfig
+VoxelFeaturesConfig = MeanVoxelFeaturesConfig | OffsetVoxelFeaturesConfig | DynamicVoxelFeaturesConfig
 
 
 class PointLayer(nn.Module):
@@ -84,7 +97,8 @@ class VoxelFeatures(nn.Module):
         x, y, z = grid_shape(self.voxel_size, self.bounds)
         self.shape = (x, y, z + 1)
         self.layers = nn.ModuleList()
-        self.out_channels = point_channels
+        self.offsets = isinstance(config, OffsetVoxelFeaturesConfig)
+        self.out_channels = point_channels + 1 if self.offsets else point_channels
         if isinstance(config, DynamicVoxelFeaturesConfig):
             self.out_channels += 6
             for i, channels in enumerate(config.channels):
@@ -96,14 +110,25 @@ class VoxelFeatures(nn.Module):
         inside = point_voxel >= 0
         points, point_voxel = points[inside], point_voxel[inside]
         features = segment_mean(points, point_voxel, len(coordinates))
-        if len(self.layers):
+        if self.offsets:
+            features = self._relative(features, coordinates)
+        elif len(self.layers):
             features = self._learned(points, point_voxel, features, coordinates)
         return SparseTensor(features, coordinates, batch_size=batch_size, shape=self.shape)
 
+    def _centres(self, coordinates: Tensor, like: Tensor) -> Tensor:
+        """(M, 3) metres."""
+        low, size = like.new_tensor(self.bounds[:3]), like.new_tensor(self.voxel_size)
+        return (coordinates[:, 1:] + 0.5) * size + low
+
+    def _relative(self, mean: Tensor, coordinates: Tensor) -> Tensor:
+        offset = (mean[:, :3] - self._centres(coordinates, mean)) / (mean.new_tensor(self.voxel_size) / 2)
+        low, high = self.bounds[2], self.bounds[5]
+        height = (mean[:, 2:3] - (low + high) / 2) / ((high - low) / 2)
+        return torch.cat([offset, height, mean[:, 3:]], dim=1)
+
     def _learned(self, points: Tensor, point_voxel: Tensor, mean: Tensor, coordinates: Tensor) -> Tensor:
-        low, size = points.new_tensor(self.bounds[:3]), points.new_tensor(self.voxel_size)
-        centre = (coordinates[:, 1:] + 0.5) * size + low
-        xyz = points[:, :3]
+        xyz, centre = points[:, :3], self._centres(coordinates, points)
         values = torch.cat([points, xyz - mean[point_voxel, :3], xyz - centre[point_voxel]], dim=1)
         for layer in self.layers:
             values = layer(values, point_voxel, len(coordinates))

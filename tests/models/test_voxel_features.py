@@ -7,13 +7,14 @@ from sparse3d.errors import ConfigError
 from sparse3d.models.voxel_features import (
     DynamicVoxelFeaturesConfig,
     MeanVoxelFeaturesConfig,
+    OffsetVoxelFeaturesConfig,
     PointLayer,
     VoxelFeatures,
 )
 
 BOUNDS = (0.0, -2.0, -1.0, 8.0, 2.0, 1.0)
 SIZE = (0.5, 0.5, 0.25)
-CONFIGS = [MeanVoxelFeaturesConfig(), DynamicVoxelFeaturesConfig((8, 6))]
+CONFIGS = [MeanVoxelFeaturesConfig(), OffsetVoxelFeaturesConfig(), DynamicVoxelFeaturesConfig((8, 6))]
 
 
 def encoder(config, seed=0) -> VoxelFeatures:
@@ -37,6 +38,19 @@ def test_mean_by_hand():
     want = torch.tensor([[7.9, 1.9, -0.9, 1.0], [0.2, -1.8, 0.15, 0.4]])
     torch.testing.assert_close(voxels.features, want)
     assert voxels.batch_size == 3
+
+
+def test_offsets_by_hand():
+    # The voxel [0, 0.5) x [-2, -1.5) x [0, 0.25) has its centre at (0.25, -1.75, 0.125); the points' mean is
+    # (0.2, -1.8, 0.15). Heights run from -1 to 1 m, so that they stand for themselves.
+    points = torch.tensor([[0.1, -1.9, 0.1, 0.2], [0.3, -1.7, 0.2, 0.6]])
+    voxels = encoder(OffsetVoxelFeaturesConfig())(points, torch.zeros(2, dtype=torch.long), 1)
+    want = torch.tensor([[-0.05 / 0.25, -0.05 / 0.25, 0.025 / 0.125, 0.15, 0.4]])
+    torch.testing.assert_close(voxels.features, want)
+    # Shifted by whole voxels along x and y, the same features.
+    moved = points + torch.tensor([4 * 0.5, 3 * 0.5, 0.0, 0.0])
+    again = encoder(OffsetVoxelFeaturesConfig())(moved, torch.zeros(2, dtype=torch.long), 1)
+    torch.testing.assert_close(again.features, want)
 
 
 def test_grid_has_one_more_level_in_z():
