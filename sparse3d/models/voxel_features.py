@@ -33,8 +33,8 @@ class OffsetVoxelFeaturesConfig:
     """The mean point relative to its voxel, in half voxels; its height relative to the bounds, in half of
     their height; and the means of the other columns.
 
-    All of order one, where `mean` has metres: tens of them along x, centimetres within a voxel, and a norm over
-    both hides the latter for many epochs. Without absolute x and y, equal objects look equal everywhere.
+    All of order one, where `mean` has metres: tens of them along x, centimetres within a voxel, and a norm
+    over both hides the latter for many epochs. Without absolute x and y, equal objects look equal everywhere.
     """
 
     kind: Literal["offset"] = "offset"
