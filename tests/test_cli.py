@@ -8,31 +8,11 @@ import pytest
 from sparse3d import cli
 from sparse3d.config import load
 from sparse3d.recipes.detection_config import DetectionConfig
+from tests.recipes.small_run import TINY as ONE_EPOCH
 
-TINY = """
-model:
-  bounds: [0, -12.8, -3, 25.6, 12.8, 1]
-  voxel_size: [0.4, 0.4, 0.5]
-  backbone:
-    kind: voxel_8x
-    channels: [4, 4]
-    layers: [1, 1]
-    strides: [1, 2]
-    z_strides: [1, 2]
-    z_paddings: [1, 1]
-    stem_channels: 4
-    out_channels: 4
-  bev: {layers: [1], strides: [1], filters: [8], upsample_strides: [1], upsample_filters: [8]}
-  head: {shared_channels: 8, branch_channels: 8}
-data: {root: mini}
-generate:
-  scenes: 5
-  simulator: {lidar: {beams: 8, columns: 128}}
-loader: {batch_size: 2, workers: 0}
-train: {epochs: 2, device: cpu}
-evaluation: {every_epochs: 2, batch_size: 2}
-log: {every: 1}
-"""
+TINY = ONE_EPOCH.replace("epochs: 1", "epochs: 2").replace(
+    "evaluation: {batch_size: 2}", "evaluation: {every_epochs: 2, batch_size: 2}"
+)
 
 
 @pytest.fixture
