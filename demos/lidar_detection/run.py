@@ -23,7 +23,7 @@ def main() -> int:
         description="Generate scenes, train a LiDAR detector, evaluate and draw."
     )
     parser.add_argument("--scenes", type=int, default=600, help="scenes to generate (default: 600)")
-    parser.add_argument("--steps", type=int, default=800, help="training steps of two scenes (default: 800)")
+    parser.add_argument("--steps", type=int, default=700, help="training steps of two scenes (default: 700)")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the run, replaced")
     arguments = parser.parse_args()
     begin = time.monotonic()
