@@ -102,7 +102,7 @@ def _detect(arguments: argparse.Namespace) -> int:
         print(f"{path}: {len(detections.boxes)} objects")
         if arguments.pictures:
             from sparse3d.io.files import atomic_path
-            from sparse3d.viewers.bev import draw_bev
+            from sparse3d.viewers.bev import BevStyle, draw_bev
 
             picture = draw_bev(
                 points,
@@ -112,6 +112,7 @@ def _detect(arguments: argparse.Namespace) -> int:
                 scores=detections.scores.numpy(),
                 class_names=model.classes,
                 title=path.name,
+                style=BevStyle(point_size=2),
             )
             with atomic_path(out / f"{path.stem}.png") as temporary:
                 picture.save(temporary, format="PNG")

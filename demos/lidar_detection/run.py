@@ -46,7 +46,7 @@ def main() -> int:
     names = (DATA / "ImageSets" / "val.txt").read_text().split()[:PICTURES]
     clouds = [str(DATA / "training" / "velodyne" / f"{name}.bin") for name in names]
     pictures = run / "pictures"
-    call("detect", str(run), *clouds, "--out", str(pictures), "--pictures")
+    call("detect", str(run), *clouds, "--out", str(pictures), "--pictures", "--score", "0.5")
 
     print(f"\nDone in {(time.monotonic() - begin) / 60:.1f} minutes. Look at {pictures}/*.png")
     return 0
