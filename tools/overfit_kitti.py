@@ -1,12 +1,12 @@
 """Do calibration, boxes, targets, decoding and the metric agree on real files? Learn a few KITTI frames by
 heart.
 
-    python tools/overfit_kitti.py ROOT [--steps 80] [--out runs/overfit_kitti]
+    python tools/overfit_kitti.py ROOT [--steps 360] [--out runs/overfit_kitti]
 
-Trains `centerpoint_kitti` on the labelled frames of ROOT without augmentation and asks for each of them, on
-the same frames, which labelled boxes it finds. Prints a table; exit code 1 when a box with 10 or more points
-inside the bounds is missed (IoU 0.7 for cars, 0.5 for people) or a frame has more than one false positive
-above the score.
+Trains `centerpoint_kitti`, its BEV network narrowed, on the labelled frames of ROOT without augmentation and
+asks for each of them, on the same frames, which labelled boxes it finds. Prints a table; exit code 1 when a
+box with 10 or more points inside the bounds is missed (IoU 0.7 for cars, 0.5 for people) or a frame has more
+than one false positive above the score.
 """
 
 import argparse
@@ -46,9 +46,7 @@ class FrameReport(NamedTuple):
 
 
 def settings(root: Path, steps: int, out: Path) -> DetectionConfig:
-    """`centerpoint_kitti` without augmentation, all frames of `train` in one batch, for a few hundred
-    steps."""
-    frames = len((root / "ImageSets" / "train.txt").read_text().split())
+    """`centerpoint_kitti` without augmentation, one frame a step."""
     return config.load(
         DetectionConfig,
         "centerpoint_kitti",
@@ -56,25 +54,31 @@ def settings(root: Path, steps: int, out: Path) -> DetectionConfig:
             f"data.root={root}",
             f"data.cache_dir={out / 'cache'}",
             "augment.steps=[]",
-            f"loader.batch_size={frames}",
+            "loader.batch_size=1",
             "loader.workers=0",
             f"train.steps={steps}",
             "schedule.warmup=0.1",
+            # Geometry is what is tested here, not capacity: a narrow BEV network learns as much in a fifth of
+            # the time.
+            "model.bev.layers=[2,2]",
+            "model.bev.filters=[64,64]",
+            "model.bev.upsample_filters=[64,64]",
             "evaluation.split=train",
             "evaluation.every_epochs=1000000",
         ],
     )
 
 
-def refresh_batch_norm(model: nn.Module, frames: list[LidarFrame]) -> None:
-    """Statistics of the batch that was trained on: so few steps leave running averages far behind it."""
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain average, here of one batch
+def use_statistics_of(frame: LidarFrame, model: nn.Module) -> None:
+    """Let the batch norms use this frame's statistics, as training does with a batch of one: after so few
+    steps the running averages are still far from anything."""
+    for norm in model.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            norm.reset_running_stats()
+            norm.momentum = None  # the plain average, here of one batch
     model.train()
     with torch.no_grad():
-        model(DetectionBatch.collate(frames))
+        model(DetectionBatch.collate([frame]))
     model.eval()
 
 
@@ -83,10 +87,9 @@ def report(run: Path, score: float) -> list[FrameReport]:
     detector = detection.load_detector(run, "last")
     dataset = KittiDataset(detector.config.dataset, "train")
     overlaps = [MIN_OVERLAP[name] for name in dataset.class_names]
-    frames = [dataset[i] for i in range(len(dataset))]
-    refresh_batch_norm(detector.model, frames)
     reports = []
-    for frame in frames:
+    for frame in (dataset[i] for i in range(len(dataset))):
+        use_statistics_of(frame, detector.model)
         found = detector.predict([frame])[0].cpu()
         sure = (found.scores >= score).numpy()
         xyz = torch.from_numpy(np.ascontiguousarray(frame.points[:, :3]))
@@ -111,7 +114,7 @@ def report(run: Path, score: float) -> list[FrameReport]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", type=Path)
-    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--steps", type=int, default=360)
     parser.add_argument("--score", type=float, default=0.3)
     parser.add_argument("--out", type=Path, default=Path("runs/overfit_kitti"))
     arguments = parser.parse_args()
