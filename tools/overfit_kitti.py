@@ -115,7 +115,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", type=Path)
     parser.add_argument("--steps", type=int, default=360)
-    parser.add_argument("--score", type=float, default=0.3)
+    parser.add_argument("--score", type=float, default=0.6)
     parser.add_argument("--out", type=Path, default=Path("runs/overfit_kitti"))
     arguments = parser.parse_args()
     if not (arguments.root / "ImageSets" / "train.txt").is_file():
