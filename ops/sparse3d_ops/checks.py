@@ -1,5 +1,5 @@
-"""Checks that every op makes before its kernel: a kernel indexes memory without asking, so wrong input
-must stop here."""
+"""Checks that every op makes before its kernel, and the form that its tensors take then: a kernel indexes
+memory without asking, so wrong input must stop here."""
 
 from collections.abc import Sequence
 
@@ -47,3 +47,9 @@ def check_range(name: str, index: Tensor, low: int, high: int) -> None:
         raise ValueError(
             f"{name}[{where}] is {int(index[tuple(place)])}, expected a value in [{low}, {high})"
         )
+
+
+def working(tensor: Tensor) -> Tensor:
+    """The tensor as the bodies take it: detached, contiguous, and float32 or float64, as sums are kept."""
+    work = tensor.detach()
+    return (work if work.dtype in (torch.float32, torch.float64) else work.float()).contiguous()

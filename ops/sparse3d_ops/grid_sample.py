@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparse3d_ops.checks import FLOATS, INDICES, check_range, check_same_device, check_tensor
+from sparse3d_ops.checks import FLOATS, INDICES, check_range, check_same_device, check_tensor, working
 from sparse3d_ops.hashing import BATCH_LIMIT, build, check_table, pack
 
 EXACT = (torch.float32, torch.float64)
@@ -81,12 +81,6 @@ def _check(name: str, per_query: Tensor, corners: Tensor, num_rows: int) -> None
     check_range("corners", corners, -1, num_rows)
 
 
-def _working(values: Tensor) -> Tensor:
-    """The values as the bodies take them: contiguous, float32 or float64."""
-    work = values.detach().contiguous()
-    return work if work.dtype in EXACT else work.float()
-
-
 @torch.library.custom_op("sparse3d::trilinear_gather", mutates_args=(), device_types="cpu")
 def trilinear_gather(features: Tensor, corners: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum of the rows at the corners: (N, C) float, (Q, 8) int32, (Q, 8) float32 or float64 -> (Q,
@@ -97,9 +91,9 @@ def trilinear_gather(features: Tensor, corners: Tensor, weights: Tensor) -> Tens
     check_tensor("features", features, ("N", "C"), FLOATS)
     check_tensor("weights", weights, (corners.shape[0], 8), EXACT)
     _check("features", features, corners, len(features))
-    work = _working(features)
+    work = working(features)
     out = work.new_empty(len(corners), features.shape[1])
-    body.gather(work.numpy(), corners.contiguous().numpy(), _working(weights).numpy(), out.numpy())
+    body.gather(work.numpy(), corners.contiguous().numpy(), working(weights).numpy(), out.numpy())
     return out.to(features.dtype)
 
 
@@ -111,12 +105,12 @@ def trilinear_scatter(grad: Tensor, corners: Tensor, weights: Tensor, num_rows: 
     check_tensor("grad", grad, (corners.shape[0], "C"), FLOATS)
     check_tensor("weights", weights, (corners.shape[0], 8), EXACT)
     _check("grad", grad, corners, num_rows)
-    work = _working(grad)
+    work = working(grad)
     offsets = torch.empty(num_rows + 1, dtype=torch.int64).numpy()
     order = torch.empty(corners.numel(), dtype=torch.int64).numpy()
     body.corner_offsets(corners.flatten().numpy(), offsets, order)
     out = work.new_empty(num_rows, grad.shape[1])
-    body.scatter(work.numpy(), _working(weights).numpy(), offsets, order, out.numpy())
+    body.scatter(work.numpy(), working(weights).numpy(), offsets, order, out.numpy())
     return out.to(grad.dtype)
 
 
@@ -130,7 +124,7 @@ def trilinear_dot(grad: Tensor, features: Tensor, corners: Tensor) -> Tensor:
     check_tensor("features", features, ("N", "C"), FLOATS)
     check_tensor("grad", grad, (corners.shape[0], features.shape[1]), FLOATS)
     _check("grad", grad, corners, len(features))
-    left, right = _working(grad), _working(features)
+    left, right = working(grad), working(features)
     out = torch.empty(corners.shape, dtype=torch.promote_types(left.dtype, right.dtype))
     body.dot(left.numpy(), right.numpy(), corners.contiguous().numpy(), out.numpy())
     return out

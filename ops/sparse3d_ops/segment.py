@@ -8,7 +8,7 @@ are the fastest.
 import torch
 from torch import Tensor
 
-from sparse3d_ops.checks import FLOATS, check_range, check_same_device, check_tensor
+from sparse3d_ops.checks import FLOATS, check_range, check_same_device, check_tensor, working
 
 
 def _check(values: Tensor, segment: Tensor, num_segments: int) -> None:
@@ -18,12 +18,6 @@ def _check(values: Tensor, segment: Tensor, num_segments: int) -> None:
     if num_segments < 0:
         raise ValueError(f"num_segments is {num_segments}, expected 0 or more")
     check_range("segment", segment, 0, num_segments)
-
-
-def _working(values: Tensor) -> Tensor:
-    """The values as the bodies take them: contiguous, float32 or float64."""
-    work = values.detach().contiguous()
-    return work if work.dtype in (torch.float32, torch.float64) else work.float()
 
 
 def _sorted_rows(segment: Tensor, num_segments: int):
@@ -47,7 +41,7 @@ def segment_sum(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
     from sparse3d_ops.cpu import segment as body
 
     _check(values, segment, num_segments)
-    work = _working(values)
+    work = working(values)
     out = work.new_empty(num_segments, values.shape[1])
     body.segment_sum(work.numpy(), *_sorted_rows(segment, num_segments), out.numpy())
     return out.to(values.dtype)
@@ -78,7 +72,7 @@ def segment_mean(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
     from sparse3d_ops.cpu import segment as body
 
     _check(values, segment, num_segments)
-    work = _working(values)
+    work = working(values)
     out = work.new_empty(num_segments, values.shape[1])
     body.segment_mean(work.numpy(), *_sorted_rows(segment, num_segments), out.numpy())
     return out.to(values.dtype)
@@ -110,7 +104,7 @@ def segment_max(values: Tensor, segment: Tensor, num_segments: int) -> tuple[Ten
     from sparse3d_ops.cpu import segment as body
 
     _check(values, segment, num_segments)
-    work = _working(values)
+    work = working(values)
     out = work.new_empty(num_segments, values.shape[1])
     argmax = torch.empty(num_segments, values.shape[1], dtype=torch.int64)
     body.segment_max(work.numpy(), *_sorted_rows(segment, num_segments), out.numpy(), argmax.numpy())
@@ -147,7 +141,7 @@ def segment_softmax(values: Tensor, segment: Tensor, num_segments: int) -> Tenso
     from sparse3d_ops.cpu import segment as body
 
     _check(values, segment, num_segments)
-    work = _working(values)
+    work = working(values)
     rows = _sorted_rows(segment, num_segments)
     peak, total = work.new_empty(2, num_segments, values.shape[1]).numpy()
     argmax = torch.empty(num_segments, values.shape[1], dtype=torch.int64)

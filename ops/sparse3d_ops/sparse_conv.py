@@ -9,7 +9,7 @@ order.
 import torch
 from torch import Tensor
 
-from sparse3d_ops.checks import FLOATS, check_range, check_same_device, check_tensor
+from sparse3d_ops.checks import FLOATS, check_range, check_same_device, check_tensor, working
 
 # Slices of the weight gradient. Fixed by size, never by threads: this is what makes the sum repeatable.
 MOST_SLICES = 8
@@ -35,13 +35,6 @@ def _check(features: Tensor, weight: Tensor, table: Tensor, reverse: Tensor, gro
     check_range("table", table, -1, features.shape[0])
 
 
-def _working(tensor: Tensor) -> Tensor:
-    """Contiguous, in the precision that the sums are kept in."""
-    tensor = tensor.detach()
-    tensor = tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
-    return tensor.contiguous()
-
-
 def _padded_columns(tensor: Tensor, lanes: int) -> Tensor:
     extra = -tensor.shape[-1] % lanes
     return torch.nn.functional.pad(tensor, (0, extra)) if extra else tensor
@@ -57,7 +50,7 @@ def sparse_conv(features: Tensor, weight: Tensor, table: Tensor, reverse: Tensor
     outputs, width = table.shape[0], weight.shape[2]
     if 0 in (outputs, features.shape[0], *weight.shape):
         return features.new_zeros(outputs, width)
-    x, w, pairs = _working(features), _working(weight), table.contiguous().numpy()
+    x, w, pairs = working(features), working(weight), table.contiguous().numpy()
     if groups > 1:
         out = x.new_empty(outputs, width)
         body.convolve_groups(x.numpy(), w.numpy(), pairs, groups, out.numpy())
@@ -92,7 +85,7 @@ def sparse_conv_weight_gradient(
     _check(features, grad.new_empty(1).expand(shape), table, reverse, groups)
     if 0 in (features.shape[0], table.shape[0], *shape):
         return features.new_zeros(shape)
-    x, g, pairs = _working(features), _working(grad), table.contiguous().numpy()
+    x, g, pairs = working(features), working(grad), table.contiguous().numpy()
     if groups == 1:
         g = _padded_columns(g, VECTOR_BYTES // x.element_size())
     room = max(1, SLICE_BYTES // (shape[0] * shape[1] * g.shape[1] * x.element_size()))

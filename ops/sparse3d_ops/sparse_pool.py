@@ -6,12 +6,7 @@ Sum and average pooling are depthwise convolutions with weights of one and need 
 import torch
 from torch import Tensor
 
-from sparse3d_ops.checks import FLOATS, check_range, check_same_device, check_tensor
-
-
-def _working(tensor: Tensor) -> Tensor:
-    tensor = tensor.detach()
-    return (tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()).contiguous()
+from sparse3d_ops.checks import FLOATS, check_range, check_same_device, check_tensor, working
 
 
 @torch.library.custom_op("sparse3d::sparse_max", mutates_args=(), device_types="cpu")
@@ -26,7 +21,7 @@ def sparse_max(features: Tensor, table: Tensor, reverse: Tensor) -> tuple[Tensor
     check_tensor("reverse", reverse, (features.shape[0], table.shape[1]), (torch.int32,))
     check_same_device(("features", features), ("table", table), ("reverse", reverse))
     check_range("table", table, -1, features.shape[0])
-    x = _working(features)
+    x = working(features)
     out = x.new_empty(table.shape[0], x.shape[1])
     argmax = table.new_empty(out.shape)
     body.maximum(x.numpy(), table.contiguous().numpy(), out.numpy(), argmax.numpy())
@@ -48,7 +43,7 @@ def sparse_max_gradient(grad: Tensor, argmax: Tensor, reverse: Tensor) -> Tensor
     check_tensor("argmax", argmax, tuple(grad.shape), (torch.int32,))
     check_tensor("reverse", reverse, ("N_in", "V"), (torch.int32,))
     check_range("reverse", reverse, -1, grad.shape[0])
-    g = _working(grad)
+    g = working(grad)
     out = g.new_empty(reverse.shape[0], g.shape[1])
     body.maximum_gradient(g.numpy(), argmax.contiguous().numpy(), reverse.contiguous().numpy(), out.numpy())
     return out.to(grad.dtype)

@@ -37,18 +37,26 @@ class _Convolution(nn.Module):
 
     dims: ClassVar[int] = 3
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: Triple, groups: int, bias: bool):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Size, groups: int, bias: bool):
         super().__init__()
+        self.kernel_size = axes(kernel_size, self.dims, "kernel_size", 1)
         if groups < 1 or in_channels % groups or out_channels % groups:
             raise ValueError(
                 f"groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}"
             )
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size = kernel_size
-        spatial = kernel_size[: self.dims]
+        spatial = self.kernel_size[: self.dims]
         self.weight = nn.Parameter(torch.empty(*spatial, in_channels // groups, out_channels))
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
         self.reset_parameters()
+
+    def _geometry(self, stride: Size, padding: Size, dilation: Size) -> Geometry:
+        return Geometry(
+            self.kernel_size,
+            axes(stride, self.dims, "stride", 1),
+            axes(padding, self.dims, "padding", 0),
+            axes(dilation, self.dims, "dilation", 1),
+        )
 
     def reset_parameters(self) -> None:
         bound = 1 / math.sqrt(max(1, math.prod(self.weight.shape[:-1])))
@@ -86,9 +94,7 @@ class SubMConv3d(_Convolution):
         groups: int = 1,
         bias: bool = True,
     ):
-        super().__init__(
-            in_channels, out_channels, axes(kernel_size, self.dims, "kernel_size", 1), groups, bias
-        )
+        super().__init__(in_channels, out_channels, kernel_size, groups, bias)
         self.dilation = axes(dilation, self.dims, "dilation", 1)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
@@ -112,15 +118,8 @@ class SparseConv3d(_Convolution):
         groups: int = 1,
         bias: bool = True,
     ):
-        super().__init__(
-            in_channels, out_channels, axes(kernel_size, self.dims, "kernel_size", 1), groups, bias
-        )
-        self.geometry = Geometry(
-            self.kernel_size,
-            axes(stride, self.dims, "stride", 1),
-            axes(padding, self.dims, "padding", 0),
-            axes(dilation, self.dims, "dilation", 1),
-        )
+        super().__init__(in_channels, out_channels, kernel_size, groups, bias)
+        self.geometry = self._geometry(stride, padding, dilation)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         return self._apply_map(x, *x.sites.strided(self.geometry))
@@ -178,17 +177,10 @@ class SparseInverseConv3d(_Convolution):
         groups: int = 1,
         bias: bool = True,
     ):
-        super().__init__(
-            in_channels, out_channels, axes(kernel_size, self.dims, "kernel_size", 1), groups, bias
-        )
+        super().__init__(in_channels, out_channels, kernel_size, groups, bias)
         self.geometry = None
         if stride is not None:
-            self.geometry = Geometry(
-                self.kernel_size,
-                axes(stride, self.dims, "stride", 1),
-                axes(padding, self.dims, "padding", 0),
-                axes(dilation, self.dims, "dilation", 1),
-            )
+            self.geometry = self._geometry(stride, padding, dilation)
 
     def forward(self, x: SparseTensor, target: SparseTensor | None = None) -> SparseTensor:
         if target is not None and self.geometry is not None:
@@ -231,9 +223,7 @@ class GenerativeConvTranspose3d(_Convolution):
         groups: int = 1,
         bias: bool = True,
     ):
-        super().__init__(
-            in_channels, out_channels, axes(kernel_size, self.dims, "kernel_size", 1), groups, bias
-        )
+        super().__init__(in_channels, out_channels, kernel_size, groups, bias)
         dilations = axes(dilation, self.dims, "dilation", 1)
         px, py, pz = (submanifold_padding(k, d) for k, d in zip(self.kernel_size, dilations, strict=True))
         strides = axes(stride, self.dims, "stride", 1)
