@@ -8,14 +8,14 @@ two tables exchanged. Output sites are sorted by (batch, x, y, z), so maps are t
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sparse3d_ops.checks import check_same_device
-from sparse3d_ops.hashing import check_table, checked_coordinates, table_size, unpack
+from sparse3d_ops.hashing import check_table, checked_coordinates, pack, unpack
 
 # Larger geometry is a mistake, and its products with coordinates could leave int64.
 SIZE_LIMIT = 1 << 31
@@ -39,23 +39,39 @@ def submanifold_map(
 
     Odd kernels are centred, even kernels are anchored at tap 0.
     """
+    padding = [submanifold_padding(k, d) for k, d in zip(kernel_size, dilation, strict=True)]
+    odd = all(k % 2 for k in kernel_size)
+    return _map(
+        slot_keys, slot_rows, len(coordinates), coordinates, kernel_size, [1, 1, 1], padding, dilation, odd
+    )
+
+
+def _map(
+    slot_keys, slot_rows, num_in, out_coordinates, kernel_size, stride, padding, dilation, mirrored=False
+):
     from sparse3d_ops.cpu import kernel_map as body
 
-    check_table(slot_keys, slot_rows, len(coordinates))
-    check_same_device(("slot_keys", slot_keys), ("coordinates", coordinates))
-    sites = checked_coordinates(coordinates)
-    kernel, dilations = _triples(kernel_size=kernel_size, dilation=dilation)
+    check_table(slot_keys, slot_rows, num_in)
+    check_same_device(("slot_keys", slot_keys), ("out_coordinates", out_coordinates))
+    out = checked_coordinates(out_coordinates)
+    geometry = _triples(kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
+    keys = np.zeros(num_in + 1, np.int64)
+    body.table_keys(slot_keys.numpy(), slot_rows.numpy(), keys)
+    order, out_order = _key_order(keys[:-1]), _key_order(pack(out_coordinates).numpy())
+    if len(order):
+        keys[:-1] = keys[order]
     volume = math.prod(kernel_size)
-    table = coordinates.new_full((len(sites), volume), -1)
-    keys, rows = slot_keys.numpy(), slot_rows.numpy()
-    if all(k % 2 for k in kernel_size):
-        body.symmetric_neighbors(keys, rows, sites, kernel, dilations, table.numpy())
-        return table, table.flip(1)
-    reverse = torch.full_like(table, -1)
-    padding = np.asarray([submanifold_padding(k, d) for k, d in zip(kernel_size, dilation, strict=True)])
-    ones = np.ones(3, np.int64)
-    body.neighbors(keys, rows, sites, kernel, ones, padding, dilations, table.numpy(), reverse.numpy())
+    table = out_coordinates.new_full((len(out), volume), -1)
+    reverse = out_coordinates.new_full((num_in, volume), -1)
+    body.neighbors(keys, order, out, out_order, *geometry, mirrored, table.numpy(), reverse.numpy())
     return table, reverse
+
+
+def _key_order(keys: np.ndarray) -> np.ndarray:
+    """Rows in the order of their keys; empty when they are in order already, as voxels usually are."""
+    from sparse3d_ops.cpu import kernel_map as body
+
+    return np.empty(0, np.int64) if body.is_sorted(keys) else np.argsort(keys, kind="stable")
 
 
 def submanifold_padding(kernel: int, dilation: int) -> int:
@@ -83,20 +99,7 @@ def kernel_map(
 ) -> tuple[Tensor, Tensor]:
     """Map between two sets of sites: hash table of the (fine) inputs and (N_out, 4) int32 (coarse) outputs ->
     table (N_out, V), reverse (num_in, V) int32. The outputs must be distinct; this is not checked."""
-    from sparse3d_ops.cpu import kernel_map as body
-
-    check_table(slot_keys, slot_rows, num_in)
-    check_same_device(("slot_keys", slot_keys), ("out_coordinates", out_coordinates))
-    out = checked_coordinates(out_coordinates)
-    kernel, strides, paddings, dilations = _triples(
-        kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation
-    )
-    volume = math.prod(kernel_size)
-    table = out_coordinates.new_empty(len(out), volume)
-    reverse = out_coordinates.new_full((num_in, volume), -1)
-    keys, rows = slot_keys.numpy(), slot_rows.numpy()
-    body.neighbors(keys, rows, out, kernel, strides, paddings, dilations, table.numpy(), reverse.numpy())
-    return table, reverse
+    return _map(slot_keys, slot_rows, num_in, out_coordinates, kernel_size, stride, padding, dilation)
 
 
 @kernel_map.register_fake
@@ -108,21 +111,28 @@ def _(slot_keys, slot_rows, num_in, out_coordinates, kernel_size, stride, paddin
     )
 
 
-def _generate(body, coordinates: Tensor, reach: int, arrays: list[np.ndarray], shape: list[int]) -> Tensor:
-    """Run a site generator with room for `reach` outputs an input, and sort what it found."""
+def _generate(
+    candidates: Callable, coordinates: Tensor, geometry: list[np.ndarray], reach: int, shape: list[int]
+):
+    """The sorted sites of what the body `candidates` lists with room for `reach` outputs an input."""
+    from sparse3d_ops.cpu import kernel_map as body
+
     sites = checked_coordinates(coordinates)
     if len(shape) not in (0, 3) or any(size < 0 for size in shape):
         raise ValueError(f"shape is {shape}, expected [] (unbounded) or the three sizes of the output grid")
-    slot_keys = np.empty(table_size(len(sites) * reach), np.int64)
-    found = np.empty(len(sites) * reach, np.int64)
-    count = body(sites, *arrays, np.asarray(shape, np.int64), slot_keys, found)
-    if count < 0:
-        row = -1 - count
+    chunks = -(-len(sites) // body.CHUNK)
+    room = body.CHUNK * reach
+    found, counts, far = np.empty(chunks * room, np.int64), *np.empty((2, chunks), np.int64)
+    candidates(sites, *geometry, np.asarray(shape, np.int64), reach, found, counts, far)
+    if far.max(initial=-1) >= 0:
+        row = far[far >= 0].min()
         raise ValueError(
             f"coordinates[{row}] = {tuple(sites[row].tolist())} reaches an output outside of the 64-bit key; "
             "give the tensor a shape or shift its origin"
         )
-    return unpack(torch.from_numpy(np.sort(found[:count])))
+    keys = np.concatenate([found[:0], *(found[c * room :][:n] for c, n in enumerate(counts))])
+    keys.sort()
+    return unpack(torch.from_numpy(keys[: body.drop_repeats(keys)].copy()))
 
 
 @torch.library.custom_op("sparse3d::strided_sites", mutates_args=(), device_types="cpu")
@@ -140,11 +150,11 @@ def strided_sites(
     """
     from sparse3d_ops.cpu import kernel_map as body
 
-    arrays = _triples(kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
+    geometry = _triples(kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
     # Of the k taps of an axis an input can use those of one residue class modulo s / gcd(s, d).
     steps = zip(kernel_size, stride, dilation, strict=True)
     reach = math.prod(math.ceil(k / (s // math.gcd(s, d))) for k, s, d in steps)
-    return _generate(body.strided_sites, coordinates, reach, arrays, shape)
+    return _generate(body.strided_candidates, coordinates, geometry, reach, shape)
 
 
 @torch.library.custom_op("sparse3d::transposed_sites", mutates_args=(), device_types="cpu")
@@ -160,8 +170,8 @@ def transposed_sites(
     dilation * tap."""
     from sparse3d_ops.cpu import kernel_map as body
 
-    arrays = _triples(kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
-    return _generate(body.transposed_sites, coordinates, math.prod(kernel_size), arrays, shape)
+    geometry = _triples(kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
+    return _generate(body.transposed_candidates, coordinates, geometry, math.prod(kernel_size), shape)
 
 
 @strided_sites.register_fake

@@ -1,124 +1,181 @@
-"""Numba bodies of the kernel maps. `kernel`, `stride`, `padding`, `dilation` are int64 arrays of three."""
+"""Numba bodies of the kernel maps. `kernel`, `stride`, `padding`, `dilation` are int64 arrays of three.
+
+Neither body looks into a hash table. Keys sort as (batch, x, y, z) do, and for one pair of taps on x and y
+the keys that sorted outputs ask for only grow: two pointers walk both lists in step, through memory in order.
+This is several times faster than a probe for each output and tap, and the map is the same.
+"""
 
 import numba
 import numpy as np
 
-from sparse3d_ops.cpu.hashing import find, first_slot, in_range, pack_key
+from sparse3d_ops.cpu.hashing import HALF, in_range, pack_key
+
+NONE = np.int64(-(1 << 62))  # this input has no output on the axis at this tap
+FAR = NONE + np.int64(1)  # it has one that a key cannot hold
+CHUNK = 1 << 10  # voxels that a thread takes at a time: their part of a table stays in cache
+
+
+@numba.njit(cache=True, nogil=True)
+def is_sorted(keys):
+    for i in range(1, len(keys)):
+        if keys[i] < keys[i - 1]:
+            return False
+    return True
+
+
+@numba.njit(cache=True, nogil=True)
+def table_keys(slot_keys, slot_rows, keys):
+    """The keys of a hash table, in the order of their rows."""
+    for slot in range(len(slot_keys)):
+        if slot_keys[slot] != 0:
+            keys[slot_rows[slot]] = slot_keys[slot]
+
+
+@numba.njit(inline="always")
+def _bisect(keys, key):
+    """First position whose key is not smaller."""
+    low, high = 0, len(keys) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if keys[middle] < key:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@numba.njit(inline="always")
+def _row(order, position):
+    """Row at a position of the sorted keys; an empty `order` says that rows are sorted already."""
+    return position if len(order) == 0 else order[position]
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def neighbors(slot_keys, slot_rows, out, kernel, stride, padding, dilation, table, reverse):
+def neighbors(keys, key_order, out, out_order, kernel, stride, padding, dilation, mirrored, table, reverse):
     """table[o, v] = input row at stride * out[o] - padding + dilation * tap(v); reverse is its inverse per
     tap.
 
-    `reverse` comes filled with -1. A tap joins an input to at most one output, so no two threads write one
-    entry.
+    `keys` are those of the inputs, sorted and with a 0, which is larger than any, at the end; `key_order`
+    their rows. `out_order` lists the outputs in key order. Both tables come filled with -1. `mirrored` says
+    that inputs and outputs are the same and the kernel is centred: then b is the neighbour of a at one tap
+    when a is that of b at the opposite one, and half of the taps are enough. No two threads write different
+    values.
     """
-    for o in numba.prange(len(out)):
-        v = 0
-        for i in range(kernel[0]):
-            x = stride[0] * out[o, 1] - padding[0] + dilation[0] * i
-            for j in range(kernel[1]):
+    chunks = (len(out) + CHUNK - 1) // CHUNK
+    reach = dilation[2] * (kernel[2] - 1)
+    columns, volume = kernel[0] * kernel[1], kernel[0] * kernel[1] * kernel[2]
+    if mirrored:
+        columns = columns // 2 + 1
+    for chunk in numba.prange(chunks):
+        begin, end = chunk * CHUNK, min(len(out), (chunk + 1) * CHUNK)
+        for column in range(columns):
+            i, j, first_tap = column // kernel[1], column % kernel[1], column * kernel[2]
+            position = -1
+            for n in range(begin, end):
+                o = _row(out_order, n)
+                x = stride[0] * out[o, 1] - padding[0] + dilation[0] * i
                 y = stride[1] * out[o, 2] - padding[1] + dilation[1] * j
-                for k in range(kernel[2]):
-                    z = stride[2] * out[o, 3] - padding[2] + dilation[2] * k
-                    row = np.int32(-1)
-                    if in_range(x, y, z):
-                        row = find(slot_keys, slot_rows, pack_key(out[o, 0], x, y, z))
-                    table[o, v] = row
-                    if row >= 0:
-                        reverse[row, v] = o
-                    v += 1
-
-
-@numba.njit(parallel=True, cache=True, nogil=True)
-def symmetric_neighbors(slot_keys, slot_rows, sites, kernel, dilation, table):
-    """Submanifold map of an odd kernel: row j is the neighbour of i at tap v exactly when i is that of j
-    at the mirror tap, so half of the taps are looked up. `table` comes filled with -1."""
-    volume = kernel[0] * kernel[1] * kernel[2]
-    for row in numba.prange(len(sites)):
-        table[row, volume // 2] = row
-        for v in range(volume // 2):
-            x = sites[row, 1] + dilation[0] * (v // (kernel[1] * kernel[2]) - kernel[0] // 2)
-            y = sites[row, 2] + dilation[1] * (v // kernel[2] % kernel[1] - kernel[1] // 2)
-            z = sites[row, 3] + dilation[2] * (v % kernel[2] - kernel[2] // 2)
-            if in_range(x, y, z):
-                other = find(slot_keys, slot_rows, pack_key(sites[row, 0], x, y, z))
-                if other >= 0:
-                    table[row, v] = other
-                    table[other, volume - 1 - v] = row
-
-
-@numba.njit(inline="always")
-def _insert(key, slot_keys, found, count):
-    """Add a key to the set `slot_keys`; new ones are appended to `found`. Returns the new count."""
-    mask = len(slot_keys) - 1
-    slot = first_slot(key, mask)
-    while slot_keys[slot] != 0 and slot_keys[slot] != key:
-        slot = (slot + 1) & mask
-    if slot_keys[slot] == 0:
-        slot_keys[slot] = key
-        found[count] = key
-        count += 1
-    return count
-
-
-@numba.njit(inline="always")
-def _inside(x, y, z, shape):
-    """In the bounded grid when `shape` has three entries; an unbounded grid (no entries) has all voxels."""
-    if len(shape) == 0:
-        return True
-    return 0 <= x < shape[0] and 0 <= y < shape[1] and 0 <= z < shape[2]
-
-
-@numba.njit(cache=True, nogil=True)
-def strided_sites(sites, kernel, stride, padding, dilation, shape, slot_keys, found):
-    """Keys of the outputs reached by any input, unsorted: o = (in + padding - dilation * tap) / stride where
-    whole.
-
-    Returns their count, or -1 - n when input n reaches beyond the key. The table must have room for every
-    candidate.
-    """
-    slot_keys[:] = 0
-    count = 0
-    for n in range(len(sites)):
-        for i in range(kernel[0]):
-            x = sites[n, 1] + padding[0] - dilation[0] * i
-            if x % stride[0] != 0:
-                continue
-            for j in range(kernel[1]):
-                y = sites[n, 2] + padding[1] - dilation[1] * j
-                if y % stride[1] != 0:
+                if not in_range(x, y, 0):
                     continue
-                for k in range(kernel[2]):
-                    z = sites[n, 3] + padding[2] - dilation[2] * k
-                    if z % stride[2] != 0:
+                z = stride[2] * out[o, 3] - padding[2]
+                if z >= HALF or z + reach < -HALF:
+                    continue
+                # A z beyond its bits would run over into y.
+                low = max(z, -HALF)
+                wanted = pack_key(out[o, 0], x, y, low)
+                last = wanted - low + min(z + reach, HALF - 1)
+                if position < 0:
+                    position = _bisect(keys, wanted)
+                while keys[position] < wanted:
+                    position += 1
+                at = position
+                while keys[at] <= last:
+                    distance = keys[at] - wanted + low - z
+                    if distance % dilation[2] == 0:
+                        v = first_tap + distance // dilation[2]
+                        row = _row(key_order, at)
+                        table[o, v] = row
+                        reverse[row, v] = o
+                        if mirrored:
+                            table[row, volume - 1 - v] = o
+                            reverse[o, volume - 1 - v] = row
+                    at += 1
+
+
+@numba.njit(inline="always")
+def _strided(place, tap, axis, stride, padding, dilation):
+    """Output (in + padding - dilation * tap) / stride of an input on one axis, and whether it is whole."""
+    place = np.int64(place) + padding[axis] - dilation[axis] * tap
+    out = place // stride[axis]
+    return out, out * stride[axis] == place
+
+
+@numba.njit(inline="always")
+def _transposed(place, tap, axis, stride, padding, dilation):
+    """Output stride * in - padding + dilation * tap of an input of a transposed convolution on one axis."""
+    return stride[axis] * place - padding[axis] + dilation[axis] * tap, True
+
+
+def _candidates(axis_output):
+    @numba.njit(parallel=True, cache=True, nogil=True)
+    def body(sites, kernel, stride, padding, dilation, shape, reach, found, counts, far):
+        """Keys of the outputs that inputs reach, with repeats but for those that meet at once.
+
+        Chunk c of CHUNK inputs, which reach at most `reach` outputs each, lists counts[c] keys from
+        found[c * CHUNK * reach] on. far[c] is its first input with an output that a key cannot hold, else
+        -1. `shape` has three entries, or none for an unbounded grid.
+        """
+        columns, volume = kernel[1] * kernel[2], kernel[0] * kernel[1] * kernel[2]
+        for chunk in numba.prange(len(counts)):
+            start = chunk * CHUNK * reach
+            at = start
+            far[chunk] = -1
+            last = np.zeros(volume, np.int64)  # what each tap reached last: neighbours often reach the same
+            outputs = np.empty((3, kernel.max()), np.int64)
+            for n in range(chunk * CHUNK, min(len(sites), (chunk + 1) * CHUNK)):
+                for axis in range(3):
+                    for tap in range(kernel[axis]):
+                        out, whole = axis_output(sites[n, axis + 1], tap, axis, stride, padding, dilation)
+                        inside = len(shape) == 0 or 0 <= out < shape[axis]
+                        outputs[axis, tap] = (
+                            (out if in_range(out, 0, 0) else FAR) if whole and inside else NONE
+                        )
+                for i in range(kernel[0]):
+                    x = outputs[0, i]
+                    if x == NONE:
                         continue
-                    ox, oy, oz = x // stride[0], y // stride[1], z // stride[2]
-                    if _inside(ox, oy, oz, shape):
-                        if not in_range(ox, oy, oz):
-                            return -1 - n
-                        count = _insert(pack_key(sites[n, 0], ox, oy, oz), slot_keys, found, count)
-    return count
+                    for j in range(kernel[1]):
+                        y = outputs[1, j]
+                        if y == NONE:
+                            continue
+                        for k in range(kernel[2]):
+                            z = outputs[2, k]
+                            if z == NONE:
+                                continue
+                            if x == FAR or y == FAR or z == FAR:
+                                far[chunk] = n if far[chunk] < 0 else far[chunk]
+                                continue
+                            key = pack_key(sites[n, 0], x, y, z)
+                            v = i * columns + j * kernel[2] + k
+                            if key != last[v]:
+                                last[v] = key
+                                found[at] = key
+                                at += 1
+            counts[chunk] = at - start
+
+    return body
+
+
+strided_candidates = _candidates(_strided)
+transposed_candidates = _candidates(_transposed)
 
 
 @numba.njit(cache=True, nogil=True)
-def transposed_sites(sites, kernel, stride, padding, dilation, shape, slot_keys, found):
-    """Keys of the outputs of a transposed convolution, unsorted: o = stride * in - padding + dilation * tap.
-
-    Returns as `strided_sites` does.
-    """
-    slot_keys[:] = 0
+def drop_repeats(keys):
+    """Move the distinct ones of sorted keys to the front; returns how many."""
     count = 0
-    for n in range(len(sites)):
-        for i in range(kernel[0]):
-            x = stride[0] * sites[n, 1] - padding[0] + dilation[0] * i
-            for j in range(kernel[1]):
-                y = stride[1] * sites[n, 2] - padding[1] + dilation[1] * j
-                for k in range(kernel[2]):
-                    z = stride[2] * sites[n, 3] - padding[2] + dilation[2] * k
-                    if _inside(x, y, z, shape):
-                        if not in_range(x, y, z):
-                            return -1 - n
-                        count = _insert(pack_key(sites[n, 0], x, y, z), slot_keys, found, count)
+    for i in range(len(keys)):
+        if count == 0 or keys[i] != keys[count - 1]:
+            keys[count] = keys[i]
+            count += 1
     return count
