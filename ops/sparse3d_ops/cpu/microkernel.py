@@ -30,11 +30,11 @@ def vector_bytes(features: str) -> int:
 # host. A width that does not fit would still be right, but slow.
 _NARROWED: str | None = config.CPU_FEATURES  # pyright: ignore[reportAttributeAccessIssue]
 VECTOR_BYTES = vector_bytes(get_host_cpu_features() if _NARROWED is None else _NARROWED)
-# Rows of a tile by the number of column blocks (index 1..3): sums stay within the registers (32 vectors with
-# AVX-512 and NEON, 16 with AVX2), and rows * blocks is at least 8, the multiply-adds in flight that hide
-# their latency.
-ROWS = (0, 8, 4, 4) if VECTOR_BYTES == 32 else (0, 14, 12, 8)
-MAX_BLOCKS = 3
+# Rows of a tile by the number of column blocks (index 1..4): sums, a row of weights and a factor stay within
+# the registers (32 vectors with AVX-512 and NEON, 16 with AVX2), and rows * blocks is at least 8, the
+# multiply-adds in flight that hide their latency. Fewer rows and more blocks leave fewer rows of the last tile
+# idle.
+ROWS = (0, 8, 6, 4, 3) if VECTOR_BYTES == 32 else (0, 14, 12, 8, 6)
 
 
 class _Emitter:
@@ -173,6 +173,24 @@ def _accumulate_outer(rows: int, blocks: int) -> Callable[..., None]:
 accumulate_rows_1 = _accumulate_rows(ROWS[1], 1)
 accumulate_rows_2 = _accumulate_rows(ROWS[2], 2)
 accumulate_rows_3 = _accumulate_rows(ROWS[3], 3)
+accumulate_rows_4 = _accumulate_rows(ROWS[4], 4)
 accumulate_outer_8x1 = _accumulate_outer(8, 1)
-accumulate_outer_4x2 = _accumulate_outer(4, 2)
+accumulate_outer_4x2 = _accumulate_outer(8, 2)
+accumulate_outer_4x4 = _accumulate_outer(4, 4)
+accumulate_outer_16x1 = _accumulate_outer(16, 1)
 accumulate_outer_1x1 = _accumulate_outer(1, 1)
+
+
+@intrinsic
+def prefetch(typing_context, address):
+    """Ask for the cache line at an address, which may be any: nothing is read."""
+    signature = types.void(types.intp)
+
+    def generate(context, builder, signature, arguments):
+        pointer = builder.inttoptr(arguments[0], ir.PointerType(ir.IntType(8)))
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [pointer, ir.Constant(I32, 0), ir.Constant(I32, 3), ir.Constant(I32, 1)])
+        return context.get_dummy_value()
+
+    return signature, generate

@@ -16,10 +16,14 @@ from sparse3d_ops.cpu.microkernel import (
     VECTOR_BYTES,
     accumulate_outer_1x1,
     accumulate_outer_4x2,
+    accumulate_outer_4x4,
     accumulate_outer_8x1,
+    accumulate_outer_16x1,
     accumulate_rows_1,
     accumulate_rows_2,
     accumulate_rows_3,
+    accumulate_rows_4,
+    prefetch,
 )
 
 TILE = 256
@@ -35,6 +39,9 @@ def _list_pairs(table, tap, begin, end, x_base, x_stride, out_base, out_stride, 
         x_rows[count] = x_base + np.int64(row) * x_stride
         out_rows[count] = out_base + np.int64(o) * out_stride
         count += 1 if row >= 0 else 0
+    for p in range(count):
+        for line in range(0, x_stride, 64):
+            prefetch(x_rows[p] + line)
     return count
 
 
@@ -57,15 +64,23 @@ def convolve(x, weight, table, out):
         for o in range(begin, end):
             for c in range(width):
                 out[o, c] = 0
-        x_rows, out_rows = np.empty(TILE + MOST_ROWS, np.int64), np.empty(TILE + MOST_ROWS, np.int64)
-        x_list, out_list = np.int64(x_rows.ctypes.data), np.int64(out_rows.ctypes.data)
+        # Two lists: while one tap is computed, the rows of the next are on their way into the cache.
+        lists = np.empty((2, 2, TILE + MOST_ROWS), np.int64)
         waste = np.zeros(width, x.dtype)
+        following = _list_pairs(
+            table, 0, begin, end, x_base, depth * size, out_base, width * size, lists[0, 0], lists[0, 1]
+        )
         for tap in range(volume):
-            count = _list_pairs(
-                table, tap, begin, end, x_base, depth * size, out_base, width * size, x_rows, out_rows
-            )
+            count = following
+            x_rows, out_rows = lists[tap % 2, 0], lists[tap % 2, 1]
+            if tap + 1 < volume:
+                x_next, out_next = lists[(tap + 1) % 2, 0], lists[(tap + 1) % 2, 1]
+                following = _list_pairs(
+                    table, tap + 1, begin, end, x_base, depth * size, out_base, width * size, x_next, out_next
+                )
             if count == 0:
                 continue
+            x_list, out_list = np.int64(x_rows.ctypes.data), np.int64(out_rows.ctypes.data)
             for r in range(count, count + MOST_ROWS):
                 x_rows[r] = x_rows[0]
                 out_rows[r] = waste.ctypes.data
@@ -74,8 +89,13 @@ def convolve(x, weight, table, out):
                 offset = column * size
                 panel = weight_base + tap * depth * width * size + offset
                 left = (width - column) // lanes
-                # Four blocks go as two and two, so that no register tile is left with a single block.
-                if left >= 3 and left != 4:
+                if left >= 4:
+                    for p in range(0, count, ROWS[4]):
+                        accumulate_rows_4(
+                            x, x_list + 8 * p, out_list + 8 * p, offset, panel, width * size, depth
+                        )
+                    column += 4 * lanes
+                elif left == 3:
                     for p in range(0, count, ROWS[3]):
                         accumulate_rows_3(
                             x, x_list + 8 * p, out_list + 8 * p, offset, panel, width * size, depth
@@ -131,11 +151,23 @@ def weight_gradient(x, grad, table, partial):
                 while column < width:
                     here = column * size
                     c = np.int64(0)
-                    if width - column >= 2 * lanes:
+                    if width - column >= 4 * lanes:
                         while depth - c >= 4:
                             place = base + c * stride + here
-                            accumulate_outer_4x2(x, x_list, grad_list, c * size, here, count, place, stride)
+                            accumulate_outer_4x4(x, x_list, grad_list, c * size, here, count, place, stride)
                             c += 4
+                        while c < depth:
+                            for block in range(4):
+                                at = here + block * VECTOR_BYTES
+                                place = base + c * stride + at
+                                accumulate_outer_1x1(x, x_list, grad_list, c * size, at, count, place, stride)
+                            c += 1
+                        column += 4 * lanes
+                    elif width - column >= 2 * lanes:
+                        while depth - c >= 8:
+                            place = base + c * stride + here
+                            accumulate_outer_4x2(x, x_list, grad_list, c * size, here, count, place, stride)
+                            c += 8
                         while c < depth:
                             for block in range(2):
                                 at = here + block * VECTOR_BYTES
@@ -144,6 +176,10 @@ def weight_gradient(x, grad, table, partial):
                             c += 1
                         column += 2 * lanes
                     else:
+                        while depth - c >= 16:
+                            place = base + c * stride + here
+                            accumulate_outer_16x1(x, x_list, grad_list, c * size, here, count, place, stride)
+                            c += 16
                         while depth - c >= 8:
                             place = base + c * stride + here
                             accumulate_outer_8x1(x, x_list, grad_list, c * size, here, count, place, stride)
