@@ -6,6 +6,8 @@ repeatable for any number of threads: output-stationary, no atomics; the weight 
 order.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -40,6 +42,30 @@ def _padded_columns(tensor: Tensor, lanes: int) -> Tensor:
     return torch.nn.functional.pad(tensor, (0, extra)) if extra else tensor
 
 
+def _joined(width: int, groups: int, lanes: int) -> int:
+    """How many neighbouring groups of `width` columns fill whole vectors; all of them where none do."""
+    return next(
+        m for m in range(1, groups + 1) if groups % m == 0 and (m * width % lanes == 0 or m == groups)
+    )
+
+
+def _join_groups(weight: Tensor, groups: int, join: int) -> Tensor:
+    """Weights (V, depth, Cout) with each `join` groups made one, of blocks on a diagonal of zeros: (V, join *
+    depth, Cout)."""
+    volume, depth, width = weight.shape
+    blocks = weight.reshape(volume, depth, groups // join, join, width // groups)
+    wide = weight.new_zeros(volume, join, depth, groups // join, join, width // groups)
+    wide.diagonal(dim1=1, dim2=4).copy_(blocks.permute(0, 1, 2, 4, 3))
+    return wide.reshape(volume, join * depth, width)
+
+
+def _split_groups(wide: Tensor, groups: int, join: int) -> Tensor:
+    """The blocks of `_join_groups`: (V, join * depth, Cout) -> (V, depth, Cout)."""
+    volume, depth, width = wide.shape[0], wide.shape[1] // join, wide.shape[2]
+    blocks = wide.reshape(volume, join, depth, groups // join, join, width // groups)
+    return blocks.diagonal(dim1=1, dim2=4).permute(0, 1, 2, 4, 3).reshape(volume, depth, width)
+
+
 @torch.library.custom_op("sparse3d::sparse_conv", mutates_args=(), device_types="cpu")
 def sparse_conv(features: Tensor, weight: Tensor, table: Tensor, reverse: Tensor, groups: int) -> Tensor:
     """out[o] = sum over taps v of features[table[o, v]] @ weight[v], group by group: -> (N_out, Cout)."""
@@ -51,13 +77,15 @@ def sparse_conv(features: Tensor, weight: Tensor, table: Tensor, reverse: Tensor
     if 0 in (outputs, features.shape[0], *weight.shape):
         return features.new_zeros(outputs, width)
     x, w, pairs = working(features), working(weight), table.contiguous().numpy()
-    if groups > 1:
+    if groups == width == x.shape[1] > 1:
         out = x.new_empty(outputs, width)
-        body.convolve_groups(x.numpy(), w.numpy(), pairs, groups, out.numpy())
+        body.convolve_depthwise(x.numpy(), w[:, 0].numpy(), pairs, out.numpy())
         return out.to(features.dtype)
-    w = _padded_columns(w, VECTOR_BYTES // x.element_size())
+    lanes = VECTOR_BYTES // x.element_size()
+    join = _joined(width // groups, groups, lanes)
+    w = _padded_columns(_join_groups(w, groups, join) if join > 1 else w, lanes)
     out = x.new_empty(outputs, w.shape[2])
-    body.convolve(x.numpy(), w.numpy(), pairs, out.numpy())
+    body.convolve(x.numpy(), w.numpy(), pairs, groups // join, out.numpy())
     if out.shape[1] != width:
         out = out[:, :width].contiguous()
     return out.to(features.dtype)
@@ -86,18 +114,30 @@ def sparse_conv_weight_gradient(
     if 0 in (features.shape[0], table.shape[0], *shape):
         return features.new_zeros(shape)
     x, g, pairs = working(features), working(grad), table.contiguous().numpy()
-    if groups == 1:
-        g = _padded_columns(g, VECTOR_BYTES // x.element_size())
-    room = max(1, SLICE_BYTES // (shape[0] * shape[1] * g.shape[1] * x.element_size()))
-    partial = x.new_empty(min(MOST_SLICES, room), *shape[:2], g.shape[1])
-    if groups == 1:
-        body.weight_gradient(x.numpy(), g.numpy(), pairs, partial.numpy())
-    else:
-        body.weight_gradient_groups(x.numpy(), g.numpy(), pairs, groups, partial.numpy())
-    total = partial[0]
+    if groups == width == x.shape[1] > 1:
+        partial = _slices(x, (volume, width))
+        body.weight_gradient_depthwise(x.numpy(), g.numpy(), pairs, partial.numpy())
+        return _total(partial)[:, None].to(features.dtype)
+    lanes = VECTOR_BYTES // x.element_size()
+    join = _joined(width // groups, groups, lanes)
+    g = _padded_columns(g, lanes)
+    partial = _slices(x, (volume, join * shape[1], g.shape[1]))
+    body.weight_gradient(x.numpy(), g.numpy(), pairs, groups // join, partial.numpy())
+    total = _total(partial)[..., :width]
+    return (_split_groups(total, groups, join) if join > 1 else total).to(features.dtype).contiguous()
+
+
+def _slices(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    room = SLICE_BYTES // (math.prod(shape) * x.element_size())
+    return x.new_empty(max(1, min(MOST_SLICES, room)), *shape)
+
+
+def _total(partial: Tensor) -> Tensor:
+    """The sum of the slices, first to last, in a tensor of its own."""
+    total = partial[0].clone()
     for part in partial[1:]:
         total += part
-    return total[..., :width].to(features.dtype).contiguous().clone()
+    return total
 
 
 @sparse_conv_weight_gradient.register_fake

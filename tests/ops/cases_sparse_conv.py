@@ -43,6 +43,9 @@ def _cases(of_weight):
         "many_vectors": ("dense", "kernel2_stride2", (4, 65), 1),
         "depthwise": ("dense", "submanifold", (6, 6), 6),
         "grouped": ("dense", "kernel2_stride2", (6, 9), 3),
+        "groups_of_whole_vectors": ("dense", "kernel2_stride2", (4, 64), 2),
+        "groups_joined_to_vectors": ("dense", "kernel2_stride2", (16, 32), 8),
+        "several_outputs_a_channel": ("dense", "kernel2_stride2", (8, 16), 8),
     }
     return {name: _case(*setting, of_weight) for name, setting in settings.items()}
 

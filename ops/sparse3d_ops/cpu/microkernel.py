@@ -32,8 +32,7 @@ _NARROWED: str | None = config.CPU_FEATURES  # pyright: ignore[reportAttributeAc
 VECTOR_BYTES = vector_bytes(get_host_cpu_features() if _NARROWED is None else _NARROWED)
 # Rows of a tile by the number of column blocks (index 1..4): sums, a row of weights and a factor stay within
 # the registers (32 vectors with AVX-512 and NEON, 16 with AVX2), and rows * blocks is at least 8, the
-# multiply-adds in flight that hide their latency. Fewer rows and more blocks leave fewer rows of the last tile
-# idle.
+# multiply-adds in flight that hide their latency. The fewer rows, the fewer idle ones in the last tile.
 ROWS = (0, 8, 6, 4, 3) if VECTOR_BYTES == 32 else (0, 14, 12, 8, 6)
 
 
@@ -108,15 +107,16 @@ def _accumulate_rows(rows: int, blocks: int) -> Callable[..., None]:
     """out[r, :] += x[r, :] @ weight for `rows` rows given by address and blocks * LANES columns."""
 
     @intrinsic
-    def kernel(typing_context, like, x_rows, out_rows, out_offset, weight, weight_stride, depth):
+    def kernel(typing_context, like, x_rows, x_offset, out_rows, out_offset, weight, weight_stride, depth):
         # like: any array of the element type. x_rows, out_rows: address of int64[rows] of row addresses.
-        # out_offset, weight_stride: bytes. weight: address of the panel's first row. depth: input channels.
-        signature = types.void(like, *[types.intp] * 6)
+        # x_offset, out_offset, weight_stride: bytes. weight: address of the panel's first row. depth: input
+        # channels.
+        signature = types.void(like, *[types.intp] * 7)
 
         def generate(context, builder, signature, arguments):
             e = _Emitter(builder, builder.module, signature.args[0].dtype)
-            _, x_rows, out_rows, out_offset, weight, weight_stride, depth = arguments
-            x = [e.load(e.offset(x_rows, 8 * r), I64, 8) for r in range(rows)]
+            _, x_rows, x_offset, out_rows, out_offset, weight, weight_stride, depth = arguments
+            x = [e.offset(e.load(e.offset(x_rows, 8 * r), I64, 8), x_offset) for r in range(rows)]
             out = [e.offset(e.load(e.offset(out_rows, 8 * r), I64, 8), out_offset) for r in range(rows)]
             tiles = [(r, j) for r in range(rows) for j in range(blocks)]
             places = [e.offset(out[r], VECTOR_BYTES * j) for r, j in tiles]
@@ -175,9 +175,8 @@ accumulate_rows_2 = _accumulate_rows(ROWS[2], 2)
 accumulate_rows_3 = _accumulate_rows(ROWS[3], 3)
 accumulate_rows_4 = _accumulate_rows(ROWS[4], 4)
 accumulate_outer_8x1 = _accumulate_outer(8, 1)
-accumulate_outer_4x2 = _accumulate_outer(8, 2)
+accumulate_outer_8x2 = _accumulate_outer(8, 2)
 accumulate_outer_4x4 = _accumulate_outer(4, 4)
-accumulate_outer_16x1 = _accumulate_outer(16, 1)
 accumulate_outer_1x1 = _accumulate_outer(1, 1)
 
 

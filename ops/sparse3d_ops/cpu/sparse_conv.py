@@ -5,7 +5,8 @@ and the micro-kernel adds input rows times the tap's weights into output rows th
 row belongs to one thread and sums its taps in ascending order: results do not depend on the number of
 threads.
 
-The dense bodies take columns padded to whole vectors: the caller pads weights and outputs.
+Columns come in whole vectors: the caller pads weights and outputs, and widens narrow groups with zeros.
+Depthwise convolution, which has one multiply-add for each number that it reads, has bodies of its own.
 """
 
 import numba
@@ -15,10 +16,9 @@ from sparse3d_ops.cpu.microkernel import (
     ROWS,
     VECTOR_BYTES,
     accumulate_outer_1x1,
-    accumulate_outer_4x2,
     accumulate_outer_4x4,
     accumulate_outer_8x1,
-    accumulate_outer_16x1,
+    accumulate_outer_8x2,
     accumulate_rows_1,
     accumulate_rows_2,
     accumulate_rows_3,
@@ -45,30 +45,67 @@ def _list_pairs(table, tap, begin, end, x_base, x_stride, out_base, out_stride, 
     return count
 
 
+@numba.njit(inline="always")
+def _add_tap(x, x_list, x_offset, out_list, count, offset, end, panel, stride, depth):
+    """Add `count` listed rows times one tap's weights to columns of the listed outputs, which are bytes
+    `offset` .. `end` of a row; `panel` is the address of the tap's first row of weights, rows `stride`
+    apart."""
+    while offset < end:
+        left = (end - offset) // VECTOR_BYTES
+        if left >= 4:
+            for p in range(0, count, ROWS[4]):
+                here = 8 * p
+                accumulate_rows_4(
+                    x, x_list + here, x_offset, out_list + here, offset, panel + offset, stride, depth
+                )
+            offset += 4 * VECTOR_BYTES
+        elif left == 3:
+            for p in range(0, count, ROWS[3]):
+                here = 8 * p
+                accumulate_rows_3(
+                    x, x_list + here, x_offset, out_list + here, offset, panel + offset, stride, depth
+                )
+            offset += 3 * VECTOR_BYTES
+        elif left == 2:
+            for p in range(0, count, ROWS[2]):
+                here = 8 * p
+                accumulate_rows_2(
+                    x, x_list + here, x_offset, out_list + here, offset, panel + offset, stride, depth
+                )
+            offset += 2 * VECTOR_BYTES
+        else:
+            for p in range(0, count, ROWS[1]):
+                here = 8 * p
+                accumulate_rows_1(
+                    x, x_list + here, x_offset, out_list + here, offset, panel + offset, stride, depth
+                )
+            offset += VECTOR_BYTES
+
+
 @numba.njit(parallel=True, cache=True, nogil=True)
-def convolve(x, weight, table, out):
-    """out (N_out, Cout) = sum over taps of x[table[:, tap]] @ weight[tap]; x (N_in, Cin), weight (V, Cin,
-    Cout)."""
+def convolve(x, weight, table, groups, out):
+    """out (N_out, Cout) = sum over taps of x[table[:, tap]] @ weight[tap], group by group; x (N_in, Cin),
+    weight (V, Cin / groups, Cout)."""
     outputs, volume = table.shape
     depth, width = weight.shape[1], weight.shape[2]
     size = np.int64(x.itemsize)
-    lanes = VECTOR_BYTES // size
     x_base, out_base, weight_base = (
         np.int64(x.ctypes.data),
         np.int64(out.ctypes.data),
         np.int64(weight.ctypes.data),
     )
+    x_stride, stride, span = x.shape[1] * size, width * size, width // groups * size
     for tile in numba.prange((outputs + TILE - 1) // TILE):
         begin = tile * TILE
         end = min(outputs, begin + TILE)
         for o in range(begin, end):
             for c in range(width):
                 out[o, c] = 0
-        # Two lists: while one tap is computed, the rows of the next are on their way into the cache.
+        # Two pairs of lists: while one tap is computed, the rows of the next are on their way into the cache.
         lists = np.empty((2, 2, TILE + MOST_ROWS), np.int64)
         waste = np.zeros(width, x.dtype)
         following = _list_pairs(
-            table, 0, begin, end, x_base, depth * size, out_base, width * size, lists[0, 0], lists[0, 1]
+            table, 0, begin, end, x_base, x_stride, out_base, stride, lists[0, 0], lists[0, 1]
         )
         for tap in range(volume):
             count = following
@@ -76,63 +113,69 @@ def convolve(x, weight, table, out):
             if tap + 1 < volume:
                 x_next, out_next = lists[(tap + 1) % 2, 0], lists[(tap + 1) % 2, 1]
                 following = _list_pairs(
-                    table, tap + 1, begin, end, x_base, depth * size, out_base, width * size, x_next, out_next
+                    table, tap + 1, begin, end, x_base, x_stride, out_base, stride, x_next, out_next
                 )
             if count == 0:
                 continue
-            x_list, out_list = np.int64(x_rows.ctypes.data), np.int64(out_rows.ctypes.data)
             for r in range(count, count + MOST_ROWS):
                 x_rows[r] = x_rows[0]
                 out_rows[r] = waste.ctypes.data
-            column = np.int64(0)
-            while column < width:
-                offset = column * size
-                panel = weight_base + tap * depth * width * size + offset
-                left = (width - column) // lanes
-                if left >= 4:
-                    for p in range(0, count, ROWS[4]):
-                        accumulate_rows_4(
-                            x, x_list + 8 * p, out_list + 8 * p, offset, panel, width * size, depth
-                        )
-                    column += 4 * lanes
-                elif left == 3:
-                    for p in range(0, count, ROWS[3]):
-                        accumulate_rows_3(
-                            x, x_list + 8 * p, out_list + 8 * p, offset, panel, width * size, depth
-                        )
-                    column += 3 * lanes
-                elif left >= 2:
-                    for p in range(0, count, ROWS[2]):
-                        accumulate_rows_2(
-                            x, x_list + 8 * p, out_list + 8 * p, offset, panel, width * size, depth
-                        )
-                    column += 2 * lanes
-                else:
-                    for p in range(0, count, ROWS[1]):
-                        accumulate_rows_1(
-                            x, x_list + 8 * p, out_list + 8 * p, offset, panel, width * size, depth
-                        )
-                    column += lanes
+            x_list, out_list = np.int64(x_rows.ctypes.data), np.int64(out_rows.ctypes.data)
+            panel = weight_base + tap * depth * stride
+            for g in range(groups):
+                x_offset, first = g * depth * size, g * span
+                _add_tap(x, x_list, x_offset, out_list, count, first, first + span, panel, stride, depth)
+
+
+@numba.njit(inline="always")
+def _add_outer(x, x_list, x_offset, grad_list, count, column, end, base, stride, depth):
+    """Add the outer products of `count` listed pairs to columns `column` .. `end` (bytes) of one tap's weight
+    gradient at `base`, rows `stride` apart."""
+    size = np.int64(x.itemsize)
+    while column < end:
+        blocks = 4 if end - column >= 4 * VECTOR_BYTES else 2 if end - column >= 2 * VECTOR_BYTES else 1
+        c = np.int64(0)
+        if blocks == 4:
+            while depth - c >= 4:
+                place = base + c * stride + column
+                accumulate_outer_4x4(x, x_list, grad_list, x_offset + c * size, column, count, place, stride)
+                c += 4
+        elif blocks == 2:
+            while depth - c >= 8:
+                place = base + c * stride + column
+                accumulate_outer_8x2(x, x_list, grad_list, x_offset + c * size, column, count, place, stride)
+                c += 8
+        else:
+            while depth - c >= 8:
+                place = base + c * stride + column
+                accumulate_outer_8x1(x, x_list, grad_list, x_offset + c * size, column, count, place, stride)
+                c += 8
+        while c < depth:
+            for block in range(blocks):
+                at = column + block * VECTOR_BYTES
+                place = base + c * stride + at
+                accumulate_outer_1x1(x, x_list, grad_list, x_offset + c * size, at, count, place, stride)
+            c += 1
+        column += blocks * VECTOR_BYTES
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def weight_gradient(x, grad, table, partial):
-    """partial[s, tap] = sum of outer(x[table[o, tap]], grad[o]) over the outputs of slice s; grad (N_out,
-    Cout).
+def weight_gradient(x, grad, table, groups, partial):
+    """partial[s, tap] = sum of outer(x[table[o, tap]], grad[o]) over the outputs of slice s, group by group;
+    grad (N_out, Cout), partial (slices, V, Cin / groups, Cout).
 
     The number of slices is the caller's and does not depend on threads; the caller adds slices in order.
     """
     outputs, volume = table.shape
     slices, depth, width = partial.shape[0], partial.shape[2], partial.shape[3]
     size = np.int64(x.itemsize)
-    lanes = VECTOR_BYTES // size
     x_base, grad_base, partial_base = (
         np.int64(x.ctypes.data),
         np.int64(grad.ctypes.data),
         np.int64(partial.ctypes.data),
     )
+    x_stride, stride, span = x.shape[1] * size, width * size, width // groups * size
     tiles = (outputs + TILE - 1) // TILE
-    stride = width * size
     for s in numba.prange(slices):
         partial[s] = 0
         x_rows, grad_rows = np.empty(TILE, np.int64), np.empty(TILE, np.int64)
@@ -142,96 +185,42 @@ def weight_gradient(x, grad, table, partial):
             end = min(outputs, begin + TILE)
             for tap in range(volume):
                 count = _list_pairs(
-                    table, tap, begin, end, x_base, depth * size, grad_base, stride, x_rows, grad_rows
+                    table, tap, begin, end, x_base, x_stride, grad_base, stride, x_rows, grad_rows
                 )
                 if count == 0:
                     continue
                 base = partial_base + (s * volume + tap) * depth * stride
-                column = np.int64(0)
-                while column < width:
-                    here = column * size
-                    c = np.int64(0)
-                    if width - column >= 4 * lanes:
-                        while depth - c >= 4:
-                            place = base + c * stride + here
-                            accumulate_outer_4x4(x, x_list, grad_list, c * size, here, count, place, stride)
-                            c += 4
-                        while c < depth:
-                            for block in range(4):
-                                at = here + block * VECTOR_BYTES
-                                place = base + c * stride + at
-                                accumulate_outer_1x1(x, x_list, grad_list, c * size, at, count, place, stride)
-                            c += 1
-                        column += 4 * lanes
-                    elif width - column >= 2 * lanes:
-                        while depth - c >= 8:
-                            place = base + c * stride + here
-                            accumulate_outer_4x2(x, x_list, grad_list, c * size, here, count, place, stride)
-                            c += 8
-                        while c < depth:
-                            for block in range(2):
-                                at = here + block * VECTOR_BYTES
-                                place = base + c * stride + at
-                                accumulate_outer_1x1(x, x_list, grad_list, c * size, at, count, place, stride)
-                            c += 1
-                        column += 2 * lanes
-                    else:
-                        while depth - c >= 16:
-                            place = base + c * stride + here
-                            accumulate_outer_16x1(x, x_list, grad_list, c * size, here, count, place, stride)
-                            c += 16
-                        while depth - c >= 8:
-                            place = base + c * stride + here
-                            accumulate_outer_8x1(x, x_list, grad_list, c * size, here, count, place, stride)
-                            c += 8
-                        while c < depth:
-                            place = base + c * stride + here
-                            accumulate_outer_1x1(x, x_list, grad_list, c * size, here, count, place, stride)
-                            c += 1
-                        column += lanes
-
-
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})
-def convolve_groups(x, weight, table, groups, out):
-    """Grouped convolution without the micro-kernel; weight (V, Cin / groups, Cout)."""
-    outputs, volume = table.shape
-    depth, width = weight.shape[1], weight.shape[2] // groups
-    for o in numba.prange(outputs):
-        for c in range(out.shape[1]):
-            out[o, c] = 0
-        for tap in range(volume):
-            row = table[o, tap]
-            if row < 0:
-                continue
-            if depth == 1 and width == 1:
-                for c in range(out.shape[1]):
-                    out[o, c] += x[row, c] * weight[tap, 0, c]
-            else:
                 for g in range(groups):
-                    for i in range(depth):
-                        value = x[row, g * depth + i]
-                        for c in range(g * width, (g + 1) * width):
-                            out[o, c] += value * weight[tap, i, c]
+                    x_offset, first = g * depth * size, g * span
+                    _add_outer(
+                        x, x_list, x_offset, grad_list, count, first, first + span, base, stride, depth
+                    )
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})
-def weight_gradient_groups(x, grad, table, groups, partial):
-    """Weight gradient of `convolve_groups`; partial (slices, V, Cin / groups, Cout)."""
+def convolve_depthwise(x, weight, table, out):
+    """out[:, c] = sum over taps of x[table[:, tap], c] * weight[tap, c]; x (N_in, C), weight (V, C)."""
+    for o in numba.prange(len(table)):
+        sums = out[o]
+        sums[:] = 0
+        for tap in range(table.shape[1]):
+            row = table[o, tap]
+            if row >= 0:
+                for c in range(len(sums)):
+                    sums[c] += x[row, c] * weight[tap, c]
+
+
+@numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})
+def weight_gradient_depthwise(x, grad, table, partial):
+    """Weight gradient of `convolve_depthwise`; partial (slices, V, C) as in `weight_gradient`."""
     outputs, volume = table.shape
-    slices, depth, width = partial.shape[0], partial.shape[2], partial.shape[3] // groups
+    slices = len(partial)
     for s in numba.prange(slices):
         partial[s] = 0
         for o in range(outputs * s // slices, outputs * (s + 1) // slices):
             for tap in range(volume):
                 row = table[o, tap]
-                if row < 0:
-                    continue
-                if depth == 1 and width == 1:
-                    for c in range(partial.shape[3]):
-                        partial[s, tap, 0, c] += x[row, c] * grad[o, c]
-                else:
-                    for g in range(groups):
-                        for i in range(depth):
-                            value = x[row, g * depth + i]
-                            for c in range(g * width, (g + 1) * width):
-                                partial[s, tap, i, c] += value * grad[o, c]
+                if row >= 0:
+                    sums = partial[s, tap]
+                    for c in range(len(sums)):
+                        sums[c] += x[row, c] * grad[o, c]
