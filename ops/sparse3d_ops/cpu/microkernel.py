@@ -34,6 +34,9 @@ VECTOR_BYTES = vector_bytes(get_host_cpu_features() if _NARROWED is None else _N
 # the registers (32 vectors with AVX-512 and NEON, 16 with AVX2), and rows * blocks is at least 8, the
 # multiply-adds in flight that hide their latency. The fewer rows, the fewer idle ones in the last tile.
 ROWS = (0, 8, 6, 4, 3) if VECTOR_BYTES == 32 else (0, 14, 12, 8, 6)
+# With 16 registers, tiles of more than two blocks leave none for the factor.
+MOST_BLOCKS = 2 if VECTOR_BYTES == 32 else 4
+OUTER_ROWS = 4 if VECTOR_BYTES == 32 else 8
 
 
 class _Emitter:
@@ -174,10 +177,10 @@ accumulate_rows_1 = _accumulate_rows(ROWS[1], 1)
 accumulate_rows_2 = _accumulate_rows(ROWS[2], 2)
 accumulate_rows_3 = _accumulate_rows(ROWS[3], 3)
 accumulate_rows_4 = _accumulate_rows(ROWS[4], 4)
-accumulate_outer_8x1 = _accumulate_outer(8, 1)
-accumulate_outer_8x2 = _accumulate_outer(8, 2)
-accumulate_outer_4x4 = _accumulate_outer(4, 4)
-accumulate_outer_1x1 = _accumulate_outer(1, 1)
+accumulate_outer_1 = _accumulate_outer(8, 1)
+accumulate_outer_2 = _accumulate_outer(OUTER_ROWS, 2)
+accumulate_outer_4 = _accumulate_outer(4, 4)
+accumulate_outer_row = _accumulate_outer(1, 1)
 
 
 @intrinsic

@@ -13,12 +13,14 @@ import numba
 import numpy as np
 
 from sparse3d_ops.cpu.microkernel import (
+    MOST_BLOCKS,
+    OUTER_ROWS,
     ROWS,
     VECTOR_BYTES,
-    accumulate_outer_1x1,
-    accumulate_outer_4x4,
-    accumulate_outer_8x1,
-    accumulate_outer_8x2,
+    accumulate_outer_1,
+    accumulate_outer_2,
+    accumulate_outer_4,
+    accumulate_outer_row,
     accumulate_rows_1,
     accumulate_rows_2,
     accumulate_rows_3,
@@ -52,21 +54,21 @@ def _add_tap(x, x_list, x_offset, out_list, count, offset, end, panel, stride, d
     apart."""
     while offset < end:
         left = (end - offset) // VECTOR_BYTES
-        if left >= 4:
+        if left >= 4 and MOST_BLOCKS >= 4:
             for p in range(0, count, ROWS[4]):
                 here = 8 * p
                 accumulate_rows_4(
                     x, x_list + here, x_offset, out_list + here, offset, panel + offset, stride, depth
                 )
             offset += 4 * VECTOR_BYTES
-        elif left == 3:
+        elif left == 3 and MOST_BLOCKS >= 3:
             for p in range(0, count, ROWS[3]):
                 here = 8 * p
                 accumulate_rows_3(
                     x, x_list + here, x_offset, out_list + here, offset, panel + offset, stride, depth
                 )
             offset += 3 * VECTOR_BYTES
-        elif left == 2:
+        elif left >= 2:
             for p in range(0, count, ROWS[2]):
                 here = 8 * p
                 accumulate_rows_2(
@@ -133,28 +135,29 @@ def _add_outer(x, x_list, x_offset, grad_list, count, column, end, base, stride,
     gradient at `base`, rows `stride` apart."""
     size = np.int64(x.itemsize)
     while column < end:
-        blocks = 4 if end - column >= 4 * VECTOR_BYTES else 2 if end - column >= 2 * VECTOR_BYTES else 1
+        left = (end - column) // VECTOR_BYTES
+        blocks = 4 if left >= 4 and MOST_BLOCKS >= 4 else 2 if left >= 2 else 1
         c = np.int64(0)
         if blocks == 4:
             while depth - c >= 4:
                 place = base + c * stride + column
-                accumulate_outer_4x4(x, x_list, grad_list, x_offset + c * size, column, count, place, stride)
+                accumulate_outer_4(x, x_list, grad_list, x_offset + c * size, column, count, place, stride)
                 c += 4
         elif blocks == 2:
-            while depth - c >= 8:
+            while depth - c >= OUTER_ROWS:
                 place = base + c * stride + column
-                accumulate_outer_8x2(x, x_list, grad_list, x_offset + c * size, column, count, place, stride)
-                c += 8
+                accumulate_outer_2(x, x_list, grad_list, x_offset + c * size, column, count, place, stride)
+                c += OUTER_ROWS
         else:
             while depth - c >= 8:
                 place = base + c * stride + column
-                accumulate_outer_8x1(x, x_list, grad_list, x_offset + c * size, column, count, place, stride)
+                accumulate_outer_1(x, x_list, grad_list, x_offset + c * size, column, count, place, stride)
                 c += 8
         while c < depth:
             for block in range(blocks):
                 at = column + block * VECTOR_BYTES
                 place = base + c * stride + at
-                accumulate_outer_1x1(x, x_list, grad_list, x_offset + c * size, at, count, place, stride)
+                accumulate_outer_row(x, x_list, grad_list, x_offset + c * size, at, count, place, stride)
             c += 1
         column += blocks * VECTOR_BYTES
 
