@@ -106,10 +106,9 @@ class Sites:
 
     def same_as(self, other: "Sites") -> bool:
         """True when both are the same rows of the same grid by construction (no coordinates are compared)."""
-        mine, theirs = (
-            (sites.stride, sites.shape, sites.batch_size, id(sites.coordinates)) for sites in (self, other)
-        )
-        return mine == theirs
+        mine, theirs = ((sites.stride, sites.shape, sites.batch_size) for sites in (self, other))
+        # `is`, not id(): that would tie a compiled graph to the coordinates of one frame.
+        return mine == theirs and self.coordinates is other.coordinates
 
     def _cached(self, key: Any, make: Callable[[], Any]) -> Any:
         if key not in self._cache:
@@ -190,7 +189,7 @@ class Sites:
         return _each(operator.floordiv, self.stride, geometry.stride)
 
     def _map_to(self, coarse: Tensor, geometry: Geometry) -> KernelMap:
-        return KernelMap(*ops.kernel_map(*self.hash_table(), len(self), coarse, *geometry.lists()))
+        return KernelMap(*ops.kernel_map(*self.hash_table(), self.coordinates.shape[0], coarse, *geometry.lists()))
 
     def to(self, device: torch.device | str) -> "Sites":
         """The same sites on another device; caches are rebuilt there."""

@@ -61,8 +61,9 @@ class SparseTensor:
     def on(cls, features: Float[Tensor, "N C"], sites: Sites) -> "SparseTensor":
         """A tensor on existing sites: it shares their kernel maps. For layers; nothing is checked but the
         length."""
-        if features.shape[0] != len(sites):
-            raise ValueError(f"{features.shape[0]} rows of features for {len(sites)} voxels")
+        rows, voxels = features.shape[0], sites.coordinates.shape[0]  # len() would fix a compiled graph's size
+        if rows != voxels:
+            raise ValueError(f"{rows} rows of features for {voxels} voxels")
         tensor = cls.__new__(cls)
         tensor.features = features
         tensor.sites = sites
