@@ -10,11 +10,12 @@ and the slowest repeat stand beside each median. `Work` is what an answer needs 
 outputs written once), so a share of the copy bandwidth says how far from the memory's limit an op is.
 """
 
+import argparse
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,8 +118,8 @@ def _copy(source, target, parts):
         target[t * step : (t + 1) * step] = source[t * step : (t + 1) * step]
 
 
-def fma_peak(threads: int, repeats: int = 15) -> float:
-    """GFLOP/s of float32 multiply-adds that stay in registers, the best of some repeats."""
+def fma_peak(threads: int, repeats: int = 500) -> float:
+    """GFLOP/s of float32 multiply-adds that stay in registers, the best of many repeats."""
     lanes = VECTOR_BYTES // 4
     values = np.tile(np.repeat(np.float32([1.0, 0.5, 1.0]), lanes), (threads, 1))
     best = min(_timed(lambda: _multiply_add_rounds(values, ROUNDS), repeats))
@@ -126,7 +127,7 @@ def fma_peak(threads: int, repeats: int = 15) -> float:
 
 
 def copy_bandwidth(threads: int, repeats: int = 7) -> float:
-    """GB/s of copying an array that no cache holds, bytes read and written, the best of some repeats."""
+    """GB/s of copying an array that no cache holds, bytes read and written, the best of many repeats."""
     source, target = np.ones(COPIED, np.uint8), np.zeros(COPIED, np.uint8)
     return 2e-9 * COPIED / min(_timed(lambda: _copy(source, target, threads), repeats))
 
@@ -199,9 +200,9 @@ class Board:
     The factor is the fastest peer's median over ours: above 1 we are ahead.
     """
 
-    def __init__(self, title: str, peers: Sequence[str]):
-        self.peers = list(peers)
-        self.table = Table(title=f"{title}, cpu; milliseconds: median (fastest - slowest)")
+    def __init__(self, title: str, peers: Sequence[str], repeats: int):
+        self.peers, self.repeats = list(peers), repeats
+        self.table = Table(title=f"{title}, cpu, {repeats} repeats; milliseconds: median (fastest - slowest)")
         self.table.add_column("what")
         for name in (
             "size",
@@ -214,11 +215,9 @@ class Board:
         ):
             self.table.add_column(name, justify="right")
 
-    def row(
-        self, what: str, size: str, limits: Limits, work: Work, contestants: Mapping[str, Call], repeats: int
-    ) -> None:
+    def row(self, what: str, size: str, limits: Limits, work: Work, contestants: Mapping[str, Call]) -> None:
         """Time ours, which is called "sparse3d" in `contestants`, and those of the peers that are there."""
-        times = in_turns(contestants, repeats)
+        times = in_turns(contestants, self.repeats)
         ours = statistics.median(times["sparse3d"])
         others = [statistics.median(values) for name, values in times.items() if name != "sparse3d"]
         cells = [spread(times[name]) if name in times else "-" for name in self.peers]
@@ -247,12 +246,23 @@ def optional(module: str) -> Any | None:
         return None
 
 
-def print_header(limits: Sequence[Limits]) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """--threads and --repeats, the same words for every benchmark."""
+    most = numba.config.NUMBA_NUM_THREADS  # pyright: ignore[reportAttributeAccessIssue]
+    parser.add_argument("--threads", type=int, nargs="+", default=sorted({1, min(2, most)}))
+    parser.add_argument("--repeats", type=int, default=15)
+
+
+def each_limit(threads: Sequence[int]) -> Iterator[Limits]:
+    """Print the machine, then give its limits for each number of threads, which is set meanwhile."""
     print(words())
-    for one in limits:
-        print(one)
+    for count in threads:
+        found = limits(count)
+        print(found, flush=True)
+        yield found
 
 
 if __name__ == "__main__":
-    _threads = range(1, numba.config.NUMBA_NUM_THREADS + 1)  # pyright: ignore[reportAttributeAccessIssue]
-    print_header([limits(count) for count in _threads])
+    _most = numba.config.NUMBA_NUM_THREADS  # pyright: ignore[reportAttributeAccessIssue]
+    for _ in each_limit(range(1, _most + 1)):
+        pass

@@ -12,7 +12,7 @@ from sparse3d.models.bev_backbone import BevBackbone, BevBackboneConfig
 from sparse3d.models.voxel_backbone import VoxelBackbone, VoxelBackbone8xConfig, VoxelResBackbone8xConfig
 from sparse3d.tensor import SparseTensor
 
-SHAPE = (16, 24, 41)  # x, y, z of ours
+SHAPE = (16, 32, 41)  # x, y, z of ours
 POINT_CHANNELS = 4
 
 
