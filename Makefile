@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: all demo test test-fast check bench clean
+PEERS := .venv-peers
+BENCHMARKS := hash voxelize boxes segment sparse_conv
+
+.PHONY: all demo test test-fast check bench bench-peers clean
 all: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -27,7 +30,22 @@ check: $(VENV)/.installed
 	$(BIN)/pyright
 
 bench: $(VENV)/.installed
-	$(BIN)/python tools/bench_sparse_conv.py
+	for name in $(BENCHMARKS); do $(BIN)/python tools/bench_$$name.py || exit 1; done
+
+# A second environment that sees what the first one holds (sparse3d and the same torch) and other libraries beside
+# it. Open3D needs libusb-1.0, EGL, GL and X11 of the system. OPENBLAS_CORETYPE would choose slower products.
+bench-peers: $(PEERS)/.installed
+	for name in $(BENCHMARKS); do env -u OPENBLAS_CORETYPE $(PEERS)/bin/python tools/bench_$$name.py || exit 1; done
+
+$(PEERS)/.installed: constraints-peers.txt $(VENV)/.installed
+	$(BIN)/python -m venv $(PEERS)
+	where='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+	echo "import site; site.addsitedir('$$($(abspath $(BIN))/python -c "$$where")')" \
+		> "$$($(PEERS)/bin/python -c "$$where")/base.pth"
+	$(PEERS)/bin/python -m pip install --quiet --no-deps -r constraints-peers.txt
+	$(PEERS)/bin/python -m pip install --quiet --no-deps --no-build-isolation torch-scatter==2.1.2 \
+		|| echo "torch-scatter did not build here (it needs a compiler): its columns stay empty"
+	touch $@
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache

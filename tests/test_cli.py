@@ -60,6 +60,15 @@ def fault(capsys, *argv):
         (["detect", "r", "x.bin", "--out", "o", "--score", "x"], "invalid float value: 'x'"),
         (["data", "check", "kitti", "--root", "nowhere"], "nowhere: no such folder"),
         (["config", "show", "tiny.yaml", "x=1"], "command line: unknown key 'x'"),
+        (["convert-weights", "a.pth", "b.safetensors"], "the following arguments are required: --from"),
+        (["convert-weights", "a", "b", "--from", "spcnv2"], "did you mean 'spconv2'?"),
+        (["convert-weights", "a", "b.pth", "--from", "spconv2"], "b.pth: the result is a safetensors file"),
+        (["convert-weights", "a.pth", "b.safetensors", "--from", "spconv2"], "No such file or directory"),
+        (["convert-weights", "a", "b", "--from", "spconv2", "--map", "x"], "'x' is not of the form OLD=NEW"),
+        (
+            ["convert-weights", "a", "b", "--from", "torchsparse", "--kernel", "x=3"],
+            "'x=3' is not of the form NAME=3x3x3",
+        ),
     ],
 )
 def test_faults_are_one_line_with_the_way_out(here, capsys, argv, message):
@@ -143,6 +152,29 @@ def test_doctor_reports_a_wrong_kernel(capsys, monkeypatch):
     assert cli.main(["doctor"]) == 1
     shown = capsys.readouterr().out
     assert "FAIL (largest error 5.0e-01)" in shown and "FAIL (RuntimeError: no such thing)" in shown
+
+
+def test_weights_are_converted_as_the_options_say(here, capsys):
+    import torch
+
+    from sparse3d.io.weight_files import read_tensors
+
+    kernel = torch.arange(54.0).reshape(27, 1, 2)
+    flat = torch.arange(6.0).reshape(3, 1, 2)
+    torch.save({"state_dict": {"net.a.kernel": kernel, "net.b.kernel": flat}}, "in.pth")
+    command = ["convert-weights", "in.pth", "out.safetensors", "--from", "minkowski"]
+    assert "say --kernel net.b.kernel=AxBxC" in fault(capsys, *command)
+    assert not (here / "out.safetensors").exists()
+    assert cli.main([*command, "--kernel", "net.b=1x1x3", "--map", "net.=", "--axes", "zyx"]) == 0
+    shown = capsys.readouterr()
+    assert "27 1 2" in shown.out and "3 3 3 1 2" in shown.out and "2 of 2 tensors" in shown.err
+    found = read_tensors("out.safetensors")
+    # Row v = x + 3 y + 9 z of columns that were (z, y, x): our first axis is their last.
+    assert torch.equal(found["a.weight"], kernel.reshape(3, 3, 3, 1, 2))
+    assert found["b.weight"].shape == (3, 1, 1, 1, 2)
+    write = ["convert-weights", "in.pth", "out.safetensors", "--from", "openpcdet"]
+    assert "no tensor is named backbone_3d.*" in fault(capsys, *write)
+    assert "are zyx" in fault(capsys, *write, "--axes", "xyz")
 
 
 @pytest.mark.slow

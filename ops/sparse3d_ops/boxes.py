@@ -54,9 +54,10 @@ def box_iou_bev(a: Tensor, b: Tensor) -> Tensor:
     from sparse3d_ops.cpu import boxes as body
 
     _check_pair(a, b)
-    out = torch.empty(len(a), len(b), dtype=torch.float64)
-    body.box_iou_bev(_double(a), _double(b), out.numpy())
-    return out.to(torch.promote_types(a.dtype, b.dtype))
+    wanted = torch.promote_types(a.dtype, b.dtype)
+    out = torch.empty(len(a), len(b), dtype=wanted if wanted == torch.float32 else torch.float64)
+    body.box_iou(_double(a), _double(b), False, out.numpy())
+    return out.to(wanted)
 
 
 @torch.library.custom_op("sparse3d::box_iou_3d", mutates_args=(), device_types="cpu")
@@ -65,9 +66,10 @@ def box_iou_3d(a: Tensor, b: Tensor) -> Tensor:
     from sparse3d_ops.cpu import boxes as body
 
     _check_pair(a, b)
-    out = torch.empty(len(a), len(b), dtype=torch.float64)
-    body.box_iou_3d(_double(a), _double(b), out.numpy())
-    return out.to(torch.promote_types(a.dtype, b.dtype))
+    wanted = torch.promote_types(a.dtype, b.dtype)
+    out = torch.empty(len(a), len(b), dtype=wanted if wanted == torch.float32 else torch.float64)
+    body.box_iou(_double(a), _double(b), True, out.numpy())
+    return out.to(wanted)
 
 
 @torch.library.custom_op("sparse3d::box_iou_3d_aligned", mutates_args=(), device_types="cpu")
@@ -101,8 +103,7 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
         raise ValueError(f"scores[{row}] is {float(scores[row])}, expected a finite value")
     order = torch.argsort(scores.detach(), descending=True, stable=True)
     kept = torch.empty(len(boxes), dtype=torch.int64)
-    suppressed = np.zeros(len(boxes), dtype=np.bool_)
-    count = body.nms(_double(boxes), order.numpy(), float(iou_threshold), suppressed, kept.numpy())
+    count = body.nms(_double(boxes), order.numpy(), float(iou_threshold), kept.numpy())
     return kept[:count].clone()
 
 

@@ -5,6 +5,8 @@ what does not fit is an error that names the row. Keys sort as their coordinates
 one defined order.
 """
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -89,17 +91,20 @@ def _(keys: Tensor) -> Tensor:
 def unique(keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Sorted set of keys: (N,) int64 -> keys (M,), inverse (N,) int64 and counts (M,) int64."""
     from sparse3d_ops.cpu import hashing as body
+    from sparse3d_ops.cpu import radix
 
     _check_keys(keys)
     array = keys.contiguous().numpy()
-    slots = table_size(len(array))
-    inverse, found = np.empty(len(array), np.int64), np.empty(len(array), np.int64)
-    count = body.distinct(array, np.empty(slots, np.int64), np.empty(slots, np.int32), inverse, found)
-    order = np.argsort(found[:count])
-    rank, counts = np.empty(count, np.int64), np.empty(count, np.int64)
-    rank[order] = np.arange(count)
-    body.renumber(inverse, rank, counts)
-    return torch.from_numpy(found[:count][order]), torch.from_numpy(inverse), torch.from_numpy(counts)
+    low, extent = body.field_ranges(array)
+    cell, row = np.empty(len(array), np.int64), np.empty(len(array), np.int32)
+    body.cells(array, low, extent, cell, row)
+    cell, row, chunks = radix.sort_cells(cell, row, (math.prod(extent.tolist()) - 1).bit_length())
+    first = np.empty(chunks, np.int64)
+    count = radix.count_runs(cell, first)
+    distinct, offsets = keys.new_empty(count), np.empty(count + 1, np.int64)
+    inverse = torch.empty_like(keys, memory_format=torch.contiguous_format)
+    body.distinct(array, cell, row, first, distinct.numpy(), inverse.numpy(), offsets)
+    return distinct, inverse, torch.from_numpy(np.diff(offsets))
 
 
 @unique.register_fake

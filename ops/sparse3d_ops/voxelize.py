@@ -11,6 +11,7 @@ voxel. Voxels are sorted by (batch, x, y, z); all results are the same bits for 
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,8 +20,6 @@ from sparse3d_ops.segment import segment_mean
 
 MAX_FRAMES = 1 << 9  # what the batch and the signed 18-bit axes of a voxel key hold
 MAX_CELLS = 1 << 17
-DIGIT_BITS = 11  # 2048 counters of 8 bytes: half of a 32 KiB first-level cache
-CHUNK = 1 << 14  # points per thread below which starting one more thread costs more than it brings
 
 
 class Voxels(NamedTuple):
@@ -76,8 +75,7 @@ def _sorted_voxels(points: Tensor, point_frame: Tensor, voxel_size: list[float],
     """coordinates, point_voxel, offsets (M+1,) int64 and row (inside points,) int32: voxel v holds
     row[offsets[v]:offsets[v+1]].
     """
-    import numba
-
+    from sparse3d_ops.cpu import radix
     from sparse3d_ops.cpu import voxelize as body
 
     check_tensor("points", points, ("P", "F"), FLOATS)
@@ -93,25 +91,17 @@ def _sorted_voxels(points: Tensor, point_frame: Tensor, voxel_size: list[float],
 
     work = points.detach()
     work = work if work.dtype in (torch.float32, torch.float64) else work.float()
-    cell, cell_out = torch.empty(2, len(points), dtype=torch.int64).numpy()
-    row, row_out = torch.empty(2, len(points), dtype=torch.int32).numpy()
+    cell, row = np.empty(len(points), np.int64), np.empty(len(points), np.int32)
     low, high, size = (
         torch.tensor(v, dtype=torch.float64).numpy() for v in (bounds[:3], bounds[3:], voxel_size)
     )
     grid = torch.tensor(shape).numpy()
     body.cells(work.contiguous().numpy(), point_frame.contiguous().numpy(), low, high, size, grid, cell, row)
 
-    bits = max(1, (frames * math.prod(shape) - 1).bit_length())
-    passes = -(-bits // DIGIT_BITS)
-    digit = -(-bits // passes)
-    chunks = max(1, min(numba.get_num_threads(), len(points) // CHUNK))
-    start = torch.empty(chunks, 1 << digit, dtype=torch.int64).numpy()
-    for k in range(passes):
-        inside = body.radix_pass(cell, row, k * digit, start, cell_out, row_out)
-        cell, cell_out, row, row_out = cell_out[:inside], cell, row_out[:inside], row
-
-    first_voxel = torch.empty(chunks, dtype=torch.int64).numpy()
-    count = body.count_voxels(cell, first_voxel)
+    bits = (frames * math.prod(shape) - 1).bit_length()
+    cell, row, chunks = radix.sort_cells(cell, row, bits)
+    first_voxel = np.empty(chunks, np.int64)
+    count = radix.count_runs(cell, first_voxel)
     coordinates = torch.empty(count, 4, dtype=torch.int32)
     point_voxel = torch.full((len(points),), -1, dtype=torch.int64)
     offsets = torch.empty(count + 1, dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""Numba bodies of packing, hashing and sorting of voxel keys.
+"""Numba bodies of packing and hashing voxel keys, and of their sorted set.
 
 A key is 1 valid bit | 9 bits batch | 3 x 18 bits of x, y, z, each stored with an offset of 2^17. The valid
 bit is the sign of the int64: every key is negative, 0 marks a free slot, and keys sort as (batch, x, y, z)
@@ -11,6 +11,7 @@ import numpy as np
 HALF = 1 << 17  # coordinates lie in [-HALF, HALF)
 BATCHES = 1 << 9
 VALID = np.int64(-(1 << 63))
+MOST_CHUNKS = 64  # parts that are looked at side by side, however many threads there are
 
 
 @numba.njit(inline="always")
@@ -23,6 +24,14 @@ def pack_key(b, x, y, z):
         | ((np.int64(y) + HALF) << np.int64(18))
         | (np.int64(z) + HALF)
     )
+
+
+@numba.njit(inline="always")
+def fields(key):
+    """Batch and x, y, z of a key, these three with their offset."""
+    field = np.int64((1 << 18) - 1)
+    batch = (key >> np.int64(54)) & np.int64(BATCHES - 1)
+    return batch, (key >> np.int64(36)) & field, (key >> np.int64(18)) & field, key & field
 
 
 @numba.njit(inline="always")
@@ -71,12 +80,10 @@ def pack(coordinates, keys):
 
 @numba.njit(parallel=True, cache=True, nogil=True)
 def unpack(keys, coordinates):
-    field = np.int64((1 << 18) - 1)
     for i in numba.prange(len(keys)):
-        coordinates[i, 0] = (keys[i] >> np.int64(54)) & np.int64(BATCHES - 1)
-        coordinates[i, 1] = ((keys[i] >> np.int64(36)) & field) - HALF
-        coordinates[i, 2] = ((keys[i] >> np.int64(18)) & field) - HALF
-        coordinates[i, 3] = (keys[i] & field) - HALF
+        b, x, y, z = fields(keys[i])
+        coordinates[i, 0] = b
+        coordinates[i, 1], coordinates[i, 2], coordinates[i, 3] = x - HALF, y - HALF, z - HALF
 
 
 @numba.njit(cache=True, nogil=True)
@@ -103,31 +110,53 @@ def look_up(slot_keys, slot_rows, keys, rows):
         rows[i] = find(slot_keys, slot_rows, keys[i])
 
 
-@numba.njit(cache=True, nogil=True)
-def distinct(keys, slot_keys, slot_rows, inverse, found):
-    """Number the distinct keys in order of first appearance: found[id] = key, inverse[i] = id. Returns how
-    many."""
-    slot_keys[:] = 0
-    mask = len(slot_keys) - 1
-    count = 0
-    for i in range(len(keys)):
-        key = keys[i]
-        slot = first_slot(key, mask)
-        while slot_keys[slot] != 0 and slot_keys[slot] != key:
-            slot = (slot + 1) & mask
-        if slot_keys[slot] == 0:
-            slot_keys[slot] = key
-            slot_rows[slot] = count
-            found[count] = key
-            count += 1
-        inverse[i] = slot_rows[slot]
-    return count
+@numba.njit(parallel=True, cache=True, nogil=True)
+def field_ranges(keys):
+    """Smallest batch, x, y, z of the keys, and how many values each field spans: two int64 (4,)."""
+    chunks = min(MOST_CHUNKS, len(keys) // (1 << 14) + 1)
+    length = (len(keys) + chunks - 1) // chunks
+    low, high = np.empty((chunks, 4), np.int64), np.empty((chunks, 4), np.int64)
+    for c in numba.prange(chunks):
+        b0 = x0 = y0 = z0 = np.int64(1 << 18)
+        b1 = x1 = y1 = z1 = np.int64(0)
+        for i in range(c * length, min((c + 1) * length, len(keys))):
+            b, x, y, z = fields(keys[i])
+            b0, x0, y0, z0 = min(b0, b), min(x0, x), min(y0, y), min(z0, z)
+            b1, x1, y1, z1 = max(b1, b), max(x1, x), max(y1, y), max(z1, z)
+        low[c, 0], low[c, 1], low[c, 2], low[c, 3] = b0, x0, y0, z0
+        high[c, 0], high[c, 1], high[c, 2], high[c, 3] = b1, x1, y1, z1
+    for c in range(1, chunks):
+        for k in range(4):
+            low[0, k], high[0, k] = min(low[0, k], low[c, k]), max(high[0, k], high[c, k])
+    extent = np.empty(4, np.int64)
+    for k in range(4):
+        extent[k] = max(1, high[0, k] - low[0, k] + 1)
+    return low[0], extent
 
 
-@numba.njit(cache=True, nogil=True)
-def renumber(inverse, rank, counts):
-    """Replace ids by their rank in sorted order and count each."""
-    counts[:] = 0
-    for i in range(len(inverse)):
-        inverse[i] = rank[inverse[i]]
-        counts[inverse[i]] += 1
+@numba.njit(parallel=True, cache=True, nogil=True)
+def cells(keys, low, extent, cell, row):
+    """Keys as indices into the box that holds them, in the same order; at most 9 + 54 bits. cell (N,) int64
+    and row (N,) int32 are outputs."""
+    for i in numba.prange(len(keys)):
+        b, x, y, z = fields(keys[i])
+        column = ((b - low[0]) * extent[1] + (x - low[1])) * extent[2] + (y - low[2])
+        cell[i] = column * extent[3] + (z - low[3])
+        row[i] = i
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def distinct(keys, cell, row, first, found, inverse, offsets):
+    """Of sorted cells and their rows: found (M,) the distinct keys, inverse (N,) which of them a row has, and
+    offsets (M + 1,) the places where the rows of each begin. `first` (chunks,) comes from `count_runs`."""
+    chunks = len(first)
+    length = (len(cell) + chunks - 1) // chunks
+    for c in numba.prange(chunks):
+        at = first[c] - 1
+        for k in range(c * length, min((c + 1) * length, len(cell))):
+            if k == 0 or cell[k] != cell[k - 1]:
+                at += 1
+                offsets[at] = k
+                found[at] = keys[row[k]]
+            inverse[row[k]] = at
+    offsets[len(offsets) - 1] = len(cell)

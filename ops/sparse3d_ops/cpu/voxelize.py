@@ -1,10 +1,8 @@
 """Numba bodies of the voxelisation.
 
 A point's cell is the flat index ((frame * X + x) * Y + y) * Z + z in int64, or -1 when it lies in no cell.
-The cells are sorted by a stable radix sort that carries the row of each point, so voxels come out ordered by
-(frame, x, y, z) and the points of a voxel keep their input order. Chunks of the input are counted and
-scattered side by side; a stable sort has one result only, so it does not depend on the number of chunks or
-threads.
+The cells are sorted by a stable radix sort that carries the row of each point (see `radix`), so voxels come
+out ordered by (frame, x, y, z) and the points of a voxel keep their input order.
 """
 
 import math
@@ -27,59 +25,6 @@ def cells(points, point_frame, low, high, size, shape, cell, row):
             key = key * shape[axis] + min(index, shape[axis] - 1)
         cell[p] = key
         row[p] = p
-
-
-@numba.njit(parallel=True, cache=True, nogil=True)
-def radix_pass(cell, row, shift, start, cell_out, row_out):
-    """One stable counting sort by the digit at bit `shift`; negative cells are dropped. Returns how many were
-    kept.
-
-    `start` (chunks, digits) int64 is scratch; digits is a power of two.
-    """
-    chunks, digits = start.shape
-    length = (len(cell) + chunks - 1) // chunks
-    for c in numba.prange(chunks):
-        for d in range(digits):
-            start[c, d] = 0
-        for k in range(c * length, min((c + 1) * length, len(cell))):
-            if cell[k] >= 0:
-                start[c, (cell[k] >> shift) & (digits - 1)] += 1
-    total = 0
-    for d in range(digits):
-        for c in range(chunks):
-            here = start[c, d]
-            start[c, d] = total
-            total += here
-    for c in numba.prange(chunks):
-        for k in range(c * length, min((c + 1) * length, len(cell))):
-            if cell[k] >= 0:
-                d = (cell[k] >> shift) & (digits - 1)
-                to = start[c, d]
-                start[c, d] = to + 1
-                cell_out[to] = cell[k]
-                row_out[to] = row[k]
-    return total
-
-
-@numba.njit(parallel=True, cache=True, nogil=True)
-def count_voxels(cell, first_voxel):
-    """Distinct values of a sorted array. first_voxel (chunks,) is an output: how many begin before each
-    chunk.
-    """
-    chunks = len(first_voxel)
-    length = (len(cell) + chunks - 1) // chunks
-    for c in numba.prange(chunks):
-        begun = 0
-        for k in range(c * length, min((c + 1) * length, len(cell))):
-            if k == 0 or cell[k] != cell[k - 1]:
-                begun += 1
-        first_voxel[c] = begun
-    total = 0
-    for c in range(chunks):
-        begun = first_voxel[c]
-        first_voxel[c] = total
-        total += begun
-    return total
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
