@@ -15,7 +15,7 @@ import torch
 from bench_voxelize import scan
 from torch import Tensor
 
-from sparse3d_ops.hashing import build, look_up, pack, unique
+from sparse3d_ops.hashing import build, look_up, pack, unique, unpack
 
 
 def cells(count: int) -> Tensor:
@@ -37,11 +37,12 @@ def find_by_torch(ordered: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
 
 
 def by_open3d(open3d, keys: Tensor, wanted: Tensor):
+    """Its keys are the coordinates: its hash of a 64-bit integer puts most of ours into few buckets."""
     core = open3d.core
-    inserted, searched = (core.Tensor(t[:, None].contiguous().numpy()) for t in (keys, wanted))
+    inserted, searched = (core.Tensor(unpack(t).numpy()) for t in (keys, wanted))
 
     def build_set():
-        table = core.HashSet(len(keys), core.int64, core.SizeVector([1]), core.Device("CPU:0"))
+        table = core.HashSet(len(keys), core.int32, core.SizeVector([4]), core.Device("CPU:0"))
         table.insert(inserted)
         return table
 

@@ -5,6 +5,7 @@ float32. Every result is bitwise repeatable, for any number of threads; segment 
 are the fastest.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,14 +23,18 @@ def _check(values: Tensor, segment: Tensor, num_segments: int) -> None:
 
 def _sorted_rows(segment: Tensor, num_segments: int):
     """offsets (S + 1,) and order (N,), or an empty order when the rows are sorted already: see the bodies."""
+    from sparse3d_ops.cpu import radix
     from sparse3d_ops.cpu import segment as body
 
-    offsets = torch.empty(num_segments + 1, dtype=torch.int64).numpy()
+    if len(segment) >= 1 << 31:
+        raise ValueError(f"{len(segment)} rows, at most 2^31 - 1 are handled at once")
+    offsets = np.empty(num_segments + 1, np.int64)
     ids = segment.contiguous().numpy()
-    is_sorted = body.segment_offsets(ids, offsets)
-    order = torch.empty(0 if is_sorted else len(ids), dtype=torch.int64).numpy()
-    if not is_sorted:
-        body.segment_order(ids, offsets, order)
+    order = np.empty(0, np.int32)
+    if not body.is_sorted(ids):
+        rows = np.arange(len(ids), dtype=np.int32)
+        ids, order, _ = radix.sort_cells(ids.copy(), rows, (num_segments - 1).bit_length())
+    body.segment_offsets(ids, offsets)
     return offsets, order
 
 

@@ -15,11 +15,11 @@ from sparse3d.io.weight_layouts import Engine, channels, kernel_axes, looks_like
 # higher than ours: each level begins with a padding layer, which ours has inside of its convolution.
 _PCDET_3D = (
     (r"conv_input\.(\d+)\.(\w+)", "backbone.stem.{0}.{1}"),
-    (r"conv([1-9])\.(\d+)\.(\d+)\.(\w+)", "backbone.stages.{stage}.{1}.{2}.{3}"),
-    (r"conv([1-9])\.(\d+)\.conv1\.(\w+)", "backbone.stages.{stage}.{1}.first.0.{2}"),
-    (r"conv([1-9])\.(\d+)\.bn1\.(\w+)", "backbone.stages.{stage}.{1}.first.1.{2}"),
-    (r"conv([1-9])\.(\d+)\.conv2\.(\w+)", "backbone.stages.{stage}.{1}.second.0.{2}"),
-    (r"conv([1-9])\.(\d+)\.bn2\.(\w+)", "backbone.stages.{stage}.{1}.second.1.{2}"),
+    (r"conv([1-4])\.(\d+)\.(\d+)\.(\w+)", "backbone.stages.{stage}.{1}.{2}.{3}"),
+    (r"conv([1-4])\.(\d+)\.conv1\.(\w+)", "backbone.stages.{stage}.{1}.first.0.{2}"),
+    (r"conv([1-4])\.(\d+)\.bn1\.(\w+)", "backbone.stages.{stage}.{1}.first.1.{2}"),
+    (r"conv([1-4])\.(\d+)\.conv2\.(\w+)", "backbone.stages.{stage}.{1}.second.0.{2}"),
+    (r"conv([1-4])\.(\d+)\.bn2\.(\w+)", "backbone.stages.{stage}.{1}.second.1.{2}"),
     (r"conv_out\.(\d+)\.(\w+)", "backbone.squeeze_z.{0}.{1}"),
 )
 
