@@ -51,7 +51,7 @@ def _joined(width: int, groups: int, lanes: int) -> int:
 
 def _join_groups(weight: Tensor, groups: int, join: int) -> Tensor:
     """Weights (V, depth, Cout) with each `join` groups made one, of blocks on a diagonal of zeros: (V, join *
-    depth, Cout)."""
+    depth, Cout). A feature that is not finite spreads over the groups that are joined with its own."""
     volume, depth, width = weight.shape
     blocks = weight.reshape(volume, depth, groups // join, join, width // groups)
     wide = weight.new_zeros(volume, join, depth, groups // join, join, width // groups)
@@ -69,6 +69,8 @@ def _split_groups(wide: Tensor, groups: int, join: int) -> Tensor:
 @torch.library.custom_op("sparse3d::sparse_conv", mutates_args=(), device_types="cpu")
 def sparse_conv(features: Tensor, weight: Tensor, table: Tensor, reverse: Tensor, groups: int) -> Tensor:
     """out[o] = sum over taps v of features[table[o, v]] @ weight[v], group by group: -> (N_out, Cout)."""
+    import numba
+
     from sparse3d_ops.cpu import sparse_conv as body
     from sparse3d_ops.cpu.microkernel import VECTOR_BYTES
 
@@ -77,6 +79,8 @@ def sparse_conv(features: Tensor, weight: Tensor, table: Tensor, reverse: Tensor
     if 0 in (outputs, features.shape[0], *weight.shape):
         return features.new_zeros(outputs, width)
     x, w, pairs = working(features), working(weight), table.contiguous().numpy()
+    if numba.config.DISABLE_JIT:  # pyright: ignore[reportAttributeAccessIssue]
+        return _plain(x, w, table, groups).to(features.dtype)
     if groups == width == x.shape[1] > 1:
         out = x.new_empty(outputs, width)
         body.convolve_depthwise(x.numpy(), w[:, 0].numpy(), pairs, out.numpy())
@@ -102,6 +106,8 @@ def sparse_conv_weight_gradient(
 ) -> Tensor:
     """Gradient of `sparse_conv` by its weight, given that by its output (N_out, Cout): -> (V, Cin /
     groups, Cout)."""
+    import numba
+
     from sparse3d_ops.cpu import sparse_conv as body
     from sparse3d_ops.cpu.microkernel import VECTOR_BYTES
 
@@ -114,6 +120,8 @@ def sparse_conv_weight_gradient(
     if 0 in (features.shape[0], table.shape[0], *shape):
         return features.new_zeros(shape)
     x, g, pairs = working(features), working(grad), table.contiguous().numpy()
+    if numba.config.DISABLE_JIT:  # pyright: ignore[reportAttributeAccessIssue]
+        return _plain_weight_gradient(x, g, table, groups).to(features.dtype)
     if groups == width == x.shape[1] > 1:
         partial = _slices(x, (volume, width))
         body.weight_gradient_depthwise(x.numpy(), g.numpy(), pairs, partial.numpy())
@@ -143,6 +151,26 @@ def _total(partial: Tensor) -> Tensor:
 @sparse_conv_weight_gradient.register_fake
 def _(features, grad, table, reverse, groups):
     return features.new_empty(table.shape[1], features.shape[1] // groups, grad.shape[1])
+
+
+def _plain(x: Tensor, weight: Tensor, table: Tensor, groups: int) -> Tensor:
+    """`sparse_conv` in torch, a tap at a time: for a machine or a debugger that runs no compiled code."""
+    out = x.new_zeros(len(table), groups, weight.shape[2] // groups)
+    for tap, rows in zip(weight.unflatten(2, (groups, -1)), table.T, strict=True):
+        found = rows >= 0
+        inputs = x[rows[found].long()].unflatten(1, (groups, -1))
+        out[found] += torch.einsum("ngi,igo->ngo", inputs, tap)
+    return out.flatten(1)
+
+
+def _plain_weight_gradient(x: Tensor, grad: Tensor, table: Tensor, groups: int) -> Tensor:
+    """`sparse_conv_weight_gradient` in torch, a tap at a time."""
+    taps = []
+    for rows in table.T:
+        found = rows >= 0
+        inputs = x[rows[found].long()].unflatten(1, (groups, -1))
+        taps.append(torch.einsum("ngi,ngo->igo", inputs, grad[found].unflatten(1, (groups, -1))))
+    return torch.stack(taps).flatten(2)
 
 
 def _transposed(weight: Tensor, groups: int) -> Tensor:

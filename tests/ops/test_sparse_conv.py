@@ -1,5 +1,6 @@
 """Laws of the sparse convolution beyond the law suite: widths, layouts, precision, and what it refuses."""
 
+import numba
 import pytest
 import torch
 
@@ -175,3 +176,24 @@ def test_maximum_of_a_window_with_a_nan_is_nan_and_names_its_row():
 )
 def test_vectors_are_as_wide_as_the_machine_that_is_compiled_for(features, width):
     assert vector_bytes(features) == width
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_without_compiled_code_the_results_are_the_same(groups, monkeypatch):
+    table, reverse = random_map(40, 60, 4)
+    x, weight, grad = torch.randn(40, 6), torch.randn(4, 6 // groups, 12), torch.randn(60, 12)
+
+    def results():
+        return (
+            sparse_conv(x, weight, table, reverse, groups),
+            sparse_conv_weight_gradient(x, grad, table, reverse, groups),
+        )
+
+    want = results()
+    assert not any(torch.equal(a, torch.zeros_like(a)) for a in want)
+    # What NUMBA_DISABLE_JIT sets: the bodies would run as Python, but the micro-kernel is not there.
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    monkeypatch.setattr("sparse3d_ops.cpu.sparse_conv.convolve", None)
+    monkeypatch.setattr("sparse3d_ops.cpu.sparse_conv.weight_gradient", None)
+    for got, expected in zip(results(), want, strict=True):
+        torch.testing.assert_close(got, expected)
