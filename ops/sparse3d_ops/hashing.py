@@ -95,16 +95,29 @@ def unique(keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     _check_keys(keys)
     array = keys.contiguous().numpy()
-    low, extent = body.field_ranges(array)
-    cell, row = np.empty(len(array), np.int64), np.empty(len(array), np.int32)
-    body.cells(array, low, extent, cell, row)
-    cell, row, chunks = radix.sort_cells(cell, row, (math.prod(extent.tolist()) - 1).bit_length())
+    cell, row, chunks = _sorted_cells(array)
     first = np.empty(chunks, np.int64)
     count = radix.count_runs(cell, first)
     distinct, offsets = keys.new_empty(count), np.empty(count + 1, np.int64)
     inverse = torch.empty_like(keys, memory_format=torch.contiguous_format)
     body.distinct(array, cell, row, first, distinct.numpy(), inverse.numpy(), offsets)
     return distinct, inverse, torch.from_numpy(np.diff(offsets))
+
+
+def _sorted_cells(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """What `radix.sort_cells` gives for the cells of keys in the smallest grid that holds them."""
+    from sparse3d_ops.cpu import hashing as body
+    from sparse3d_ops.cpu import radix
+
+    low, extent = body.field_ranges(keys)
+    cell, row = np.empty(len(keys), np.int64), np.empty(len(keys), np.int32)
+    body.cells(keys, low, extent, cell, row)
+    return radix.sort_cells(cell, row, (math.prod(extent.tolist()) - 1).bit_length())
+
+
+def sorted_rows(keys: np.ndarray) -> np.ndarray:
+    """(N,) keys -> (N,) int32 rows in the order of their keys, equal ones in the order of their rows."""
+    return _sorted_cells(keys)[1]
 
 
 @unique.register_fake

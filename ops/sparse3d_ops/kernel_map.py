@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sparse3d_ops.checks import check_same_device
-from sparse3d_ops.hashing import check_table, checked_coordinates, pack, unpack
+from sparse3d_ops.hashing import check_table, checked_coordinates, pack, sorted_rows, unpack
 
 # Larger geometry is a mistake, and its products with coordinates could leave int64.
 SIZE_LIMIT = 1 << 31
@@ -57,13 +57,20 @@ def _map(
     geometry = _triples(kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
     keys = np.zeros(num_in + 1, np.int64)
     body.table_keys(slot_keys.numpy(), slot_rows.numpy(), keys)
-    order, out_order = _key_order(keys[:-1]), _key_order(pack(out_coordinates).numpy())
-    if len(order):
-        keys[:-1] = keys[order]
+    rows, out_rows = _key_order(keys[:-1]), _key_order(pack(out_coordinates).numpy())
+    if len(rows):
+        keys[:-1] = keys[rows]
+    if len(out_rows):
+        out = out[out_rows]
     volume = math.prod(kernel_size)
     table = out_coordinates.new_full((len(out), volume), -1)
     reverse = out_coordinates.new_full((num_in, volume), -1)
-    body.neighbors(keys, order, out, out_order, *geometry, mirrored, table.numpy(), reverse.numpy())
+    body.neighbors(keys, out, *geometry, mirrored, table.numpy(), reverse.numpy())
+    if len(rows) or len(out_rows):
+        ordered, table = table.numpy(), torch.empty_like(table)
+        body.relabel(ordered, out_rows, rows, table.numpy())
+        ordered, reverse = reverse.numpy(), torch.empty_like(reverse)
+        body.relabel(ordered, rows, out_rows, reverse.numpy())
     return table, reverse
 
 
@@ -71,7 +78,7 @@ def _key_order(keys: np.ndarray) -> np.ndarray:
     """Rows in the order of their keys; empty when they are in order already, as voxels usually are."""
     from sparse3d_ops.cpu import kernel_map as body
 
-    return np.empty(0, np.int64) if body.is_sorted(keys) else np.argsort(keys, kind="stable")
+    return np.empty(0, np.int32) if body.is_sorted(keys) else sorted_rows(keys)
 
 
 def submanifold_padding(kernel: int, dilation: int) -> int:

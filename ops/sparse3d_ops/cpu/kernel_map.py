@@ -44,22 +44,15 @@ def _bisect(keys, key):
     return low
 
 
-@numba.njit(inline="always")
-def _row(order, position):
-    """Row at a position of the sorted keys; an empty `order` says that rows are sorted already."""
-    return position if len(order) == 0 else order[position]
-
-
 @numba.njit(parallel=True, cache=True, nogil=True)
-def neighbors(keys, key_order, out, out_order, kernel, stride, padding, dilation, mirrored, table, reverse):
+def neighbors(keys, out, kernel, stride, padding, dilation, mirrored, table, reverse):
     """table[o, v] = input row at stride * out[o] - padding + dilation * tap(v); reverse is its inverse per
     tap.
 
-    `keys` are those of the inputs, sorted and with a 0, which is larger than any, at the end; `key_order`
-    their rows. `out_order` lists the outputs in key order. Both tables come filled with -1. `mirrored` says
-    that inputs and outputs are the same and the kernel is centred: then b is the neighbour of a at one tap
-    when a is that of b at the opposite one, and half of the taps are enough. No two threads write different
-    values.
+    `keys` are those of the inputs, sorted, and a 0, which is larger than any, at the end; `out` is sorted,
+    too. Both tables come filled with -1. `mirrored` says that inputs and outputs are the same and the kernel
+    is centred: then b is the neighbour of a at one tap when a is that of b at the opposite one, and half of
+    the taps are enough. No two threads write different values.
     """
     chunks = (len(out) + CHUNK - 1) // CHUNK
     reach = dilation[2] * (kernel[2] - 1)
@@ -71,8 +64,7 @@ def neighbors(keys, key_order, out, out_order, kernel, stride, padding, dilation
         for column in range(columns):
             i, j, first_tap = column // kernel[1], column % kernel[1], column * kernel[2]
             position = -1
-            for n in range(begin, end):
-                o = _row(out_order, n)
+            for o in range(begin, end):
                 x = stride[0] * out[o, 1] - padding[0] + dilation[0] * i
                 y = stride[1] * out[o, 2] - padding[1] + dilation[1] * j
                 if not in_range(x, y, 0):
@@ -93,13 +85,23 @@ def neighbors(keys, key_order, out, out_order, kernel, stride, padding, dilation
                     distance = keys[at] - wanted + low - z
                     if distance % dilation[2] == 0:
                         v = first_tap + distance // dilation[2]
-                        row = _row(key_order, at)
-                        table[o, v] = row
-                        reverse[row, v] = o
+                        table[o, v] = at
+                        reverse[at, v] = o
                         if mirrored:
-                            table[row, volume - 1 - v] = o
-                            reverse[o, volume - 1 - v] = row
+                            table[at, volume - 1 - v] = o
+                            reverse[o, volume - 1 - v] = at
                     at += 1
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def relabel(ordered, rows, values, table):
+    """table[rows[n], v] = values[ordered[n, v]], -1 where there is none: from places in sorted lists to rows.
+    An empty list stands for rows that are sorted already."""
+    for n in numba.prange(len(ordered)):
+        row = np.int64(rows[n]) if len(rows) else np.int64(n)
+        for v in range(ordered.shape[1]):
+            place = ordered[n, v]
+            table[row, v] = values[place] if len(values) and place >= 0 else place
 
 
 @numba.njit(inline="always")
