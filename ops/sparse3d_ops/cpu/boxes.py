@@ -31,6 +31,13 @@ def _comes_after(a, b):
     return False
 
 
+@numba.njit(inline="always")
+def _box(boxes, m):
+    """A row as seven numbers: a view of it would count references to memory that all threads share."""
+    x, y, z, yaw = boxes[m, 0], boxes[m, 1], boxes[m, 2], boxes[m, 6]
+    return x, y, z, boxes[m, 3], boxes[m, 4], boxes[m, 5], yaw
+
+
 @numba.njit(cache=True, nogil=True)
 def _circles(boxes, circles):
     """Rows (x, y, diameter of the circumscribed circle): circles (3, N) is an output."""
@@ -121,7 +128,8 @@ def _row_iou(a, b, i, circles_a, circles_b, volumes, near, scratch, out):
         if not near[j]:
             out[j] = 0
         else:
-            out[j] = _iou_3d(a[i], b[j], scratch) if volumes else _iou_bev(a[i], b[j], scratch)
+            p, q = _box(a, i), _box(b, j)
+            out[j] = _iou_3d(p, q, scratch) if volumes else _iou_bev(p, q, scratch)
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
@@ -147,7 +155,8 @@ def box_iou_3d_aligned(a, b, out):
     _circles(b, circles_b)
     scratch = np.empty((2, MAX_VERTICES, 2))
     for i in range(len(a)):
-        out[i] = _iou_3d(a[i], b[i], scratch) if _circles_meet(circles_a, circles_b, i, i) else 0.0
+        meet = _circles_meet(circles_a, circles_b, i, i)
+        out[i] = _iou_3d(_box(a, i), _box(b, i), scratch) if meet else 0.0
 
 
 @numba.njit(cache=True, nogil=True)
@@ -208,7 +217,7 @@ def nms(boxes, order, threshold, kept):
                 other = newest[slot] if cells[slot] != -1 else -1
                 while free and other >= 0:
                     if _circles_meet(circles, circles, other, box):
-                        free = not _iou_bev(boxes[other], boxes[box], scratch) > threshold
+                        free = not _iou_bev(_box(boxes, other), _box(boxes, box), scratch) > threshold
                     other = before[other]
         if free:
             slot = _cell_slot(cells, (column << 32) | line)
@@ -232,16 +241,16 @@ def _edges(boxes, edges):
 
 
 @numba.njit(cache=True, nogil=True)
-def _inside(x, y, z, box):
+def _inside(x, y, z, edges, m):
     """A point that is not finite fails the first comparison."""
-    dx = x - box[0]
-    if not abs(dx) <= box[3]:
+    dx = x - edges[m, 0]
+    if not abs(dx) <= edges[m, 3]:
         return False
-    dy = y - box[1]
-    if not abs(dy) <= box[3] or not abs(z - box[2]) <= box[6]:
+    dy = y - edges[m, 1]
+    if not abs(dy) <= edges[m, 3] or not abs(z - edges[m, 2]) <= edges[m, 6]:
         return False
-    c, s = box[7], box[8]
-    return abs(c * dx + s * dy) <= box[4] and abs(c * dy - s * dx) <= box[5]
+    c, s = edges[m, 7], edges[m, 8]
+    return abs(c * dx + s * dy) <= edges[m, 4] and abs(c * dy - s * dx) <= edges[m, 5]
 
 
 @numba.njit(inline="always")
@@ -324,7 +333,7 @@ def points_in_boxes(points, boxes, out):
         out[p] = -1
         i, j = _cell(x, low[0], step[0], cells), _cell(y, low[1], step[1], cells)
         for k in range(offsets[i * cells + j], offsets[i * cells + j + 1]):
-            if _inside(x, y, z, edges[held[k]]):
+            if _inside(x, y, z, edges, held[k]):
                 out[p] = held[k]
                 break
 
@@ -343,7 +352,7 @@ def points_per_box(points, boxes, out):
             x, y, z = np.float64(points[p, 0]), np.float64(points[p, 1]), np.float64(points[p, 2])
             i, j = _cell(x, low[0], step[0], cells), _cell(y, low[1], step[1], cells)
             for k in range(offsets[i * cells + j], offsets[i * cells + j + 1]):
-                if _inside(x, y, z, edges[held[k]]):
+                if _inside(x, y, z, edges, held[k]):
                     counts[c, held[k]] += 1
     for m in range(len(boxes)):
         out[m] = 0

@@ -38,7 +38,7 @@ def gather(features, corners, weights, out):
         for k in range(8):
             there &= corners[q, k] >= 0
         if there:
-            _whole_cell(features, corners[q], weights[q], out[q])
+            _whole_cell(features, corners, weights, q, out)
             continue
         for c in range(features.shape[1]):
             out[q, c] = 0
@@ -50,15 +50,19 @@ def gather(features, corners, weights, out):
 
 
 @numba.njit(inline="always")
-def _whole_cell(features, corners, weights, out):
-    """All eight corners in one walk over the channels: eight loads are under way at once, and one store."""
-    w0, w1, w2, w3 = weights[0], weights[1], weights[2], weights[3]
-    w4, w5, w6, w7 = weights[4], weights[5], weights[6], weights[7]
-    a, b, c, d = features[corners[0]], features[corners[1]], features[corners[2]], features[corners[3]]
-    e, f, g, h = features[corners[4]], features[corners[5]], features[corners[6]], features[corners[7]]
-    for i in range(len(out)):
-        lower = w0 * a[i] + w1 * b[i] + w2 * c[i] + w3 * d[i]
-        out[i] = lower + w4 * e[i] + w5 * f[i] + w6 * g[i] + w7 * h[i]
+def _whole_cell(features, corners, weights, q, out):
+    """All eight corners in one walk over the channels: eight loads are under way at once, and one store.
+
+    Rows are indexed and not taken as views: a view counts references to memory that all threads share.
+    """
+    w0, w1, w2, w3 = weights[q, 0], weights[q, 1], weights[q, 2], weights[q, 3]
+    w4, w5, w6, w7 = weights[q, 4], weights[q, 5], weights[q, 6], weights[q, 7]
+    r0, r1, r2, r3 = corners[q, 0], corners[q, 1], corners[q, 2], corners[q, 3]
+    r4, r5, r6, r7 = corners[q, 4], corners[q, 5], corners[q, 6], corners[q, 7]
+    for c in range(features.shape[1]):
+        lower = w0 * features[r0, c] + w1 * features[r1, c] + w2 * features[r2, c] + w3 * features[r3, c]
+        upper = w4 * features[r4, c] + w5 * features[r5, c] + w6 * features[r6, c] + w7 * features[r7, c]
+        out[q, c] = lower + upper
 
 
 @numba.njit(cache=True, nogil=True)
