@@ -110,6 +110,52 @@ def test_nms_keeps_a_set_without_overlaps_that_covers_the_rest():
         assert any(overlap[i, k] > 0.3 and scores[k] >= scores[i] for k in kept.tolist())
 
 
+def crowd(kind):
+    """Boxes that put the grids of the bodies to the test."""
+    a = random_boxes(150, 30)
+    if kind == "one giant":  # one cell for all
+        a[70, 3:5] = 500.0
+    if kind == "far apart":  # cells as large as the extent allows
+        a[:75, :2] += 1e9
+    if kind == "far away":  # coordinates that float64 holds to 1e-7
+        a[:, :2] -= 1e9
+    if kind == "points":  # boxes without area
+        a[:, 3:5] = 0
+    return a
+
+
+CROWDS = ["plain", "one giant", "far apart", "far away", "points"]
+
+
+@pytest.mark.parametrize("kind", CROWDS)
+def test_nms_is_the_greedy_choice_from_the_matrix_of_overlaps(kind):
+    a, scores = crowd(kind), torch.rand(150)
+    overlap, kept = boxes.box_iou_bev(a, a), []
+    for i in scores.argsort(descending=True, stable=True).tolist():
+        if not any(overlap[i, k] > 0.05 for k in kept):
+            kept.append(i)
+    assert boxes.nms(a, scores, 0.05).tolist() == kept
+
+
+@pytest.mark.parametrize("kind", CROWDS)
+def test_points_on_corners_and_far_outside_find_the_boxes_of_all_pairs(kind):
+    a = crowd(kind)
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3).double()
+    local = signs[None] * a[:, None, 3:6] / 2 * 0.999999
+    c, s = a[:, 6:].cos(), a[:, 6:].sin()
+    turned = torch.stack([c * local[..., 0] - s * local[..., 1], s * local[..., 0] + c * local[..., 1]], 2)
+    corners = torch.cat([turned, local[..., 2:]], 2) + a[:, None, :3]
+    points = torch.cat([corners.reshape(-1, 3), 1e5 * torch.randn(200, 3).double(), a[:, :3]])
+    points[-1, 0] = math.nan
+    owner, counts = boxes.points_in_boxes(points, a), boxes.points_per_box(points, a)
+    one_by_one = torch.stack([boxes.points_in_boxes(points, a[m : m + 1]) == 0 for m in range(150)], 1)
+    first = torch.where(one_by_one.any(1), one_by_one.int().argmax(1), -1)
+    assert torch.equal(owner, first) and torch.equal(counts, one_by_one.sum(0))
+    if kind == "far away":
+        return  # there a corner may round to the outside of its box
+    assert (owner[: 150 * 8] >= 0).all() and (owner[150 * 8 :][:200] == -1).all() or kind == "points"
+
+
 def test_nms_of_what_was_kept_keeps_everything():
     a, scores = random_boxes(100, 15), torch.rand(100)
     kept = boxes.nms(a, scores, 0.2)

@@ -26,6 +26,22 @@ def test_a_full_neighbourhood_of_slots_is_walked_to_its_end():
         assert look_up(*build(keys), keys).tolist() == list(range(count))
 
 
+@pytest.mark.parametrize("extent", [(300, 200, 2), (2, 2, 2)])
+def test_sets_of_many_keys_sorted_in_several_chunks_are_those_of_torch(extent):
+    keys = pack(cloud(60_000, extent, offset=-100))
+    keys = keys[torch.randint(0, len(keys), (60_000,))]
+    for got, want in zip(
+        unique(keys), torch.unique(keys, return_inverse=True, return_counts=True), strict=True
+    ):
+        assert torch.equal(got, want)
+
+
+def test_a_set_that_spans_all_keys_is_sorted_too():
+    keys = pack(BORDER.flip(0))
+    assert unpack(unique(torch.cat([keys, keys]))[0]).tolist() == sorted(BORDER.tolist())
+    assert unique(torch.cat([keys, keys]))[2].tolist() == [2] * len(BORDER)
+
+
 def test_strided_input_is_read_as_it_is():
     sites = cloud(30, (4, 4, 4))
     wide = torch.stack([sites, sites + 1], 2)[..., 0]

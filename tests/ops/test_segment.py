@@ -20,6 +20,20 @@ def test_sums_of_sorted_and_unsorted_rows_are_the_same_bits():
     assert torch.equal(segment_sum(values, segment, count), segment_sum(values[order], segment[order], count))
 
 
+@pytest.mark.parametrize("order", ["any", "sorted"])
+def test_many_rows_that_are_sorted_in_several_chunks(order):
+    """Empty segments at both ends and in between, and segments across the borders of chunks."""
+    segment = torch.randint(3, 900, (40_000,), generator=torch.Generator().manual_seed(3)) // 7 * 7
+    segment = segment.sort()[0] if order == "sorted" else segment
+    values = torch.arange(40_000)[:, None].double()  # integers: sums are exact
+    want = torch.zeros(950, 1).double().index_add_(0, segment, values)
+    assert torch.equal(segment_sum(values, segment, 950), want)
+    out, argmax = segment_max(-values, segment, 950)
+    full = torch.bincount(segment, minlength=950) > 0
+    assert torch.equal(argmax[:, 0] >= 0, full) and torch.equal(-out[full], argmax[full].double())
+    assert torch.equal(segment[argmax[full, 0]], full.nonzero()[:, 0])
+
+
 def test_max_does_not_depend_on_the_order_of_the_rows():
     values, segment, count = rows()
     shuffle = torch.randperm(len(values))
