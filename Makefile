@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TRITON_VENV := .venv-triton
 
 PEERS := .venv-peers
 BENCHMARKS := hash voxelize boxes segment sparse_conv
 
-.PHONY: all demo test test-fast check bench bench-peers clean
+.PHONY: all demo test test-fast test-triton check bench bench-peers clean
 all: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -20,9 +21,28 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -q
+	$(MAKE) test-triton
 
 test-fast: $(VENV)/.installed
 	$(BIN)/python -m pytest -q -m "not slow"
+
+# The GPU kernels, without a GPU: Triton's interpreter runs them against the same laws, and they are compiled for
+# a GPU. Triton comes with CUDA builds of torch for Linux; beside a CPU build it gets an environment of its own,
+# which sees all of $(VENV).
+ifeq ($(shell uname -s),Linux)
+test-triton: $(TRITON_VENV)/.installed
+	$(TRITON_VENV)/bin/python -m pytest -q --bodies triton tests/ops
+else
+test-triton:
+	@echo "Triton has no wheel for $(shell uname -s): the tests of the GPU kernels are left out"
+endif
+
+$(TRITON_VENV)/.installed: $(VENV)/.installed
+	$(BIN)/python -m venv --without-pip $(TRITON_VENV)
+	$(BIN)/python -c 'import sysconfig as s; print("import site; site.addsitedir(%r)" % s.get_path("purelib"))' \
+	  > "$$($(TRITON_VENV)/bin/python -c 'import sysconfig as s; print(s.get_path("purelib"))')/_sees_venv.pth"
+	$(BIN)/python -m pip --python $(TRITON_VENV)/bin/python install --quiet --no-deps -c constraints.txt triton
+	touch $@
 
 check: $(VENV)/.installed
 	$(BIN)/ruff format --check .

@@ -4,16 +4,16 @@ A box is (x, y, z, l, w, h, yaw): centre and sizes in metres, yaw in radians abo
 "BEV" is the bird's-eye view, the box seen from above. Boxes that are not finite or have a negative size are a
 ValueError naming the row; a size of zero is legal and overlaps with nothing. Everything is computed in
 float64, relative to one of the two boxes, and rounded once. Overlaps are symmetric to the last bit; every
-result is bitwise repeatable. No gradients.
+result is bitwise repeatable. No gradients. On a GPU every op waits for the check of the boxes, and overlaps
+may differ from those of a CPU in the last bits of float64.
 """
 
-from typing import Any
+from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from sparse3d_ops.checks import check_same_device, check_tensor
+from sparse3d_ops.checks import check_same_device, check_tensor, working
 
 
 def _check_boxes(name: str, boxes: Tensor) -> None:
@@ -33,19 +33,32 @@ def _check_pair(a: Tensor, b: Tensor) -> None:
     check_same_device(("a", a), ("b", b))
 
 
+def _room_for_pairs(a: Tensor, b: Tensor) -> Tensor:
+    """Checks, and the (N, M) output of a body: float32 where that is wanted, otherwise float64."""
+    _check_pair(a, b)
+    single = torch.promote_types(a.dtype, b.dtype) == torch.float32
+    return a.new_empty(len(a), len(b), dtype=torch.float32 if single else torch.float64)
+
+
 def _check_points(points: Tensor, boxes: Tensor) -> None:
     check_tensor("points", points, ("P", 3))
     _check_boxes("boxes", boxes)
     check_same_device(("points", points), ("boxes", boxes))
 
 
-def _double(boxes: Tensor) -> np.ndarray:
-    return boxes.detach().to(torch.float64).contiguous().numpy()
+def _check_nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> None:
+    _check_boxes("boxes", boxes)
+    check_tensor("scores", scores, (len(boxes),))
+    check_same_device(("boxes", boxes), ("scores", scores))
+    if not 0 <= iou_threshold <= 1:
+        raise ValueError(f"iou_threshold is {iou_threshold}, expected a value in [0, 1]")
+    if not bool(torch.isfinite(scores).all()):
+        row = int((~torch.isfinite(scores)).nonzero()[0])
+        raise ValueError(f"scores[{row}] is {float(scores[row])}, expected a finite value")
 
 
-def _point_array(points: Tensor) -> np.ndarray:
-    points = points.detach()
-    return (points if points.dtype in (torch.float32, torch.float64) else points.float()).contiguous().numpy()
+def _double(boxes: Tensor) -> Tensor:
+    return boxes.detach().to(torch.float64).contiguous()
 
 
 @torch.library.custom_op("sparse3d::box_iou_bev", mutates_args=(), device_types="cpu")
@@ -53,11 +66,9 @@ def box_iou_bev(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union seen from above, all pairs: (N, 7), (M, 7) -> (N, M) in [0, 1]."""
     from sparse3d_ops.cpu import boxes as body
 
-    _check_pair(a, b)
-    wanted = torch.promote_types(a.dtype, b.dtype)
-    out = torch.empty(len(a), len(b), dtype=wanted if wanted == torch.float32 else torch.float64)
-    body.box_iou(_double(a), _double(b), False, out.numpy())
-    return out.to(wanted)
+    out = _room_for_pairs(a, b)
+    body.box_iou(_double(a).numpy(), _double(b).numpy(), False, out.numpy())
+    return out.to(torch.promote_types(a.dtype, b.dtype))
 
 
 @torch.library.custom_op("sparse3d::box_iou_3d", mutates_args=(), device_types="cpu")
@@ -65,11 +76,9 @@ def box_iou_3d(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union of volumes, all pairs: (N, 7), (M, 7) -> (N, M) in [0, 1]."""
     from sparse3d_ops.cpu import boxes as body
 
-    _check_pair(a, b)
-    wanted = torch.promote_types(a.dtype, b.dtype)
-    out = torch.empty(len(a), len(b), dtype=wanted if wanted == torch.float32 else torch.float64)
-    body.box_iou(_double(a), _double(b), True, out.numpy())
-    return out.to(wanted)
+    out = _room_for_pairs(a, b)
+    body.box_iou(_double(a).numpy(), _double(b).numpy(), True, out.numpy())
+    return out.to(torch.promote_types(a.dtype, b.dtype))
 
 
 @torch.library.custom_op("sparse3d::box_iou_3d_aligned", mutates_args=(), device_types="cpu")
@@ -80,7 +89,7 @@ def box_iou_3d_aligned(a: Tensor, b: Tensor) -> Tensor:
     _check_pair(a, b)
     check_tensor("b", b, (len(a), 7))
     out = torch.empty(len(a), dtype=torch.float64)
-    body.box_iou_3d_aligned(_double(a), _double(b), out.numpy())
+    body.box_iou_3d_aligned(_double(a).numpy(), _double(b).numpy(), out.numpy())
     return out.to(torch.promote_types(a.dtype, b.dtype))
 
 
@@ -93,17 +102,10 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
     """
     from sparse3d_ops.cpu import boxes as body
 
-    _check_boxes("boxes", boxes)
-    check_tensor("scores", scores, (len(boxes),))
-    check_same_device(("boxes", boxes), ("scores", scores))
-    if not 0 <= iou_threshold <= 1:
-        raise ValueError(f"iou_threshold is {iou_threshold}, expected a value in [0, 1]")
-    if not bool(torch.isfinite(scores).all()):
-        row = int((~torch.isfinite(scores)).nonzero()[0])
-        raise ValueError(f"scores[{row}] is {float(scores[row])}, expected a finite value")
+    _check_nms(boxes, scores, iou_threshold)
     order = torch.argsort(scores.detach(), descending=True, stable=True)
     kept = torch.empty(len(boxes), dtype=torch.int64)
-    count = body.nms(_double(boxes), order.numpy(), float(iou_threshold), kept.numpy())
+    count = body.nms(_double(boxes).numpy(), order.numpy(), float(iou_threshold), kept.numpy())
     return kept[:count].clone()
 
 
@@ -118,7 +120,7 @@ def points_in_boxes(points: Tensor, boxes: Tensor) -> Tensor:
 
     _check_points(points, boxes)
     out = torch.empty(len(points), dtype=torch.int64)
-    body.points_in_boxes(_point_array(points), _double(boxes), out.numpy())
+    body.points_in_boxes(working(points).numpy(), _double(boxes).numpy(), out.numpy())
     return out
 
 
@@ -129,7 +131,70 @@ def points_per_box(points: Tensor, boxes: Tensor) -> Tensor:
 
     _check_points(points, boxes)
     out = torch.empty(len(boxes), dtype=torch.int64)
-    body.points_per_box(_point_array(points), _double(boxes), out.numpy())
+    body.points_per_box(working(points).numpy(), _double(boxes).numpy(), out.numpy())
+    return out
+
+
+def _cuda_pairs(body: Callable, a: Tensor, b: Tensor) -> Tensor:
+    out = _room_for_pairs(a, b)
+    body(_double(a), _double(b), out)
+    return out.to(torch.promote_types(a.dtype, b.dtype))
+
+
+@box_iou_bev.register_kernel("cuda")
+def _(a: Tensor, b: Tensor) -> Tensor:
+    from sparse3d_ops.gpu import boxes as body
+
+    return _cuda_pairs(body.box_iou_bev, a, b)
+
+
+@box_iou_3d.register_kernel("cuda")
+def _(a: Tensor, b: Tensor) -> Tensor:
+    from sparse3d_ops.gpu import boxes as body
+
+    return _cuda_pairs(body.box_iou_3d, a, b)
+
+
+@box_iou_3d_aligned.register_kernel("cuda")
+def _(a: Tensor, b: Tensor) -> Tensor:
+    from sparse3d_ops.gpu import boxes as body
+
+    _check_pair(a, b)
+    check_tensor("b", b, (len(a), 7))
+    out = a.new_empty(len(a), dtype=torch.float64)
+    body.box_iou_3d_aligned(_double(a), _double(b), out)
+    return out.to(torch.promote_types(a.dtype, b.dtype))
+
+
+@nms.register_kernel("cuda")
+def _(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
+    from sparse3d_ops.gpu import boxes as body
+
+    _check_nms(boxes, scores, iou_threshold)
+    order = torch.argsort(scores.detach(), descending=True, stable=True)
+    threshold = boxes.new_full((1,), iou_threshold, dtype=torch.float64)
+    kept = boxes.new_empty(len(boxes), dtype=torch.int32)
+    body.nms(_double(boxes)[order], threshold, kept)
+    return order[kept != 0]
+
+
+@points_in_boxes.register_kernel("cuda")
+def _(points: Tensor, boxes: Tensor) -> Tensor:
+    from sparse3d_ops.gpu import boxes as body
+
+    _check_points(points, boxes)
+    out = points.new_empty(len(points), dtype=torch.int64)
+    body.points_in_boxes(working(points), _double(boxes), out)
+    return out
+
+
+@points_per_box.register_kernel("cuda")
+def _(points: Tensor, boxes: Tensor) -> Tensor:
+    from sparse3d_ops.gpu import boxes as body
+
+    _check_points(points, boxes)
+    out = points.new_empty(len(boxes), dtype=torch.int64)
+    body.points_per_box(working(points), _double(boxes), out)
     return out
 
 
@@ -161,17 +226,3 @@ def _(points: Tensor, boxes: Tensor) -> Tensor:
 @points_per_box.register_fake
 def _(points: Tensor, boxes: Tensor) -> Tensor:
     return points.new_empty(boxes.shape[0], dtype=torch.int64)
-
-
-def _run_on_host(op: Any) -> None:
-    """Until these ops have GPU bodies, tensors on a GPU take the way through host memory and back."""
-
-    def kernel(first: Tensor, second: Tensor, *rest: float) -> Tensor:
-        check_same_device(("the first input", first), ("the second input", second))
-        return op(first.detach().cpu(), second.detach().cpu(), *rest).to(first.device)
-
-    op.register_kernel("cuda")(kernel)
-
-
-for _op in (box_iou_bev, box_iou_3d, box_iou_3d_aligned, nms, points_in_boxes, points_per_box):
-    _run_on_host(_op)

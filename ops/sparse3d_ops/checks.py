@@ -1,13 +1,23 @@
 """Checks that every op makes before its kernel, and the form that its tensors take then: a kernel indexes
-memory without asking, so wrong input must stop here."""
+memory without asking, so wrong input must stop here.
+
+On a GPU a look at values makes the host wait for everything that is queued. So the answer is kept with the
+tensor that was looked at (`remember`), and ops that make tables and rows of indices know the answer when they
+make them: the layers of a network ask nothing, and foreign tensors are looked at once.
+"""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 INDICES = (torch.int32, torch.int64)
+
+# Beside the tensors and not in their attributes, which would be copied and saved with them.
+_facts = WeakTensorKeyDictionary()
 
 
 def check_tensor(
@@ -40,13 +50,38 @@ def check_range(name: str, index: Tensor, low: int, high: int) -> None:
     """Raise a ValueError naming the first entry of an index tensor outside of [low, high)."""
     if index.numel() == 0:
         return
-    smallest, largest = (int(value) for value in torch.aminmax(index))
+    extremes = remembered(index, "range")
+    if extremes is None:
+        extremes = tuple(int(value) for value in torch.aminmax(index))
+        remember(index, "range", extremes)
+    smallest, largest = extremes
     if smallest < low or largest >= high:
         place = ((index < low) | (index >= high)).nonzero()[0].tolist()
         where = ", ".join(str(i) for i in place)
         raise ValueError(
             f"{name}[{where}] is {int(index[tuple(place)])}, expected a value in [{low}, {high})"
         )
+
+
+def remember(tensor: Tensor, fact: str, value: Any) -> None:
+    """Keep what is known of the values of a GPU tensor until they are written to. On a CPU looking again is
+    cheap and nothing is kept: there a tensor can be written to through a numpy array, without torch knowing.
+    """
+    if tensor.device.type != "cpu":
+        _facts.setdefault(tensor, {})[fact] = (_writes(tensor), value)
+
+
+def remembered(tensor: Tensor, fact: str) -> Any:
+    """What `remember` kept, None where nothing was kept or the tensor was written to since."""
+    known = None if tensor.device.type == "cpu" else _facts.get(tensor)
+    writes, value = (known or {}).get(fact, (-1, None))
+    return value if writes == _writes(tensor) else None
+
+
+def _writes(tensor: Tensor) -> int:
+    """How often a tensor was written to in place. Under torch.inference_mode torch does not count, so there
+    an index tensor must not be changed between two uses."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def working(tensor: Tensor) -> Tensor:

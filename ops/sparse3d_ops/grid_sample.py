@@ -16,7 +16,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparse3d_ops.checks import FLOATS, INDICES, check_range, check_same_device, check_tensor, working
+from sparse3d_ops.checks import (
+    FLOATS,
+    INDICES,
+    check_range,
+    check_same_device,
+    check_tensor,
+    remember,
+    remembered,
+    working,
+)
 from sparse3d_ops.hashing import BATCH_LIMIT, build, check_table, pack
 
 EXACT = (torch.float32, torch.float64)
@@ -56,6 +65,29 @@ def corner_rows(slot_keys: Tensor, slot_rows: Tensor, positions: Tensor, positio
     """Rows of the eight voxels around each position, from a table of `hashing.build`: -> (Q, 8) int32."""
     from sparse3d_ops.cpu import grid_sample as body
 
+    shifted = _shifted(slot_keys, slot_rows, positions, position_batch)
+    corners = torch.empty(len(positions), 8, dtype=torch.int32)
+    batch = position_batch.contiguous().numpy()
+    body.corner_rows(slot_keys.numpy(), slot_rows.numpy(), shifted.numpy(), batch, corners.numpy())
+    return corners
+
+
+@corner_rows.register_kernel("cuda")
+def _(slot_keys: Tensor, slot_rows: Tensor, positions: Tensor, position_batch: Tensor) -> Tensor:
+    from sparse3d_ops.gpu import grid_sample as body
+
+    shifted = _shifted(slot_keys, slot_rows, positions, position_batch)
+    corners = slot_rows.new_empty(len(positions), 8)
+    table = slot_keys.contiguous(), slot_rows.contiguous()
+    body.corner_rows(*table, shifted, position_batch.contiguous(), corners)
+    rows = remembered(slot_rows, "range")
+    if rows is not None:
+        remember(corners, "range", (-1, rows[1]))
+    return corners
+
+
+def _shifted(slot_keys: Tensor, slot_rows: Tensor, positions: Tensor, position_batch: Tensor) -> Tensor:
+    """Positions minus one half, after all checks."""
     check_table(slot_keys, slot_rows)
     # Half precision cannot tell apart two positions in one voxel beyond 2048 voxels.
     check_tensor("positions", positions, ("Q", 3), EXACT)
@@ -63,11 +95,7 @@ def corner_rows(slot_keys: Tensor, slot_rows: Tensor, positions: Tensor, positio
     check_same_device(("slot_keys", slot_keys), ("positions", positions), ("position_batch", position_batch))
     check_range("position_batch", position_batch, 0, BATCH_LIMIT)
     # Subtracted here and not in the body, so that both steps round alike and agree on the voxel.
-    shifted = (positions.detach() - 0.5).contiguous()
-    corners = torch.empty(len(positions), 8, dtype=torch.int32)
-    batch = position_batch.contiguous().numpy()
-    body.corner_rows(slot_keys.numpy(), slot_rows.numpy(), shifted.numpy(), batch, corners.numpy())
-    return corners
+    return (positions.detach() - 0.5).contiguous()
 
 
 @corner_rows.register_fake
@@ -75,10 +103,28 @@ def _(slot_keys, slot_rows, positions, position_batch):
     return positions.new_empty((positions.shape[0], 8), dtype=torch.int32)
 
 
-def _check(name: str, per_query: Tensor, corners: Tensor, num_rows: int) -> None:
+def _check_corners(corners: Tensor, num_rows: int, **others: Tensor) -> None:
     check_tensor("corners", corners, ("Q", 8), (torch.int32,))
-    check_same_device((name, per_query), ("corners", corners))
+    check_same_device(("corners", corners), *others.items())
     check_range("corners", corners, -1, num_rows)
+
+
+def _check_gather(features: Tensor, corners: Tensor, weights: Tensor) -> None:
+    check_tensor("features", features, ("N", "C"), FLOATS)
+    check_tensor("weights", weights, (corners.shape[0], 8), EXACT)
+    _check_corners(corners, len(features), features=features, weights=weights)
+
+
+def _check_scatter(grad: Tensor, corners: Tensor, weights: Tensor, num_rows: int) -> None:
+    check_tensor("grad", grad, (corners.shape[0], "C"), FLOATS)
+    check_tensor("weights", weights, (corners.shape[0], 8), EXACT)
+    _check_corners(corners, num_rows, grad=grad, weights=weights)
+
+
+def _check_dot(grad: Tensor, features: Tensor, corners: Tensor) -> None:
+    check_tensor("features", features, ("N", "C"), FLOATS)
+    check_tensor("grad", grad, (corners.shape[0], features.shape[1]), FLOATS)
+    _check_corners(corners, len(features), grad=grad, features=features)
 
 
 @torch.library.custom_op("sparse3d::trilinear_gather", mutates_args=(), device_types="cpu")
@@ -88,9 +134,7 @@ def trilinear_gather(features: Tensor, corners: Tensor, weights: Tensor) -> Tens
     """
     from sparse3d_ops.cpu import grid_sample as body
 
-    check_tensor("features", features, ("N", "C"), FLOATS)
-    check_tensor("weights", weights, (corners.shape[0], 8), EXACT)
-    _check("features", features, corners, len(features))
+    _check_gather(features, corners, weights)
     work = working(features)
     out = work.new_empty(len(corners), features.shape[1])
     body.gather(work.numpy(), corners.contiguous().numpy(), working(weights).numpy(), out.numpy())
@@ -102,9 +146,7 @@ def trilinear_scatter(grad: Tensor, corners: Tensor, weights: Tensor, num_rows: 
     """Transpose of `trilinear_gather` in the features: (Q, C) float, (Q, 8), (Q, 8) -> (num_rows, C)."""
     from sparse3d_ops.cpu import grid_sample as body
 
-    check_tensor("grad", grad, (corners.shape[0], "C"), FLOATS)
-    check_tensor("weights", weights, (corners.shape[0], 8), EXACT)
-    _check("grad", grad, corners, num_rows)
+    _check_scatter(grad, corners, weights, num_rows)
     work = working(grad)
     offsets = torch.empty(num_rows + 1, dtype=torch.int64).numpy()
     order = torch.empty(corners.numel(), dtype=torch.int64).numpy()
@@ -121,12 +163,43 @@ def trilinear_dot(grad: Tensor, features: Tensor, corners: Tensor) -> Tensor:
     """
     from sparse3d_ops.cpu import grid_sample as body
 
-    check_tensor("features", features, ("N", "C"), FLOATS)
-    check_tensor("grad", grad, (corners.shape[0], features.shape[1]), FLOATS)
-    _check("grad", grad, corners, len(features))
+    _check_dot(grad, features, corners)
     left, right = working(grad), working(features)
     out = torch.empty(corners.shape, dtype=torch.promote_types(left.dtype, right.dtype))
     body.dot(left.numpy(), right.numpy(), corners.contiguous().numpy(), out.numpy())
+    return out
+
+
+@trilinear_gather.register_kernel("cuda")
+def _(features: Tensor, corners: Tensor, weights: Tensor) -> Tensor:
+    from sparse3d_ops.gpu import grid_sample as body
+
+    _check_gather(features, corners, weights)
+    work = working(features)
+    out = work.new_empty(len(corners), features.shape[1])
+    body.gather(work, corners.contiguous(), working(weights), out)
+    return out.to(features.dtype)
+
+
+@trilinear_scatter.register_kernel("cuda")
+def _(grad: Tensor, corners: Tensor, weights: Tensor, num_rows: int) -> Tensor:
+    from sparse3d_ops.gpu import grid_sample as body
+
+    _check_scatter(grad, corners, weights, num_rows)
+    work = working(grad)
+    out = work.new_empty(num_rows, grad.shape[1])
+    body.scatter(work, corners.contiguous(), working(weights), out)
+    return out.to(grad.dtype)
+
+
+@trilinear_dot.register_kernel("cuda")
+def _(grad: Tensor, features: Tensor, corners: Tensor) -> Tensor:
+    from sparse3d_ops.gpu import grid_sample as body
+
+    _check_dot(grad, features, corners)
+    left, right = working(grad), working(features)
+    out = left.new_empty(corners.shape, dtype=torch.promote_types(left.dtype, right.dtype))
+    body.dot(left, right, corners.contiguous(), out)
     return out
 
 

@@ -6,12 +6,13 @@ one defined order.
 """
 
 import math
+from typing import NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sparse3d_ops.checks import check_range, check_same_device, check_tensor
+from sparse3d_ops.checks import check_range, check_same_device, check_tensor, remember, remembered
 
 COORDINATE_LIMIT = 1 << 17
 BATCH_LIMIT = 1 << 9
@@ -37,6 +38,20 @@ def pack(coordinates: Tensor) -> Tensor:
     return keys
 
 
+@pack.register_kernel("cuda")
+def _(coordinates: Tensor) -> Tensor:
+    """Waits for the GPU: whether a row does not fit must be known before anything is made of the keys."""
+    from sparse3d_ops.gpu import hashing as body
+
+    check_tensor("coordinates", coordinates, ("N", 4), (torch.int32,))
+    keys = coordinates.new_empty(len(coordinates), dtype=torch.int64)
+    body.pack(coordinates.contiguous(), keys)
+    if len(keys) and int(keys.max()) >= 0:
+        _refuse_misfit(coordinates, int((keys >= 0).nonzero()[0]))
+    remember(coordinates, "fits", True)
+    return keys
+
+
 def checked_coordinates(coordinates: Tensor) -> np.ndarray:
     """(N, 4) int32 as a contiguous array. Raises a ValueError naming the first row that does not fit the
     key: its bits would run over into another voxel's."""
@@ -46,12 +61,25 @@ def checked_coordinates(coordinates: Tensor) -> np.ndarray:
     array = coordinates.contiguous().numpy()
     row = body.first_bad_row(array)
     if row >= 0:
-        raise ValueError(
-            f"coordinates[{row}] = {tuple(array[row].tolist())} does not fit the 64-bit key: batch must lie "
-            f"in [0, {BATCH_LIMIT}), x, y, z in [{-COORDINATE_LIMIT}, {COORDINATE_LIMIT}); "
-            "use larger voxels or shift the origin"
-        )
+        _refuse_misfit(coordinates, row)
     return array
+
+
+def checked_sites(coordinates: Tensor) -> Tensor:
+    """What `checked_coordinates` is for arrays, for tensors on a GPU. It waits only for coordinates that
+    `pack` has not seen."""
+    check_tensor("coordinates", coordinates, ("N", 4), (torch.int32,))
+    if not remembered(coordinates, "fits"):
+        pack(coordinates)
+    return coordinates.contiguous()
+
+
+def _refuse_misfit(coordinates: Tensor, row: int) -> NoReturn:
+    raise ValueError(
+        f"coordinates[{row}] = {tuple(coordinates[row].tolist())} does not fit the 64-bit key: batch must "
+        f"lie in [0, {BATCH_LIMIT}), x, y, z in [{-COORDINATE_LIMIT}, {COORDINATE_LIMIT}); "
+        "use larger voxels or shift the origin"
+    )
 
 
 def _check_keys(keys: Tensor) -> None:
@@ -79,6 +107,17 @@ def unpack(keys: Tensor) -> Tensor:
     _check_keys(keys)
     coordinates = keys.new_empty(len(keys), 4, dtype=torch.int32)
     body.unpack(keys.contiguous().numpy(), coordinates.numpy())
+    return coordinates
+
+
+@unpack.register_kernel("cuda")
+def _(keys: Tensor) -> Tensor:
+    from sparse3d_ops.gpu import hashing as body
+
+    _check_keys(keys)
+    coordinates = keys.new_empty(len(keys), 4, dtype=torch.int32)
+    body.unpack(keys.contiguous(), coordinates)
+    remember(coordinates, "fits", True)
     return coordinates
 
 
@@ -120,6 +159,12 @@ def sorted_rows(keys: np.ndarray) -> np.ndarray:
     return _sorted_cells(keys)[1]
 
 
+@unique.register_kernel("cuda")
+def _(keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    _check_keys(keys)
+    return torch.unique(keys, return_inverse=True, return_counts=True)
+
+
 @unique.register_fake
 def _(keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     count = torch.library.get_ctx().new_dynamic_size()
@@ -139,14 +184,34 @@ def build(keys: Tensor) -> tuple[Tensor, Tensor]:
     slots = table_size(len(keys))
     slot_keys = keys.new_empty(slots)
     slot_rows = keys.new_zeros(slots, dtype=torch.int32)
-    first, second = body.build(keys.contiguous().numpy(), slot_keys.numpy(), slot_rows.numpy())
+    _refuse_repeated(keys, *body.build(keys.contiguous().numpy(), slot_keys.numpy(), slot_rows.numpy()))
+    return slot_keys, slot_rows
+
+
+@build.register_kernel("cuda")
+def _(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Waits for the GPU twice: are these keys, and are they distinct? Which slot a key gets may differ from
+    run to run; what `look_up` finds may not."""
+    from sparse3d_ops.gpu import hashing as body
+
+    _check_keys(keys)
+    slots = table_size(len(keys))
+    slot_keys = keys.new_empty(slots)
+    slot_rows = keys.new_zeros(slots, dtype=torch.int32)
+    _refuse_repeated(keys, *body.build(keys.contiguous(), slot_keys, slot_rows))
+    remember(slot_keys, "table", True)
+    remember(slot_rows, "range", (0, max(len(keys) - 1, 0)))
+    return slot_keys, slot_rows
+
+
+def _refuse_repeated(keys: Tensor, first: int, second: int) -> None:
+    """Raise a ValueError for two equal rows; a `second` of -1 says that there are none."""
     if second >= 0:
         where = tuple(unpack(keys[second : second + 1])[0].tolist())
         raise ValueError(
             f"coordinates[{second}] = {where} repeats coordinates[{first}]; merge duplicates first: "
             "SparseTensor.merge_duplicates(features, coordinates)"
         )
-    return slot_keys, slot_rows
 
 
 @build.register_fake
@@ -161,12 +226,26 @@ def look_up(slot_keys: Tensor, slot_rows: Tensor, keys: Tensor) -> Tensor:
     the table."""
     from sparse3d_ops.cpu import hashing as body
 
-    check_table(slot_keys, slot_rows)
-    check_tensor("keys", keys, ("Q",), (torch.int64,))
-    check_same_device(("slot_keys", slot_keys), ("keys", keys))
+    _check_look_up(slot_keys, slot_rows, keys)
     rows = keys.new_empty(len(keys), dtype=torch.int32)
     body.look_up(slot_keys.numpy(), slot_rows.numpy(), keys.contiguous().numpy(), rows.numpy())
     return rows
+
+
+@look_up.register_kernel("cuda")
+def _(slot_keys: Tensor, slot_rows: Tensor, keys: Tensor) -> Tensor:
+    from sparse3d_ops.gpu import hashing as body
+
+    _check_look_up(slot_keys, slot_rows, keys)
+    rows = keys.new_empty(len(keys), dtype=torch.int32)
+    body.look_up(slot_keys.contiguous(), slot_rows.contiguous(), keys.contiguous(), rows)
+    return rows
+
+
+def _check_look_up(slot_keys: Tensor, slot_rows: Tensor, keys: Tensor) -> None:
+    check_table(slot_keys, slot_rows)
+    check_tensor("keys", keys, ("Q",), (torch.int64,))
+    check_same_device(("slot_keys", slot_keys), ("slot_rows", slot_rows), ("keys", keys))
 
 
 @look_up.register_fake
@@ -182,7 +261,9 @@ def check_table(slot_keys: Tensor, slot_rows: Tensor, num_rows: int | None = Non
     size = slot_keys.shape[0]
     if size < 8 or size & (size - 1):
         raise ValueError(f"a hash table has a power of two of slots, got {size}; make it with build(keys)")
-    if int(slot_keys.max()) != 0:  # keys are negative
-        raise ValueError("a hash table has free slots (0) and negative keys; make it with build(keys)")
+    if not remembered(slot_keys, "table"):
+        if int(slot_keys.max()) != 0:  # keys are negative
+            raise ValueError("a hash table has free slots (0) and negative keys; make it with build(keys)")
+        remember(slot_keys, "table", True)
     if num_rows is not None:
         check_range("slot_rows", slot_rows, 0, max(num_rows, 1))

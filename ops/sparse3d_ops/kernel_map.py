@@ -9,13 +9,14 @@ two tables exchanged. Output sites are sorted by (batch, x, y, z), so maps are t
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sparse3d_ops.checks import check_same_device
-from sparse3d_ops.hashing import check_table, checked_coordinates, pack, sorted_rows, unpack
+from sparse3d_ops.checks import check_same_device, remember
+from sparse3d_ops.hashing import check_table, checked_coordinates, checked_sites, pack, sorted_rows, unpack
 
 # Larger geometry is a mistake, and its products with coordinates could leave int64.
 SIZE_LIMIT = 1 << 31
@@ -39,11 +40,22 @@ def submanifold_map(
 
     Odd kernels are centred, even kernels are anchored at tap 0.
     """
-    padding = [submanifold_padding(k, d) for k, d in zip(kernel_size, dilation, strict=True)]
-    odd = all(k % 2 for k in kernel_size)
     return _map(
-        slot_keys, slot_rows, len(coordinates), coordinates, kernel_size, [1, 1, 1], padding, dilation, odd
+        slot_keys, slot_rows, len(coordinates), coordinates, *_submanifold_geometry(kernel_size, dilation)
     )
+
+
+@submanifold_map.register_kernel("cuda")
+def _(slot_keys, slot_rows, coordinates, kernel_size, dilation):
+    return _cuda_map(
+        slot_keys, slot_rows, len(coordinates), coordinates, *_submanifold_geometry(kernel_size, dilation)
+    )
+
+
+def _submanifold_geometry(kernel_size: list[int], dilation: list[int]):
+    """Kernel, stride, padding, dilation, and whether reverse is the mirror image of the table."""
+    padding = [submanifold_padding(k, d) for k, d in zip(kernel_size, dilation, strict=True)]
+    return kernel_size, [1, 1, 1], padding, dilation, all(k % 2 for k in kernel_size)
 
 
 def _map(
@@ -71,6 +83,28 @@ def _map(
         body.relabel(ordered, out_rows, rows, table.numpy())
         ordered, reverse = reverse.numpy(), torch.empty_like(reverse)
         body.relabel(ordered, rows, out_rows, reverse.numpy())
+    return table, reverse
+
+
+def _cuda_map(
+    slot_keys, slot_rows, num_in, out_coordinates, kernel_size, stride, padding, dilation, mirrored=False
+):
+    """Waits for the GPU only for tables and sites that `build` and `pack` have not seen."""
+    from sparse3d_ops.gpu import kernel_map as body
+
+    check_table(slot_keys, slot_rows, num_in)
+    check_same_device(("slot_keys", slot_keys), ("out_coordinates", out_coordinates))
+    out = checked_sites(out_coordinates)
+    _triples(kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
+    volume = math.prod(kernel_size)
+    table = out.new_empty(len(out), volume)
+    reverse = None if mirrored else out.new_full((num_in, volume), -1)
+    geometry = (*stride, *padding, *dilation)
+    body.neighbors(slot_keys.contiguous(), slot_rows.contiguous(), out, kernel_size, geometry, table, reverse)
+    if reverse is None:
+        reverse = table.flip(1)
+    remember(table, "range", (-1, num_in - 1))
+    remember(reverse, "range", (-1, len(out) - 1))
     return table, reverse
 
 
@@ -109,6 +143,9 @@ def kernel_map(
     return _map(slot_keys, slot_rows, num_in, out_coordinates, kernel_size, stride, padding, dilation)
 
 
+kernel_map.register_kernel("cuda", _cuda_map)
+
+
 @kernel_map.register_fake
 def _(slot_keys, slot_rows, num_in, out_coordinates, kernel_size, stride, padding, dilation):
     volume = math.prod(kernel_size)
@@ -125,21 +162,51 @@ def _generate(
     from sparse3d_ops.cpu import kernel_map as body
 
     sites = checked_coordinates(coordinates)
-    if len(shape) not in (0, 3) or any(size < 0 for size in shape):
-        raise ValueError(f"shape is {shape}, expected [] (unbounded) or the three sizes of the output grid")
+    _check_shape(shape)
     chunks = -(-len(sites) // body.CHUNK)
     room = body.CHUNK * reach
     found, counts, far = np.empty(chunks * room, np.int64), *np.empty((2, chunks), np.int64)
     candidates(sites, *geometry, np.asarray(shape, np.int64), reach, found, counts, far)
     if far.max(initial=-1) >= 0:
-        row = far[far >= 0].min()
-        raise ValueError(
-            f"coordinates[{row}] = {tuple(sites[row].tolist())} reaches an output outside of the 64-bit key; "
-            "give the tensor a shape or shift its origin"
-        )
+        _refuse_far(coordinates, int(far[far >= 0].min()))
     keys = np.concatenate([found[:0], *(found[c * room :][:n] for c, n in enumerate(counts))])
     keys.sort()
     return unpack(torch.from_numpy(keys[: body.drop_repeats(keys)].copy()))
+
+
+def _cuda_generate(
+    candidates: Callable, coordinates: Tensor, kernel_size, geometry, reach: list[int], shape: list[int]
+):
+    """`_generate` on a GPU. It waits for the number of sites."""
+    from sparse3d_ops.gpu import kernel_map as body
+
+    sites = checked_sites(coordinates)
+    _check_shape(shape)
+    found = sites.new_empty(len(sites) * math.prod(reach), dtype=torch.int64)
+    candidates(sites, kernel_size, reach, geometry, shape, found)
+    keys = torch.unique(found)  # sorted; what is no key is larger than all keys
+    if len(keys) and int(keys[-1]) == body.BEYOND.value:
+        _refuse_far(coordinates, int((found == body.BEYOND.value).nonzero()[0]) // math.prod(reach))
+    return unpack(keys[keys != 0])
+
+
+def _check_shape(shape: list[int]) -> None:
+    if len(shape) not in (0, 3) or any(size < 0 for size in shape):
+        raise ValueError(f"shape is {shape}, expected [] (unbounded) or the three sizes of the output grid")
+
+
+def _refuse_far(coordinates: Tensor, row: int) -> NoReturn:
+    raise ValueError(
+        f"coordinates[{row}] = {tuple(coordinates[row].tolist())} reaches an output outside of the 64-bit "
+        "key; give the tensor a shape or shift its origin"
+    )
+
+
+def _strided_reach(kernel_size: list[int], stride: list[int], dilation: list[int]) -> list[int]:
+    """Outputs that an input reaches on each axis, at most: of the k taps it can use those of one residue
+    class modulo s / gcd(s, d)."""
+    steps = zip(kernel_size, stride, dilation, strict=True)
+    return [math.ceil(k / (s // math.gcd(s, d))) for k, s, d in steps]
 
 
 @torch.library.custom_op("sparse3d::strided_sites", mutates_args=(), device_types="cpu")
@@ -158,10 +225,17 @@ def strided_sites(
     from sparse3d_ops.cpu import kernel_map as body
 
     geometry = _triples(kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
-    # Of the k taps of an axis an input can use those of one residue class modulo s / gcd(s, d).
-    steps = zip(kernel_size, stride, dilation, strict=True)
-    reach = math.prod(math.ceil(k / (s // math.gcd(s, d))) for k, s, d in steps)
+    reach = math.prod(_strided_reach(kernel_size, stride, dilation))
     return _generate(body.strided_candidates, coordinates, geometry, reach, shape)
+
+
+@strided_sites.register_kernel("cuda")
+def _(coordinates, kernel_size, stride, padding, dilation, shape):
+    from sparse3d_ops.gpu import kernel_map as body
+
+    _triples(kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
+    geometry, reach = (*stride, *padding, *dilation), _strided_reach(kernel_size, stride, dilation)
+    return _cuda_generate(body.strided_sites, coordinates, kernel_size, geometry, reach, shape)
 
 
 @torch.library.custom_op("sparse3d::transposed_sites", mutates_args=(), device_types="cpu")
@@ -179,6 +253,15 @@ def transposed_sites(
 
     geometry = _triples(kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
     return _generate(body.transposed_candidates, coordinates, geometry, math.prod(kernel_size), shape)
+
+
+@transposed_sites.register_kernel("cuda")
+def _(coordinates, kernel_size, stride, padding, dilation, shape):
+    from sparse3d_ops.gpu import kernel_map as body
+
+    _triples(kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
+    geometry = (*stride, *padding, *dilation)
+    return _cuda_generate(body.transposed_sites, coordinates, kernel_size, geometry, kernel_size, shape)
 
 
 @strided_sites.register_fake

@@ -52,6 +52,17 @@ def segment_sum(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
     return out.to(values.dtype)
 
 
+@segment_sum.register_kernel("cuda")
+def _(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
+    from sparse3d_ops.gpu import segment as body
+
+    _check(values, segment, num_segments)
+    work = working(values)
+    out = work.new_empty(num_segments, values.shape[1])
+    body.segment_sum(work, *body.sorted_rows(segment, num_segments), out)
+    return out.to(values.dtype)
+
+
 @segment_sum.register_fake
 def _(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
     return values.new_empty(num_segments, values.shape[1])
@@ -80,6 +91,17 @@ def segment_mean(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
     work = working(values)
     out = work.new_empty(num_segments, values.shape[1])
     body.segment_mean(work.numpy(), *_sorted_rows(segment, num_segments), out.numpy())
+    return out.to(values.dtype)
+
+
+@segment_mean.register_kernel("cuda")
+def _(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
+    from sparse3d_ops.gpu import segment as body
+
+    _check(values, segment, num_segments)
+    work = working(values)
+    out = work.new_empty(num_segments, values.shape[1])
+    body.segment_mean(work, *body.sorted_rows(segment, num_segments), out)
     return out.to(values.dtype)
 
 
@@ -113,6 +135,18 @@ def segment_max(values: Tensor, segment: Tensor, num_segments: int) -> tuple[Ten
     out = work.new_empty(num_segments, values.shape[1])
     argmax = torch.empty(num_segments, values.shape[1], dtype=torch.int64)
     body.segment_max(work.numpy(), *_sorted_rows(segment, num_segments), out.numpy(), argmax.numpy())
+    return out.to(values.dtype), argmax
+
+
+@segment_max.register_kernel("cuda")
+def _(values: Tensor, segment: Tensor, num_segments: int) -> tuple[Tensor, Tensor]:
+    from sparse3d_ops.gpu import segment as body
+
+    _check(values, segment, num_segments)
+    work = working(values)
+    out = work.new_empty(num_segments, values.shape[1])
+    argmax = segment.new_empty(out.shape)
+    body.segment_max(work, *body.sorted_rows(segment, num_segments), out, argmax)
     return out.to(values.dtype), argmax
 
 
@@ -154,6 +188,20 @@ def segment_softmax(values: Tensor, segment: Tensor, num_segments: int) -> Tenso
     out = torch.empty_like(work)
     body.segment_softmax(work.numpy(), *rows, peak, total, out.numpy())
     return out.to(values.dtype)
+
+
+@segment_softmax.register_kernel("cuda")
+def _(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
+    from sparse3d_ops.gpu import segment as body
+
+    _check(values, segment, num_segments)
+    work = working(values)
+    rows = body.sorted_rows(segment, num_segments)
+    peak, total = work.new_empty(2, num_segments, values.shape[1])
+    body.segment_max(work, *rows, peak, segment.new_empty(peak.shape))
+    out = torch.exp(work - peak[segment])
+    body.segment_sum(out, *rows, total)
+    return (out / total[segment]).to(values.dtype)
 
 
 @segment_softmax.register_fake

@@ -16,16 +16,32 @@ def sparse_max(features: Tensor, table: Tensor, reverse: Tensor) -> tuple[Tensor
     neighbour."""
     from sparse3d_ops.cpu import sparse_pool as body
 
-    check_tensor("features", features, ("N_in", "C"), FLOATS)
-    check_tensor("table", table, ("N_out", "V"), (torch.int32,))
-    check_tensor("reverse", reverse, (features.shape[0], table.shape[1]), (torch.int32,))
-    check_same_device(("features", features), ("table", table), ("reverse", reverse))
-    check_range("table", table, -1, features.shape[0])
+    _check(features, table, reverse)
     x = working(features)
     out = x.new_empty(table.shape[0], x.shape[1])
     argmax = table.new_empty(out.shape)
     body.maximum(x.numpy(), table.contiguous().numpy(), out.numpy(), argmax.numpy())
     return out.to(features.dtype), argmax
+
+
+@sparse_max.register_kernel("cuda")
+def _(features: Tensor, table: Tensor, reverse: Tensor) -> tuple[Tensor, Tensor]:
+    from sparse3d_ops.gpu import sparse_pool as body
+
+    _check(features, table, reverse)
+    x = working(features)
+    out = x.new_empty(table.shape[0], x.shape[1])
+    argmax = table.new_empty(out.shape)
+    body.maximum(x, table.contiguous(), out, argmax)
+    return out.to(features.dtype), argmax
+
+
+def _check(features: Tensor, table: Tensor, reverse: Tensor) -> None:
+    check_tensor("features", features, ("N_in", "C"), FLOATS)
+    check_tensor("table", table, ("N_out", "V"), (torch.int32,))
+    check_tensor("reverse", reverse, (features.shape[0], table.shape[1]), (torch.int32,))
+    check_same_device(("features", features), ("table", table), ("reverse", reverse))
+    check_range("table", table, -1, features.shape[0])
 
 
 @sparse_max.register_fake
@@ -39,14 +55,30 @@ def sparse_max_gradient(grad: Tensor, argmax: Tensor, reverse: Tensor) -> Tensor
     """Gradient of `sparse_max` by its features: grad, argmax (N_out, C), reverse (N_in, V) -> (N_in, C)."""
     from sparse3d_ops.cpu import sparse_pool as body
 
-    check_tensor("grad", grad, ("N_out", "C"), FLOATS)
-    check_tensor("argmax", argmax, tuple(grad.shape), (torch.int32,))
-    check_tensor("reverse", reverse, ("N_in", "V"), (torch.int32,))
-    check_range("reverse", reverse, -1, grad.shape[0])
+    _check_gradient(grad, argmax, reverse)
     g = working(grad)
     out = g.new_empty(reverse.shape[0], g.shape[1])
     body.maximum_gradient(g.numpy(), argmax.contiguous().numpy(), reverse.contiguous().numpy(), out.numpy())
     return out.to(grad.dtype)
+
+
+@sparse_max_gradient.register_kernel("cuda")
+def _(grad: Tensor, argmax: Tensor, reverse: Tensor) -> Tensor:
+    from sparse3d_ops.gpu import sparse_pool as body
+
+    _check_gradient(grad, argmax, reverse)
+    g = working(grad)
+    out = g.new_empty(reverse.shape[0], g.shape[1])
+    body.maximum_gradient(g, argmax.contiguous(), reverse.contiguous(), out)
+    return out.to(grad.dtype)
+
+
+def _check_gradient(grad: Tensor, argmax: Tensor, reverse: Tensor) -> None:
+    check_tensor("grad", grad, ("N_out", "C"), FLOATS)
+    check_tensor("argmax", argmax, tuple(grad.shape), (torch.int32,))
+    check_tensor("reverse", reverse, ("N_in", "V"), (torch.int32,))
+    check_same_device(("grad", grad), ("argmax", argmax), ("reverse", reverse))
+    check_range("reverse", reverse, -1, grad.shape[0])
 
 
 @sparse_max_gradient.register_fake

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparse3d_ops.checks import FLOATS, INDICES, check_range, check_same_device, check_tensor
+from sparse3d_ops.checks import FLOATS, INDICES, check_range, check_same_device, check_tensor, working
 from sparse3d_ops.segment import segment_mean
 
 MAX_FRAMES = 1 << 9  # what the batch and the signed 18-bit axes of a voxel key hold
@@ -78,25 +78,14 @@ def _sorted_voxels(points: Tensor, point_frame: Tensor, voxel_size: list[float],
     from sparse3d_ops.cpu import radix
     from sparse3d_ops.cpu import voxelize as body
 
-    check_tensor("points", points, ("P", "F"), FLOATS)
-    check_tensor("point_frame", point_frame, (points.shape[0],), INDICES)
-    check_same_device(("points", points), ("point_frame", point_frame))
-    if points.shape[1] < 3:
-        raise ValueError(f"points has shape {tuple(points.shape)}, expected at least the columns x, y, z")
-    if len(points) >= 1 << 31:
-        raise ValueError(f"points has {len(points)} rows, at most 2^31 - 1 are handled at once")
-    shape = grid_shape(voxel_size, bounds)
-    check_range("point_frame", point_frame, 0, MAX_FRAMES)
-    frames = int(point_frame.max()) + 1 if len(points) else 1
-
-    work = points.detach()
-    work = work if work.dtype in (torch.float32, torch.float64) else work.float()
+    shape, frames = _checked_grid(points, point_frame, voxel_size, bounds)
+    work = working(points)
     cell, row = np.empty(len(points), np.int64), np.empty(len(points), np.int32)
     low, high, size = (
         torch.tensor(v, dtype=torch.float64).numpy() for v in (bounds[:3], bounds[3:], voxel_size)
     )
     grid = torch.tensor(shape).numpy()
-    body.cells(work.contiguous().numpy(), point_frame.contiguous().numpy(), low, high, size, grid, cell, row)
+    body.cells(work.numpy(), point_frame.contiguous().numpy(), low, high, size, grid, cell, row)
 
     bits = (frames * math.prod(shape) - 1).bit_length()
     cell, row, chunks = radix.sort_cells(cell, row, bits)
@@ -109,11 +98,57 @@ def _sorted_voxels(points: Tensor, point_frame: Tensor, voxel_size: list[float],
     return coordinates, point_voxel, offsets, row
 
 
+def _checked_grid(points: Tensor, point_frame: Tensor, voxel_size: list[float], bounds: list[float]):
+    """The cells on each axis and the number of frames, after all checks."""
+    check_tensor("points", points, ("P", "F"), FLOATS)
+    check_tensor("point_frame", point_frame, (points.shape[0],), INDICES)
+    check_same_device(("points", points), ("point_frame", point_frame))
+    if points.shape[1] < 3:
+        raise ValueError(f"points has shape {tuple(points.shape)}, expected at least the columns x, y, z")
+    if len(points) >= 1 << 31:
+        raise ValueError(f"points has {len(points)} rows, at most 2^31 - 1 are handled at once")
+    shape = grid_shape(voxel_size, bounds)
+    check_range("point_frame", point_frame, 0, MAX_FRAMES)
+    return shape, int(point_frame.max()) + 1 if len(points) else 1
+
+
+def _cuda_sorted_voxels(points: Tensor, point_frame: Tensor, voxel_size: list[float], bounds: list[float]):
+    """`_sorted_voxels` on a GPU; row lists the points outside too, after all others. It waits for the largest
+    frame and for the number of voxels."""
+    from sparse3d_ops.gpu import voxelize as body
+
+    shape, frames = _checked_grid(points, point_frame, voxel_size, bounds)
+    cells = frames * math.prod(shape)  # also the number that stands for no cell, so that it comes last
+    grid = torch.tensor([*bounds, *voxel_size], dtype=torch.float64, device=points.device)
+    # A sort of half as many bits takes half as many passes.
+    cell = points.new_empty(len(points), dtype=torch.int32 if cells < 1 << 31 else torch.int64)
+    outside = cell.new_full((1,), cells, dtype=torch.int64)
+    body.cells(working(points), point_frame.contiguous(), grid, shape, outside, cell)
+    cell, row = torch.sort(cell, stable=True)
+    found, voxel, counts = torch.unique_consecutive(cell, return_inverse=True, return_counts=True)
+    found = found.long()
+    count = int((found < cells).sum())
+    point_voxel = torch.empty_like(voxel)
+    point_voxel[row] = torch.where(voxel < count, voxel, -1)
+    found, offsets = found[:count], torch.zeros(count + 1, dtype=torch.int64, device=points.device)
+    torch.cumsum(counts[:count], 0, out=offsets[1:])
+    x_size, y_size, z_size = shape
+    column, plane = found // z_size, found // (y_size * z_size)
+    axes = (plane // x_size, plane % x_size, column % y_size, found % z_size)
+    return torch.stack(axes, 1).int(), point_voxel, offsets, row
+
+
 @torch.library.custom_op("sparse3d::voxelize", mutates_args=(), device_types="cpu")
 def _voxelize(
     points: Tensor, point_frame: Tensor, voxel_size: list[float], bounds: list[float]
 ) -> tuple[Tensor, Tensor, Tensor]:
     coordinates, point_voxel, offsets, _ = _sorted_voxels(points, point_frame, voxel_size, bounds)
+    return coordinates, point_voxel, offsets.diff()
+
+
+@_voxelize.register_kernel("cuda")
+def _(points, point_frame, voxel_size, bounds):
+    coordinates, point_voxel, offsets, _ = _cuda_sorted_voxels(points, point_frame, voxel_size, bounds)
     return coordinates, point_voxel, offsets.diff()
 
 
@@ -165,10 +200,7 @@ def voxelize_first_rows(
     """
     from sparse3d_ops.cpu import voxelize as body
 
-    if max_points < 1 or max_voxels < 1:
-        raise ValueError(
-            f"max_points is {max_points} and max_voxels is {max_voxels}, expected at least 1 of each"
-        )
+    _check_limits(max_points, max_voxels)
     coordinates, point_voxel, offsets, row = _sorted_voxels(points, point_frame, voxel_size, bounds)
     seen = torch.zeros(MAX_FRAMES, dtype=torch.int64)
     kept = torch.zeros(len(coordinates), dtype=torch.bool)
@@ -179,6 +211,32 @@ def voxelize_first_rows(
     counts_out = torch.empty(count, dtype=torch.int64)
     body.first_rows(sites, row, starts, keep, rows_out.numpy(), coordinates_out.numpy(), counts_out.numpy())
     return rows_out, coordinates_out, counts_out
+
+
+def _check_limits(max_points: int, max_voxels: int) -> None:
+    if max_points < 1 or max_voxels < 1:
+        raise ValueError(
+            f"max_points is {max_points} and max_voxels is {max_voxels}, expected at least 1 of each"
+        )
+
+
+@voxelize_first_rows.register_kernel("cuda")
+def _(points, point_frame, voxel_size, bounds, max_points, max_voxels):
+    _check_limits(max_points, max_voxels)
+    coordinates, _, offsets, row = _cuda_sorted_voxels(points, point_frame, voxel_size, bounds)
+    # Voxels by frame, and within a frame by their first point: their rank decides which are kept.
+    frame = coordinates[:, 0].long()
+    order = torch.argsort(frame * len(points) + row[offsets[:-1]])
+    begins = torch.searchsorted(frame, frame)  # voxels are sorted by frame already
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order), device=order.device)
+    kept = (rank - begins < max_voxels).nonzero()[:, 0]
+    counts = offsets.diff()[kept].clamp_max(max_points)
+    nth = torch.arange(max_points, device=row.device)
+    # Row -1 is put at the end, where every place that a voxel does not fill points to.
+    places = torch.where(nth < counts[:, None], offsets[kept][:, None] + nth, len(row))
+    rows = torch.cat([row, row.new_full((1,), -1)])[places]
+    return rows, coordinates[kept], counts
 
 
 @voxelize_first_rows.register_fake

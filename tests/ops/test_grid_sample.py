@@ -94,6 +94,7 @@ def test_rounding_never_separates_a_corner_from_its_weight():
     torch.testing.assert_close(got, torch.ones(1, 1))
 
 
+@pytest.mark.numba_bodies
 def test_second_derivatives_equal_finite_differences():
     features, coordinates, positions, batch = scene(queries=6)
     features.requires_grad_()
@@ -115,6 +116,7 @@ def test_half_features_are_summed_in_float32_and_rounded_once():
     assert positions.grad is not None and positions.grad.dtype == torch.float32
 
 
+@pytest.mark.numba_bodies
 def test_compiles_without_graph_break_to_the_same_bits():
     args = scene(dtype=torch.float32)
     compiled = torch.compile(sample, fullgraph=True, backend="aot_eager")

@@ -1,5 +1,5 @@
 """The law suite: every op equals its oracle, has right gradients, passes opcheck, compiles and repeats bit
-for bit."""
+for bit. With --bodies triton the same laws are held against the Triton bodies, see `bodies.py`."""
 
 import importlib
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.ops import bodies
 from tests.ops.laws import OpLaw, as_tuple
 
 LAWS: list[OpLaw] = [
@@ -23,7 +24,14 @@ GRADIENT_PAIRS = [
     if law.differentiable
     for case in (law.cases if law.gradient_cases is None else law.gradient_cases)
 ]
-CPU = torch.device("cpu")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def on_cuda(pairs):
+    """The cases where there is a GPU, else one that says so."""
+    if torch.cuda.is_available():
+        return pairs
+    return [pytest.param(None, None, id="all", marks=pytest.mark.skip(reason="no CUDA device here"))]
 
 
 def assert_equal_results(got, want, tolerance):
@@ -53,6 +61,15 @@ def in_double(args):
     return tuple(a.double() if isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in args)
 
 
+def check_gradient(law, args):
+    args = list(args)
+    for k in law.differentiable:
+        args[k] = args[k].clone().requires_grad_()
+    # The interpreter takes milliseconds a call, so there a random direction stands for all of them.
+    fast = bodies.in_use() == "triton"
+    assert torch.autograd.gradcheck(law.op, tuple(args), eps=1e-6, atol=1e-7, rtol=1e-5, fast_mode=fast)
+
+
 @pytest.mark.parametrize(("law", "case"), PAIRS)
 def test_equals_oracle(law, case):
     args = args_for(law, case, torch.float32)
@@ -67,12 +84,10 @@ def test_float64_equals_oracle(law, case):
 
 @pytest.mark.parametrize(("law", "case"), GRADIENT_PAIRS)
 def test_gradient_equals_finite_differences(law, case):
-    args = list(args_for(law, case, torch.float64))
-    for k in law.differentiable:
-        args[k] = args[k].clone().requires_grad_()
-    assert torch.autograd.gradcheck(law.op, tuple(args), eps=1e-6, atol=1e-7, rtol=1e-5)
+    check_gradient(law, args_for(law, case, torch.float64))
 
 
+@pytest.mark.numba_bodies
 @pytest.mark.parametrize(("law", "case"), PAIRS)
 def test_opcheck(law, case):
     args = list(args_for(law, case, torch.float32))
@@ -90,6 +105,7 @@ def some(cases):
     return sorted({names[round(k * (len(names) - 1) / 3)] for k in range(4)})
 
 
+@pytest.mark.numba_bodies
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.name)
 def test_compiles_without_graph_break(law):
     for case in some(law.cases):
@@ -117,9 +133,28 @@ def test_bitwise_repeatable_for_any_number_of_threads(law, case):
         numba.set_num_threads(available)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.triton_bodies
 @pytest.mark.parametrize(("law", "case"), PAIRS)
-def test_cuda_equals_cpu(law, case):
-    cuda = torch.device("cuda")
-    got = as_tuple(law.op(*args_for(law, case, torch.float32, cuda)))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_triton_bodies_equal_numba_bodies(law, case, dtype):
+    """Whole numbers bit for bit; sums may be taken in another order."""
+    got = law.op(*args_for(law, case, dtype))
+    with bodies.numba():
+        want = law.op(*args_for(law, case, dtype))
+    assert_equal_results(got, want, 1e-5 if dtype == torch.float32 else 1e-13)
+
+
+@pytest.mark.numba_bodies
+@pytest.mark.parametrize(("law", "case"), on_cuda(PAIRS))
+def test_cuda_equals_cpu_and_repeats_bit_for_bit(law, case):
+    args = args_for(law, case, torch.float32, CUDA)
+    got = as_tuple(law.op(*args))
     assert_equal_results(got, law.op(*args_for(law, case, torch.float32)), 1e-4)
+    for again, before in zip(as_tuple(law.op(*args)), got, strict=True):
+        assert torch.equal(again, before)
+
+
+@pytest.mark.numba_bodies
+@pytest.mark.parametrize(("law", "case"), on_cuda(GRADIENT_PAIRS))
+def test_cuda_gradient_equals_finite_differences(law, case):
+    check_gradient(law, args_for(law, case, torch.float64, CUDA))

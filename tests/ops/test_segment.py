@@ -94,3 +94,11 @@ def test_errors_say_what_came(op):
         op(values, segment[:3], count)
     with pytest.raises(ValueError, match="values is int64"):
         op(values.long(), segment, count)
+
+
+@pytest.mark.parametrize("row", [0, 255, 256, 700])
+def test_the_first_nan_wins_wherever_it_stands_in_a_long_segment(row):
+    values = torch.arange(900.0)[:, None]
+    values[row] = values[800] = torch.nan
+    out, argmax = segment_max(values, torch.zeros(900, dtype=torch.int64), 1)
+    assert out.isnan().all() and argmax.item() == row

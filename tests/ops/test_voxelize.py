@@ -32,6 +32,7 @@ def test_mean_and_first_equal_their_oracles(case):
             torch.testing.assert_close(g, w)
 
 
+@pytest.mark.numba_bodies
 @pytest.mark.parametrize("case", ["empty", "frames", "not_finite"])
 def test_gradients_of_mean_and_first_equal_finite_differences(case):
     points, frame, size, bounds = args(case, torch.float64)
@@ -111,6 +112,7 @@ def test_half_points_get_the_voxels_of_their_own_values(dtype):
         assert torch.equal(a, b)
 
 
+@pytest.mark.numba_bodies
 def test_mean_compiles_without_graph_break():
     points, frame, size, bounds = args("frames")
     points.requires_grad_()

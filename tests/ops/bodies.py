@@ -1,0 +1,55 @@
+"""Which bodies the ops run on CPU tensors: the numba ones or, to test them without a GPU, the Triton ones.
+
+An op's CUDA kernel is code for any device (`x.new_empty(...)`, never `.cuda()`), and Triton's interpreter
+takes CPU tensors. So the CUDA kernels are put in the place of the CPU kernels, and every law is held against
+them.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch._library.custom_ops import OPDEFS, CustomOpDef
+
+import sparse3d_ops
+
+_numba = {}
+
+
+def ops() -> dict[str, CustomOpDef]:
+    """Every custom op by name."""
+    for module in pkgutil.iter_modules(sparse3d_ops.__path__):
+        importlib.import_module(f"sparse3d_ops.{module.name}")
+    return {name: op for name, op in OPDEFS.items() if name.startswith("sparse3d::")}
+
+
+def use_triton() -> None:
+    """Run the CUDA kernels on CPU tensors from now on, and note what they launch."""
+    from tests.ops import launches
+
+    launches.record()
+    for name, op in ops().items():
+        _numba[name] = op._backend_fns["cpu"]
+    _use("cuda")
+
+
+def in_use() -> str:
+    return "triton" if _numba else "numba"
+
+
+@contextmanager
+def numba() -> Iterator[None]:
+    """The numba bodies, for a while."""
+    for name, op in ops().items():
+        op._backend_fns["cpu"] = _numba[name]
+    try:
+        yield
+    finally:
+        _use("cuda")
+
+
+def _use(device: str) -> None:
+    for op in ops().values():
+        # Where the kernel is missing `test_triton.py` says so.
+        op._backend_fns["cpu"] = op._backend_fns.get(device, op._backend_fns["cpu"])
