@@ -1,8 +1,13 @@
 """What is remembered of a GPU tensor, told with tensors on the meta device, which have no values either."""
 
+import pytest
 import torch
 
 from sparse3d_ops.checks import remember, remembered
+from sparse3d_ops.hashing import build, pack
+from sparse3d_ops.kernel_map import submanifold_map
+from sparse3d_ops.sparse_pool import sparse_max
+from tests.ops.cases_voxels import cloud
 
 
 def test_what_is_known_is_kept_with_the_tensor_until_it_is_written_to():
@@ -30,3 +35,17 @@ def test_tensors_of_inference_mode_are_remembered_too():
         table = torch.zeros(4, dtype=torch.int32, device="meta")
         remember(table, "range", (0, 0))
         assert remembered(table, "range") == (0, 0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_a_layer_on_a_map_of_our_own_never_waits_for_the_gpu():
+    sites = cloud(90, (4, 4, 3)).cuda()
+    table, reverse = submanifold_map(*build(pack(sites)), sites, [3, 3, 3], [1, 1, 1])
+    features = torch.randn(len(sites), 5, device="cuda", requires_grad=True)
+    sparse_max(features, table, reverse)[0].sum().backward()  # compiles
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        sparse_max(features, table, reverse)[0].sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
