@@ -1,9 +1,9 @@
 """Sparse convolution over a kernel map, with its gradients: one schema here, one body a device.
 
 `table` (N_out, V) and `reverse` (N_in, V) are the two halves of a kernel map (see `kernel_map.py`). Weights
-are (V, Cin / groups, Cout). float16 and bfloat16 are computed and summed in float32. Results are bitwise
-repeatable for any number of threads: output-stationary, no atomics; the weight gradient sums fixed slices in
-order.
+are (V, Cin / groups, Cout). float16 and bfloat16 are summed in float32. Results are bitwise repeatable: output-stationary, no atomics; the
+weight gradient sums fixed slices in order. On the CPU that holds for any number of threads, on CUDA for one
+choice of tiles (`gpu/autotune.py` says how to fix it).
 """
 
 import math
@@ -33,8 +33,19 @@ def _check(features: Tensor, weight: Tensor, table: Tensor, reverse: Tensor, gro
             f"features are {features.dtype}, weight is {weight.dtype}; use .to(dtype) on one of them"
         )
     check_same_device(("features", features), ("weight", weight), ("table", table), ("reverse", reverse))
-    # -1 is the marker of a missing neighbour, so it is inside of the allowed range.
+    # -1 is the marker of a missing neighbour, so it is inside of the allowed range. On CUDA the entries of a
+    # table are looked at once, not in each call: that would wait for the device.
     check_range("table", table, -1, features.shape[0])
+
+
+def _check_gradient(features: Tensor, grad: Tensor, table: Tensor, reverse: Tensor, groups: int):
+    """The same for a weight gradient, and its shape."""
+    check_tensor("table", table, ("N_out", "V"), (torch.int32,))
+    check_tensor("grad", grad, (table.shape[0], "Cout"), FLOATS)
+    check_tensor("features", features, ("N_in", "Cin"), FLOATS)
+    shape = (table.shape[1], features.shape[1] // max(groups, 1), grad.shape[1])
+    _check(features, grad.new_empty(1).expand(shape), table, reverse, groups)
+    return shape
 
 
 def _padded_columns(tensor: Tensor, lanes: int) -> Tensor:
@@ -95,6 +106,16 @@ def sparse_conv(features: Tensor, weight: Tensor, table: Tensor, reverse: Tensor
     return out.to(features.dtype)
 
 
+@sparse_conv.register_kernel("cuda")
+def _(features: Tensor, weight: Tensor, table: Tensor, reverse: Tensor, groups: int) -> Tensor:
+    from sparse3d_ops.gpu import sparse_conv as body
+
+    _check(features, weight, table, reverse, groups)
+    if 0 in (table.shape[0], features.shape[0], *weight.shape):
+        return features.new_zeros(table.shape[0], weight.shape[2])
+    return body.convolve(features, weight, table, groups)
+
+
 @sparse_conv.register_fake
 def _(features, weight, table, reverse, groups):
     return features.new_empty(table.shape[0], weight.shape[2])
@@ -111,12 +132,8 @@ def sparse_conv_weight_gradient(
     from sparse3d_ops.cpu import sparse_conv as body
     from sparse3d_ops.cpu.microkernel import VECTOR_BYTES
 
-    check_tensor("table", table, ("N_out", "V"), (torch.int32,))
-    check_tensor("grad", grad, (table.shape[0], "Cout"), FLOATS)
-    check_tensor("features", features, ("N_in", "Cin"), FLOATS)
-    volume, width = table.shape[1], grad.shape[1]
-    shape = (volume, features.shape[1] // max(groups, 1), width)
-    _check(features, grad.new_empty(1).expand(shape), table, reverse, groups)
+    shape = _check_gradient(features, grad, table, reverse, groups)
+    width = shape[2]
     if 0 in (features.shape[0], table.shape[0], *shape):
         return features.new_zeros(shape)
     x, g, pairs = working(features), working(grad), table.contiguous().numpy()
@@ -146,6 +163,16 @@ def _total(partial: Tensor) -> Tensor:
     for part in partial[1:]:
         total += part
     return total
+
+
+@sparse_conv_weight_gradient.register_kernel("cuda")
+def _(features: Tensor, grad: Tensor, table: Tensor, reverse: Tensor, groups: int) -> Tensor:
+    from sparse3d_ops.gpu import weight_gradient as body
+
+    shape = _check_gradient(features, grad, table, reverse, groups)
+    if 0 in (features.shape[0], table.shape[0], *shape):
+        return features.new_zeros(shape)
+    return body.weight_gradient(features, grad, table, groups)
 
 
 @sparse_conv_weight_gradient.register_fake
