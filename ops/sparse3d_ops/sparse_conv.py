@@ -1,9 +1,9 @@
 """Sparse convolution over a kernel map, with its gradients: one schema here, one body a device.
 
 `table` (N_out, V) and `reverse` (N_in, V) are the two halves of a kernel map (see `kernel_map.py`). Weights
-are (V, Cin / groups, Cout). float16 and bfloat16 are summed in float32. Results are bitwise repeatable: output-stationary, no atomics; the
-weight gradient sums fixed slices in order. On the CPU that holds for any number of threads, on CUDA for one
-choice of tiles (`gpu/autotune.py` says how to fix it).
+are (V, Cin / groups, Cout). float16 and bfloat16 are summed in float32. Results are bitwise repeatable:
+output-stationary, no atomics; the weight gradient sums fixed slices in order. On the CPU that holds for any
+number of threads, on CUDA for one choice of tiles (`gpu/autotune.py` says how to fix it).
 """
 
 import math

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
-import triton
 
 # A choice is a NamedTuple of integers.
 C = TypeVar("C", bound=tuple[int, ...])
@@ -64,6 +63,8 @@ def cache_folder() -> Path:
 
 def file_name(device_name: str) -> str:
     """One file for each kind of GPU and version of Triton: a choice is good for these alone."""
+    import triton
+
     return re.sub(r"[^A-Za-z0-9.]+", "-", f"conv tuning {device_name} triton {triton.__version__}") + ".json"
 
 

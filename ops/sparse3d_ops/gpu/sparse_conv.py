@@ -289,6 +289,12 @@ def convolve_with(
 
 def convolve(features: Tensor, weight: Tensor, table: Tensor, groups: int) -> Tensor:
     """The op `sparse_conv` for inputs that were checked and are not empty."""
+    # Triton launches on the current device, which need not be that of the tensors.
+    with torch.cuda.device_of(features):
+        return _convolve(features, weight, table, groups)
+
+
+def _convolve(features: Tensor, weight: Tensor, table: Tensor, groups: int) -> Tensor:
     known = tap_order.of(table)
     features, table = features.detach().contiguous(), table.contiguous()
     weight = weight.detach()

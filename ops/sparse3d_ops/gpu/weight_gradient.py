@@ -201,6 +201,12 @@ def gradient_with(
 
 def weight_gradient(features: Tensor, grad: Tensor, table: Tensor, groups: int) -> Tensor:
     """The op `sparse_conv_weight_gradient` for inputs that were checked and are not empty."""
+    # Triton launches on the current device, which need not be that of the tensors.
+    with torch.cuda.device_of(features):
+        return _weight_gradient(features, grad, table, groups)
+
+
+def _weight_gradient(features: Tensor, grad: Tensor, table: Tensor, groups: int) -> Tensor:
     known = tap_order.of(table)
     features, grad = features.detach().contiguous(), grad.detach().contiguous()
     pairs = known.pairs(table)
