@@ -89,7 +89,8 @@ def test_a_broken_file_is_a_warning_and_is_replaced(tmp_path, content):
 
 def test_a_folder_that_cannot_be_written_is_one_warning(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    store = autotune.Store(tmp_path / "file" / "choices.json", True)
+    with pytest.warns(UserWarning, match="tuned choices are ignored"):
+        store = autotune.Store(tmp_path / "file" / "choices.json", True)
     with pytest.warns(UserWarning, match="tuned choices are not kept"):
         store.add("a", Choice(1))
     store.add("b", Choice(2))
