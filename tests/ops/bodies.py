@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from torch._library.custom_ops import OPDEFS, CustomOpDef
 
+import numpy as np
 import sparse3d_ops
 
 _numba = {}
@@ -29,9 +30,28 @@ def use_triton() -> None:
     from tests.ops import launches
 
     launches.record()
+    _multiply_bfloat16()
     for name, op in ops().items():
         _numba[name] = op._backend_fns["cpu"]
     _use("cuda")
+
+
+def _multiply_bfloat16() -> None:
+    """Triton's interpreter keeps bfloat16 as 16-bit integers, and its `tl.dot` multiplies these."""
+    from triton.language import bfloat16, float32
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    dot = InterpreterBuilder.create_dot
+
+    def widened(handle):
+        if handle.dtype.scalar != bfloat16:
+            return handle
+        return TensorHandle((handle.data.astype(np.uint32) << 16).view(np.float32), float32)
+
+    def widened_dot(self, a, b, *rest):
+        return dot(self, widened(a), widened(b), *rest)
+
+    InterpreterBuilder.create_dot = widened_dot
 
 
 def in_use() -> str:

@@ -101,7 +101,9 @@ def test_rows_are_ordered_by_their_taps_and_tiles_list_what_their_rows_have():
         for split in range(splits):
             assert torch.equal(order[split].sort().values, torch.arange(200, dtype=torch.int32))
             part = (table[:, split * span : (split + 1) * span] >= 0)[order[split].long()]
-            keys = [tuple(row) + (int(i),) for row, i in zip(part.tolist(), order[split], strict=True)]
+            rarest_first = part[:, part.sum(0).argsort(stable=True)]
+            codes = rarest_first.cumsum(1) % 2  # of a reflected Gray code, the bits of its rank
+            keys = [(*code, int(row)) for code, row in zip(codes.tolist(), order[split], strict=True)]
             assert keys == sorted(keys)
             assert torch.equal(counts[split][visit[split].long()], counts[split].sort(descending=True).values)
             for tile, rows in enumerate(part.split(32)):

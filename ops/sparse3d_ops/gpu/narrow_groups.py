@@ -129,6 +129,7 @@ def convolve(features: Tensor, weight: Tensor, table: Tensor, groups: int) -> Te
         ROWS=ROWS,
         COLUMNS=columns,
         DOUBLE=features.dtype == torch.float64,
+        enable_fp_fusion=True,
     )
     return out
 
@@ -163,5 +164,6 @@ def weight_gradient(
             PAIRS=PAIRS,
             COLUMNS=columns,
             DOUBLE=features.dtype == torch.float64,
+            enable_fp_fusion=True,
         )
     return partial_sums.add_by_tap(partial, pieces.first, features.dtype)

@@ -53,7 +53,7 @@ def add_buffers(buffers: Tensor, dtype: torch.dtype) -> Tensor:
     """(parts, ...) -> (...), added in order and rounded once."""
     out = buffers.new_empty(buffers.shape[1:], dtype=dtype)
     grid = (triton.cdiv(out.numel(), BLOCK),)
-    _add_buffers[grid](buffers, out, out.numel(), COUNT=len(buffers), BLOCK=BLOCK)
+    _add_buffers[grid](buffers, out, out.numel(), COUNT=len(buffers), BLOCK=BLOCK, enable_fp_fusion=True)
     return out
 
 
@@ -62,5 +62,5 @@ def add_by_tap(partial: Tensor, first: Tensor, dtype: torch.dtype) -> Tensor:
     order and rounded once."""
     volume, size = len(first) - 1, partial.shape[1] * partial.shape[2]
     out = partial.new_empty((volume, *partial.shape[1:]), dtype=dtype)
-    _add_by_tap[(triton.cdiv(size, BLOCK), volume)](partial, first, out, size, BLOCK=BLOCK)
+    _add_by_tap[(triton.cdiv(size, BLOCK), volume)](partial, first, out, size, BLOCK=BLOCK, enable_fp_fusion=True)
     return out

@@ -283,6 +283,7 @@ def convolve_with(
         PRECISION=precision(features.dtype),
         num_warps=choice.warps,
         num_stages=choice.stages,
+        enable_fp_fusion=True,
     )
     return sums[0] if parts == 1 else partial_sums.add_buffers(sums, features.dtype)
 

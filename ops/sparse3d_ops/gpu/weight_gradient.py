@@ -195,6 +195,7 @@ def gradient_with(
             PRECISION=precision(features.dtype),
             num_warps=choice.warps,
             num_stages=choice.stages,
+            enable_fp_fusion=True,
         )
     return partial_sums.add_by_tap(partial, pieces.first, features.dtype)
 
