@@ -73,7 +73,7 @@ def test_what_tuning_tries_is_what_a_file_may_say_and_what_was_tested():
 @pytest.mark.parametrize("tile", weight_gradient.TILES, ids=lambda tile: "-".join(map(str, tile)))
 def test_every_way_of_cutting_up_gives_the_weight_gradient(tile, monkeypatch):
     monkeypatch.setattr(partial_sums, "piece_length", lambda counts, pieces, size, least: pieces)
-    x, _, table = conv_case(33, 40)
+    x, _, table = conv_case(33, 40, taps=5)
     grad = torch.randn(90, 40)
     rows = torch.cat([x, x.new_zeros(1, 33)])[table.long()]
     want = torch.einsum("ovi,oc->vic", rows.double(), grad.double())
@@ -84,7 +84,7 @@ def test_every_way_of_cutting_up_gives_the_weight_gradient(tile, monkeypatch):
         assert_near(weight_gradient.gradient_with(choice, x, grad, known, known.pairs(table), 1), want)
 
 
-@pytest.mark.parametrize("taps", [1, 63, 64, 125, 130])
+@pytest.mark.parametrize("taps", [1, 32, 64, 125])
 def test_any_number_of_taps(taps):
     for depth, groups in ((17, 1), (1, 6), (16, 2)):
         x, weight, table = conv_case(depth, 18 if groups == 1 else depth * groups, taps=taps, groups=groups)
@@ -94,12 +94,12 @@ def test_any_number_of_taps(taps):
 
 
 def test_rows_are_ordered_by_their_taps_and_tiles_list_what_their_rows_have():
-    for taps, splits in ((27, 1), (27, 2), (27, 3), (130, 1), (130, 2)):
-        table = lidar_like(outputs=200, taps=taps)
+    for taps, splits in ((27, 1), (27, 3), (70, 1), (140, 2)):
+        table = lidar_like(outputs=70, taps=taps)
         order, lists, counts, visit = tap_order.of(table).tiles(table, splits, 32)
         span = tap_order.split_span(taps, splits)
         for split in range(splits):
-            assert torch.equal(order[split].sort().values, torch.arange(200, dtype=torch.int32))
+            assert torch.equal(order[split].sort().values, torch.arange(70, dtype=torch.int32))
             part = (table[:, split * span : (split + 1) * span] >= 0)[order[split].long()]
             rarest_first = part[:, part.sum(0).argsort(stable=True)]
             codes = rarest_first.cumsum(1) % 2  # of a reflected Gray code, the bits of its rank
@@ -191,7 +191,7 @@ def test_rows_out_of_range_are_taken_for_missing_ones_by_the_kernels(groups):
     broken[3, 2], broken[4, 5], broken[6, 1] = 80, 2**31 - 1, -(2**31)
     fixed = torch.where((broken >= 0) & (broken < 80), broken, -1)
     got = sparse_conv.convolve(x, weight, broken, groups)
-    assert torch.equal(got, sparse_conv.convolve(x, weight, fixed, groups))
+    assert_near(got, sparse_conv.convolve(x, weight, fixed, groups))
 
 
 def test_a_row_that_is_not_a_number_stays_with_its_neighbours():
@@ -201,27 +201,24 @@ def test_a_row_that_is_not_a_number_stays_with_its_neighbours():
     assert torch.equal(out.isnan().any(1), (table == 0).any(1))
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("groups", [1, 64])
-def test_halves_are_summed_in_float32(dtype, groups):
-    # 5000 ones: a sum in halves would stop at 2048, in bfloat16 at 256.
-    count = 5000
-    depth = 64 // groups
-    table = torch.arange(count, dtype=torch.int32)[:, None]
-    ones = torch.ones(count, 64, dtype=dtype)
+@pytest.mark.parametrize(("dtype", "count"), [(torch.float16, 2100), (torch.bfloat16, 300)], ids=str)
+def test_halves_are_summed_in_float32(dtype, count):
+    # So many ones: a sum in halves would stop at 2048, in bfloat16 at 256.
     want = torch.tensor(float(count)).to(dtype)
-    got = weight_gradient.weight_gradient(ones, ones, table, groups)
-    assert got.shape == (1, depth, 64) and bool((got == want).all())
-    taps = 79 if groups == 1 else count
-    table = torch.zeros(2, taps, dtype=torch.int32)
-    weight = torch.ones(taps, depth, 64, dtype=dtype)
-    want = torch.tensor(float(taps * depth)).to(dtype)
-    assert bool((sparse_conv.convolve(ones[:2], weight, table, groups) == want).all())
-    if groups == 1:
-        for splits, slices in ((2, 1), (1, 4)):
-            choice = default(depth, 64, taps, 2, item_bytes=2)._replace(splits=splits, slices=slices)
-            got = sparse_conv.convolve_with(choice, ones[:2], weight, table, tap_order.of(table), 1)
-            assert bool((got == want).all())
+    ones = torch.ones(count, 20, dtype=dtype)
+    each, all_taps = torch.arange(count, dtype=torch.int32)[:, None], torch.zeros(2, count, dtype=torch.int32)
+    for groups in (1, 20):
+        got = weight_gradient.weight_gradient(ones, ones, each, groups)
+        assert got.shape == (1, 20 // groups, 20) and bool((got == want).all())
+    weight = torch.ones(count, 1, 20, dtype=dtype)
+    assert bool((sparse_conv.convolve(ones, weight, all_taps, 20) == want).all())
+    table = all_taps[:, : count // 20].contiguous()
+    weight = torch.ones(count // 20, 20, 16, dtype=dtype)
+    want = torch.tensor(float(count // 20 * 20)).to(dtype)
+    for splits, slices in ((1, 1), (2, 1), (1, 4)):
+        choice = default(20, 16, count // 20, 2, item_bytes=2)._replace(splits=splits, slices=slices)
+        got = sparse_conv.convolve_with(choice, ones, weight, table, tap_order.of(table), 1)
+        assert bool((got == want).all())
 
 
 def test_partial_sums_are_rounded_once():
