@@ -3,11 +3,12 @@
     python tools/bench_sparse_conv_cuda.py [--voxels 100000 1000000] [--channels 16 32 64 128 256]
         [--dtypes float16 bfloat16 tf32 float32] [--repeats 20] [--tuning on|off|FILE]
 
-Contestants are timed in turns with CUDA events, the L2 cache cleared before each. `mm` is dense `torch.mm` with as
-many multiply-adds as the convolution (three products for forward + backward); `gather` is the same convolution
-in torch: gather, mm and index_add for each tap; `spconv` is timed where it is installed. The ceilings, copy
-bandwidth and the rate of a large product, are measured in the same run. Every result is compared with `gather`
-in float32 first. The first call, which orders the table's rows and tries choices of tiles, is shown apart.
+Contestants are timed in turns with CUDA events, the L2 cache cleared before each. `mm` is dense `torch.mm` with
+as many multiply-adds as the convolution (three products for forward + backward); `gather` is the same
+convolution in torch: gather, mm and index_add for each tap; `spconv` is timed where it is installed. The
+ceilings, copy bandwidth and the rate of a large product, are measured in the same run. Results are compared
+with `gather` in float64 first. The first call, which orders the table's rows and tries choices of tiles, is
+shown apart.
 """
 
 import argparse
@@ -80,7 +81,7 @@ def by_torch(features: Tensor, weight: Tensor, scene: Scene) -> Tensor:
 
 
 def by_spconv(scene: Scene, weight: Tensor, features: Tensor) -> Callable[[], Tensor] | None:
-    """spconv's submanifold convolution with the same weights, its map made before; None where not installed."""
+    """spconv's submanifold convolution with the same weights, its map made before; None where it is missing."""
     try:
         import spconv.pytorch as spconv
     except ImportError:
@@ -200,7 +201,18 @@ def report(scene: Scene, channels: list[int], name: str, repeats: int) -> None:
         f"neighbours on average, {name}, {torch.cuda.get_device_name()}; {ceilings(dtype, repeats)}; "
         f"{repeats} repeats; milliseconds: median (fastest - slowest)"
     )
-    columns = ("C", "what", "ours", "mm", "gather", "spconv", "ours / mm", "TFLOP/s", "first call, s", "error")
+    columns = (
+        "C",
+        "what",
+        "ours",
+        "mm",
+        "gather",
+        "spconv",
+        "ours / mm",
+        "TFLOP/s",
+        "first call, s",
+        "error",
+    )
     for column in columns:
         table.add_column(column, justify="right")
     for count in channels:
@@ -228,7 +240,9 @@ def main() -> None:
     parser.add_argument("--channels", type=int, nargs="+", default=[16, 32, 64, 128, 256])
     parser.add_argument("--dtypes", nargs="+", default=["float16", "bfloat16", "tf32", "float32"])
     parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--tuning", help="on, off, or a file of choices; default: $SPARSE3D_CONV_TUNING or on")
+    parser.add_argument(
+        "--tuning", help="on, off, or a file of choices; default: $SPARSE3D_CONV_TUNING or on"
+    )
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit(

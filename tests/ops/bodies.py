@@ -10,9 +10,9 @@ import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 from torch._library.custom_ops import OPDEFS, CustomOpDef
 
-import numpy as np
 import sparse3d_ops
 
 _numba = {}

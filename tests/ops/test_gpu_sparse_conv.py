@@ -1,5 +1,5 @@
-"""Laws of the Triton bodies of sparse convolution beyond the law suite: every way of cutting them up, the order
-of rows, precision, and large offsets. Run with --bodies triton."""
+"""Laws of the Triton bodies of sparse convolution beyond the law suite: every way of cutting them up, the
+order of rows, precision, and large offsets. Run with --bodies triton."""
 
 import gc
 
@@ -222,7 +222,7 @@ def test_halves_are_summed_in_float32(dtype, count):
 
 
 def test_partial_sums_are_rounded_once():
-    # 1 + 2^-11 in halves is a tie that rounds to 1; three such halves are 1 + 3 * 2^-11 only when summed first.
+    # 1 + 2^-11 in halves is a tie that rounds to 1: three such parts count only when they are summed first.
     parts = torch.tensor([[1.0], [2**-11], [2**-11], [2**-11]])
     assert partial_sums.add_buffers(parts, torch.float16) == torch.tensor(1 + 3 * 2**-11).half()
     first = torch.tensor([0, 4, 4])

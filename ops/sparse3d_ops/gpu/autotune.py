@@ -2,8 +2,8 @@
 
 $SPARSE3D_CONV_TUNING, or `use`, says what is done:
 
-- `on` (the default): a shape that is new is tried; choices are kept in $SPARSE3D_CACHE (default: `sparse3d` in
-  $XDG_CACHE_HOME or ~/.cache), one file for each kind of GPU and version of Triton. With
+- `on` (the default): a shape that is new is tried; choices are kept in $SPARSE3D_CACHE (default: `sparse3d`
+  in $XDG_CACHE_HOME or ~/.cache), one file for each kind of GPU and version of Triton. With
   `torch.use_deterministic_algorithms(True)` this is `off`.
 - `off`: the default choice, which depends on sizes alone.
 - a path: choices are read from that file and new shapes take the default; nothing is tried or written.
@@ -22,7 +22,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -38,7 +38,7 @@ HOPELESS = 2.0
 
 _lock = threading.RLock()
 _mode: str | None = None
-_stores: dict[Path, "Store"] = {}
+_stores: dict[tuple[str, torch.device], "Store"] = {}
 
 
 def use(mode: str | None) -> None:
@@ -69,7 +69,7 @@ def file_name(device_name: str) -> str:
 
 
 class Store:
-    """The choices in one file: {task: list of integers}. What is not of that form is ignored with a warning."""
+    """The choices in one file: {task: list of integers}. What is not of that form is ignored, with a warning."""
 
     def __init__(self, path: Path, writable: bool):
         self.path, self.writable = path, writable
@@ -123,16 +123,16 @@ def store(device: torch.device) -> Store | None:
     wanted = mode()
     if wanted == "off" or (wanted == "on" and torch.are_deterministic_algorithms_enabled()):
         return None
-    if wanted != "on":
-        path = Path(wanted)
-    elif device.type == "cuda":
-        path = cache_folder() / file_name(torch.cuda.get_device_name(device))
-    else:
+    if wanted == "on" and device.type != "cuda":
         return None
     with _lock:
-        if path not in _stores:
-            _stores[path] = Store(path, writable=wanted == "on")
-        return _stores[path]
+        key = (wanted, device)
+        if key not in _stores:
+            kept = wanted == "on"
+            path = cache_folder() / file_name(torch.cuda.get_device_name(device)) if kept else Path(wanted)
+            same = [store for store in _stores.values() if store.path == path]
+            _stores[key] = same[0] if same else Store(path, writable=kept)
+        return _stores[key]
 
 
 def choose(

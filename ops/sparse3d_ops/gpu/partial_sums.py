@@ -58,9 +58,11 @@ def add_buffers(buffers: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def add_by_tap(partial: Tensor, first: Tensor, dtype: torch.dtype) -> Tensor:
-    """Pieces (P, depth, channels), those of tap v at first[v] .. first[v + 1] -> (V, depth, channels), added in
-    order and rounded once."""
+    """Pieces (P, depth, channels), those of tap v at first[v] .. first[v + 1] -> (V, depth, channels), added
+    in order and rounded once."""
     volume, size = len(first) - 1, partial.shape[1] * partial.shape[2]
     out = partial.new_empty((volume, *partial.shape[1:]), dtype=dtype)
-    _add_by_tap[(triton.cdiv(size, BLOCK), volume)](partial, first, out, size, BLOCK=BLOCK, enable_fp_fusion=True)
+    _add_by_tap[(triton.cdiv(size, BLOCK), volume)](
+        partial, first, out, size, BLOCK=BLOCK, enable_fp_fusion=True
+    )
     return out

@@ -23,7 +23,6 @@ from torch import Tensor
 from sparse3d_ops.gpu import autotune, narrow_groups, partial_sums, tap_order
 
 
-
 @triton.jit
 def convolve_tile(
     x,
@@ -59,8 +58,8 @@ def convolve_tile(
 ):
     """One tile of one slice of one split of one group.
 
-    `depth` and `width` are channels of a group; `chunks` steps go through the depth of a tap; `columns` blocks
-    through the width. WHOLE: `depth` is a multiple of STEP. PACK > 1: a step holds STEP / PACK channels of
+    `depth` and `width` are channels of a group; `chunks` steps go through the depth of a tap; `columns`
+    blocks through the width. WHOLE: `depth` is a multiple of STEP. PACK > 1: a step holds STEP / PACK channels of
     each of PACK taps. `out` holds a buffer (n_out, out_row) for each split and slice.
     """
     block, part, group = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -87,9 +86,7 @@ def convolve_tile(
             channel = lane % (STEP // PACK)
             valid = (slot < count) & (channel < depth)
             tap = tl.load(here + slot, mask=valid, other=0)
-            entry = tl.load(
-                table_row[:, None] + tap[None, :], mask=live[:, None] & valid[None, :], other=-1
-            )
+            entry = tl.load(table_row[:, None] + tap[None, :], mask=live[:, None] & valid[None, :], other=-1)
             # As unsigned numbers, -1 and rows beyond the last are both too large.
             found = entry.to(tl.uint32, bitcast=True) < n_in
             a = tl.load(x_group + entry.to(tl.int64) * x_row + channel[None, :], mask=found, other=0.0)
@@ -182,20 +179,22 @@ class Shape(NamedTuple):
 
 
 def default_choice(shape: Shape) -> Choice:
-    """A choice without trying: fits 48 KiB of shared memory, so every GPU has room for it; it depends on
-    sizes alone, so that results are the same bits wherever it is used."""
+    """A choice without trying: 48 KiB of shared memory suffice, so every GPU has room for it. It depends on
+    sizes alone: no GPU, driver or earlier run changes the order of sums."""
     columns = min(64, max(16, triton.next_power_of_2(shape.width)))
     step = min(32 if shape.item_bytes == 2 else 16, max(16, triton.next_power_of_2(shape.depth)))
     rows = 64 if shape.item_bytes == 8 else 128
     # Few tiles leave most of a GPU idle; slices of their steps fill it.
     tiles = triton.cdiv(shape.rows, rows) * triton.cdiv(shape.width, columns) * shape.groups
     slices = 4 if tiles <= 64 else 2 if tiles <= 128 else 1
-    return Choice(rows, columns, step, 4, 2 if shape.item_bytes == 8 else 3, 1, slices)
+    return Choice(rows, columns, step, 4, 2 if shape.item_bytes == 8 else 4, 1, slices)
 
 
 def allowed(choice: Choice) -> bool:
     """Whether a choice read from a file is one that could have been made here."""
-    powers = all(value & (value - 1) == 0 for value in (choice.rows, choice.columns, choice.step, choice.warps))
+    powers = all(
+        value & (value - 1) == 0 for value in (choice.rows, choice.columns, choice.step, choice.warps)
+    )
     return (
         powers
         and 16 <= choice.rows <= 256

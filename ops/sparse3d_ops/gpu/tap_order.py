@@ -1,20 +1,22 @@
 """What the CUDA bodies of sparse convolution read beside a kernel map's table, computed once a table.
 
 Rows of a table that have similar taps stand side by side in an order of rows; a tile of such rows needs few
-taps. Rows are sorted as reflected Gray codes of their taps, the rarest tap first: neighbours in that order differ in
-few taps, and where the order breaks a tap off, it breaks the commonest, which most tiles need anyway. On a street of
-100,000 voxels with 5.7 of 27 taps a row, tiles of 128 rows then need 1.5 times the taps that their rows have;
-1.8 times with taps in their own order as a binary number, 4.2 times with rows as they come, 1.2 times with taps in
-two splits. The pairs (input row, output row) of each tap, for the weight gradient, lie one tap after another.
-Notation: table (N, V) int32, -1 where there is no neighbour; S splits of the taps, each with an order of its
-own; P pairs.
+taps. Rows are sorted as reflected Gray codes of their taps, the rarest tap first: neighbours in that order
+differ in few taps, and where a tile cuts the order, it is in the commonest taps, which most tiles need anyway.
+On a street of 100,000 voxels with 5.7 of 27 taps a row, tiles of 128 rows then need 1.5 times the taps that
+their rows have; it is 1.8 times with taps in their own order as a binary number, 4.2 times with rows as they
+come, and 1.2 times with the taps in two splits.
+
+The pairs (input row, output row) of each tap, for the weight gradient, lie one tap after another. Notation:
+table (N, V) int32, -1 where there is no neighbour; S splits of the taps, each with an order of its own; P
+pairs.
 
 A table is known again by the identity of its tensor object, its version (torch counts edits in place) and
 its memory, and is forgotten with the tensor, so a new tensor at an old address is a new table. Edits that
 torch does not count (through `.data` or another library) are not seen, as in autograd. Tensors of inference
 mode have no version: of these only the order is kept, which cannot make a result wrong, and lists of taps
-are made anew for each call. The op checks a table's entries once; the kernels themselves take rows out of range
-for missing ones, so that an edit that nobody saw cannot reach beyond memory.
+are made anew for each call. The op checks a table's entries once; the kernels themselves take rows out of
+range for missing ones, so that an edit that nobody saw cannot reach beyond memory.
 """
 
 import threading
@@ -34,8 +36,8 @@ ROWS_PER_PROGRAM = 256
 
 @triton.jit
 def _tap_words(table, ranked, words, n, volume, begin, end, ROWS: tl.constexpr):
-    """words[row]: what the taps ranked[begin] .. ranked[end - 1] add to the row's place in Gray order, the first of
-    them in the highest bit."""
+    """words[row]: what the taps ranked[begin] .. ranked[end - 1] add to the row's place in Gray order, the
+    first of them in the highest bit."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     live = row < n
     start = row.to(tl.int64) * volume
@@ -100,7 +102,8 @@ def split_span(volume: int, splits: int) -> int:
 
 
 def row_order(table: Tensor, splits: int) -> Tensor:
-    """(S, N) int32: rows of the table in Gray order of the taps that they have within each split; ties by row."""
+    """(S, N) int32: rows of the table in Gray order of the taps that they have within each split; ties by
+    row."""
     n, volume = table.shape
     common = (table >= 0).sum(0)
     span = split_span(volume, splits)
@@ -218,7 +221,9 @@ def _stamped(value: Any) -> _Part:
 
 
 def _use_here(part: _Part) -> None:
-    tensors = [part.value] if isinstance(part.value, Tensor) else [t for t in part.value if isinstance(t, Tensor)]
+    tensors = (
+        [part.value] if isinstance(part.value, Tensor) else [t for t in part.value if isinstance(t, Tensor)]
+    )
     stream = torch.cuda.current_stream(tensors[0].device)
     if stream != part.stream:
         stream.wait_event(part.ready)
@@ -242,8 +247,8 @@ def _forget(key: int, reference: "weakref.ref[Tensor]") -> None:
 
 
 def of(table: Tensor) -> TapOrder:
-    """What is known of a table. Raises a RuntimeError when it is first seen while a CUDA graph is being captured:
-    what is made then exists only when the graph is replayed."""
+    """What is known of a table. Raises a RuntimeError when it is first seen while a CUDA graph is being
+    captured: what is made then exists only when the graph is replayed."""
     stamp = (None if table.is_inference() else table._version, table.data_ptr(), table.shape, table.stride())
     key = id(table)
     entry = _known.get(key)
