@@ -3,8 +3,8 @@
     python tools/bench_sparse_conv_cuda.py [--voxels 100000 1000000] [--channels 16 32 64 128 256]
         [--dtypes float16 bfloat16 tf32 float32] [--repeats 20] [--tuning on|off|FILE]
 
-Contestants are timed in turns with CUDA events, the L2 cache cleared before each. `mm` is dense `torch.mm` with
-as many multiply-adds as the convolution (three products for forward + backward); `gather` is the same
+Contestants are timed in turns with CUDA events, the L2 cache cleared before each. `mm` is dense `torch.mm`
+with as many multiply-adds as the convolution (three products for forward + backward); `gather` is the same
 convolution in torch: gather, mm and index_add for each tap; `spconv` is timed where it is installed. The
 ceilings, copy bandwidth and the rate of a large product, are measured in the same run. Results are compared
 with `gather` in float64 first. The first call, which orders the table's rows and tries choices of tiles, is
@@ -81,7 +81,7 @@ def by_torch(features: Tensor, weight: Tensor, scene: Scene) -> Tensor:
 
 
 def by_spconv(scene: Scene, weight: Tensor, features: Tensor) -> Callable[[], Tensor] | None:
-    """spconv's submanifold convolution with the same weights, its map made before; None where it is missing."""
+    """spconv's submanifold convolution with the same weights, its map made before; None where missing."""
     try:
         import spconv.pytorch as spconv
     except ImportError:

@@ -69,7 +69,7 @@ def file_name(device_name: str) -> str:
 
 
 class Store:
-    """The choices in one file: {task: list of integers}. What is not of that form is ignored, with a warning."""
+    """The choices in one file: {task: list of integers}. Anything else is ignored with a warning."""
 
     def __init__(self, path: Path, writable: bool):
         self.path, self.writable = path, writable

@@ -59,8 +59,8 @@ def convolve_tile(
     """One tile of one slice of one split of one group.
 
     `depth` and `width` are channels of a group; `chunks` steps go through the depth of a tap; `columns`
-    blocks through the width. WHOLE: `depth` is a multiple of STEP. PACK > 1: a step holds STEP / PACK channels of
-    each of PACK taps. `out` holds a buffer (n_out, out_row) for each split and slice.
+    blocks through the width. WHOLE: STEP divides `depth`. PACK > 1: a step holds STEP / PACK channels of each
+    of PACK taps. `out` holds a buffer (n_out, out_row) for each split and slice.
     """
     block, part, group = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     split, piece = part // SLICES, part % SLICES

@@ -2,7 +2,7 @@
 
 Rows of a table that have similar taps stand side by side in an order of rows; a tile of such rows needs few
 taps. Rows are sorted as reflected Gray codes of their taps, the rarest tap first: neighbours in that order
-differ in few taps, and where a tile cuts the order, it is in the commonest taps, which most tiles need anyway.
+differ in few taps, and where a tile cuts the order, it cuts the commonest taps, which most tiles need.
 On a street of 100,000 voxels with 5.7 of 27 taps a row, tiles of 128 rows then need 1.5 times the taps that
 their rows have; it is 1.8 times with taps in their own order as a binary number, 4.2 times with rows as they
 come, and 1.2 times with the taps in two splits.
