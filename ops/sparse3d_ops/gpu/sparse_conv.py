@@ -80,23 +80,31 @@ def convolve_tile(
     total = tl.zeros((ROWS, COLUMNS), SUM)
     lane = tl.arange(0, STEP)
     steps = (count + PACK - 1) // PACK if PACK > 1 else count * chunks
-    for step in range(steps * piece // SLICES, steps * (piece + 1) // SLICES):
-        if PACK > 1:
+    begin, end = steps * piece // SLICES, steps * (piece + 1) // SLICES
+    if PACK > 1:
+        for step in range(begin, end):
             slot = step * PACK + lane // (STEP // PACK)
             channel = lane % (STEP // PACK)
             valid = (slot < count) & (channel < depth)
             tap = tl.load(here + slot, mask=valid, other=0)
-            entry = tl.load(table_row[:, None] + tap[None, :], mask=live[:, None] & valid[None, :], other=-1)
+            entry = tl.load(
+                table_row[:, None] + tap[None, :], mask=live[:, None] & valid[None, :], other=-1
+            )
             # As unsigned numbers, -1 and rows beyond the last are both too large.
             found = entry.to(tl.uint32, bitcast=True) < n_in
             a = tl.load(x_group + entry.to(tl.int64) * x_row + channel[None, :], mask=found, other=0.0)
             start = weight_column[None, :] + (tap.to(tl.int64) * weight_tap + channel * weight_in)[:, None]
             b = tl.load(start, mask=valid[:, None] & wanted[None, :], other=0.0)
-        else:
-            slot = step // chunks
-            channel = (step - slot * chunks) * STEP + lane
-            tap = tl.load(here + slot)
-            entry = tl.load(table_row + tap, mask=live, other=-1)
+            total = tl.dot(a, b, total, input_precision=PRECISION, out_dtype=SUM)
+    else:
+        # The tap and its entries are read a step ahead. So rows and weights hang on nothing that is loaded in
+        # their own step, and Triton fetches them `num_stages` steps ahead; otherwise it fetches them one.
+        tap = tl.load(here + begin // chunks, mask=begin < end, other=0)
+        entry = tl.load(table_row + tap, mask=live & (begin < end), other=-1)
+        for step in range(begin, end):
+            next_tap = tl.load(here + (step + 1) // chunks, mask=step + 1 < end, other=0)
+            next_entry = tl.load(table_row + next_tap, mask=live & (step + 1 < end), other=-1)
+            channel = (step % chunks) * STEP + lane
             found = entry.to(tl.uint32, bitcast=True) < n_in
             row = x_group + entry.to(tl.int64) * x_row
             start = weight_column[None, :] + (tap.to(tl.int64) * weight_tap + channel * weight_in)[:, None]
@@ -107,7 +115,8 @@ def convolve_tile(
                 inside = channel < depth
                 a = tl.load(row[:, None] + channel[None, :], mask=found[:, None] & inside[None, :], other=0.0)
                 b = tl.load(start, mask=inside[:, None] & wanted[None, :], other=0.0)
-        total = tl.dot(a, b, total, input_precision=PRECISION, out_dtype=SUM)
+            total = tl.dot(a, b, total, input_precision=PRECISION, out_dtype=SUM)
+            tap, entry = next_tap, next_entry
     target = out + (part.to(tl.int64) * n_out + out_index) * out_row + group * width
     tl.store(
         target[:, None] + column[None, :],
@@ -187,7 +196,7 @@ def default_choice(shape: Shape) -> Choice:
     # Few tiles leave most of a GPU idle; slices of their steps fill it.
     tiles = triton.cdiv(shape.rows, rows) * triton.cdiv(shape.width, columns) * shape.groups
     slices = 4 if tiles <= 64 else 2 if tiles <= 128 else 1
-    return Choice(rows, columns, step, 4, 2 if shape.item_bytes == 8 else 4, 1, slices)
+    return Choice(rows, columns, step, 4, 2 if shape.item_bytes == 8 else 3, 1, slices)
 
 
 def allowed(choice: Choice) -> bool:
@@ -302,6 +311,10 @@ def _convolve(features: Tensor, weight: Tensor, table: Tensor, groups: int) -> T
         return narrow_groups.convolve(features, weight.contiguous(), table, groups)
     depth, width = weight.shape[1], weight.shape[2] // groups
     shape = Shape(table.shape[0], table.shape[1], depth, width, groups, features.element_size())
+    if precision(features.dtype) == "tf32" and weight.stride(1) != 1:
+        # Tensor cores take 32-bit operands along the summed channels only: so arranged, they are copied in
+        # pieces of 16 bytes instead of 4.
+        weight = weight.transpose(1, 2).contiguous().transpose(1, 2)
     # Weights that come transposed, as those of input gradients do, are read along another axis.
     layout = "rows" if weight.stride(2) == 1 else "columns"
     choice = autotune.choose(

@@ -20,7 +20,6 @@ range for missing ones, so that an edit that nobody saw cannot reach beyond memo
 """
 
 import threading
-import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,6 +27,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 # Bits of a word of a key: an int64 that is never negative sorts as its bits do.
 WORD = 63
@@ -180,7 +180,8 @@ class _Part(NamedTuple):
 
 
 class TapOrder:
-    """What is known of one table."""
+    """What is known of one table. Raises a RuntimeError where something is to be made while a CUDA graph is
+    captured."""
 
     def __init__(self, table: Tensor):
         self._keep_lists = not table.is_inference()
@@ -192,6 +193,11 @@ class TapOrder:
         with self._lock:
             part = self._parts.get(key)
             if part is None:
+                if torch.cuda.is_current_stream_capturing():
+                    raise RuntimeError(
+                        "a kernel map is first used like this while a CUDA graph is captured, and what is made "
+                        "now exists only when the graph is replayed; run the layer once before"
+                    )
                 part = self._parts[key] = _stamped(make())
                 return part.value
         if part.stream is not None:
@@ -212,18 +218,20 @@ class TapOrder:
         return self._kept(("chunks", length), make) if self._keep_lists else make()
 
 
+def _tensors(value: Any) -> list[Tensor]:
+    return [value] if isinstance(value, Tensor) else [item for item in value if isinstance(item, Tensor)]
+
+
 def _stamped(value: Any) -> _Part:
-    tensors = [value] if isinstance(value, Tensor) else [t for t in value if isinstance(t, Tensor)]
-    if not tensors[0].is_cuda:
+    first = _tensors(value)[0]
+    if not first.is_cuda:
         return _Part(value, None, None)
-    stream = torch.cuda.current_stream(tensors[0].device)
+    stream = torch.cuda.current_stream(first.device)
     return _Part(value, stream, stream.record_event())
 
 
 def _use_here(part: _Part) -> None:
-    tensors = (
-        [part.value] if isinstance(part.value, Tensor) else [t for t in part.value if isinstance(t, Tensor)]
-    )
+    tensors = _tensors(part.value)
     stream = torch.cuda.current_stream(tensors[0].device)
     if stream != part.stream:
         stream.wait_event(part.ready)
@@ -231,32 +239,13 @@ def _use_here(part: _Part) -> None:
             tensor.record_stream(stream)
 
 
-class _Entry(NamedTuple):
-    tensor: "weakref.ref[Tensor]"
-    stamp: tuple[Any, ...]
-    order: TapOrder
-
-
-_known: dict[int, _Entry] = {}
-
-
-def _forget(key: int, reference: "weakref.ref[Tensor]") -> None:
-    entry = _known.get(key)
-    if entry is not None and entry.tensor is reference:
-        del _known[key]
+_known = WeakTensorKeyDictionary()
 
 
 def of(table: Tensor) -> TapOrder:
-    """What is known of a table. Raises a RuntimeError when it is first seen while a CUDA graph is being
-    captured: what is made then exists only when the graph is replayed."""
+    """What is known of a table."""
     stamp = (None if table.is_inference() else table._version, table.data_ptr(), table.shape, table.stride())
-    key = id(table)
-    entry = _known.get(key)
-    if entry is None or entry.tensor() is not table or entry.stamp != stamp:
-        if table.is_cuda and torch.cuda.is_current_stream_capturing():
-            raise RuntimeError(
-                "a kernel map is first used while a CUDA graph is captured; run the layer once before"
-            )
-        reference = weakref.ref(table, lambda reference: _forget(key, reference))
-        entry = _known[key] = _Entry(reference, stamp, TapOrder(table))
-    return entry.order
+    stamp_and_order = _known.get(table)
+    if stamp_and_order is None or stamp_and_order[0] != stamp:
+        stamp_and_order = _known[table] = (stamp, TapOrder(table))
+    return stamp_and_order[1]

@@ -49,12 +49,17 @@ def gradient_piece(
     SUM: tl.constexpr = tl.float64 if DOUBLE else tl.float32
     total = tl.zeros((IN, OUT), SUM)
     lane = tl.arange(0, PAIRS)
-    end = tl.load(ends + piece)
-    for begin in range(tl.load(begins + piece), end, PAIRS):
-        pair = begin + lane
-        valid = pair < end
-        rows = tl.load(pair_in + pair, mask=valid, other=0).to(tl.int64) * (groups * depth)
-        outs = tl.load(pair_out + pair, mask=valid, other=0).to(tl.int64) * (groups * width)
+    first, end = tl.load(begins + piece), tl.load(ends + piece)
+    # Pairs are read a step ahead, so that rows hang on nothing that is loaded in their step.
+    pair_row = tl.load(pair_in + first + lane, mask=first + lane < end, other=0)
+    pair_out_row = tl.load(pair_out + first + lane, mask=first + lane < end, other=0)
+    for begin in range(first, end, PAIRS):
+        following = begin + PAIRS + lane
+        next_row = tl.load(pair_in + following, mask=following < end, other=0)
+        next_out_row = tl.load(pair_out + following, mask=following < end, other=0)
+        valid = begin + lane < end
+        rows = pair_row.to(tl.int64) * (groups * depth)
+        outs = pair_out_row.to(tl.int64) * (groups * width)
         a = tl.load(
             x_group + rows[:, None] + channel[None, :], mask=valid[:, None] & deep[None, :], other=0.0
         )
@@ -62,6 +67,7 @@ def gradient_piece(
             grad_group + outs[:, None] + column[None, :], mask=valid[:, None] & wide[None, :], other=0.0
         )
         total = tl.dot(tl.trans(a), b, total, input_precision=PRECISION, out_dtype=SUM)
+        pair_row, pair_out_row = next_row, next_out_row
     target = partial + (piece.to(tl.int64) * depth + channel) * (groups * width) + group * width
     tl.store(target[:, None] + column[None, :], total, mask=deep[:, None] & wide[None, :])
 
