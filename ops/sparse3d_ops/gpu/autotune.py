@@ -192,11 +192,12 @@ def milliseconds(run: Callable[[C], object], choice: C, device: torch.device, li
     except (OutOfResources, PTXASError, CompilationError, torch.OutOfMemoryError):
         return float("inf")
     fastest = float("inf")
+    stream = torch.cuda.current_stream(device)
     for _ in range(REPEATS):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
+        begin.record(stream)
         run(choice)
-        end.record()
+        end.record(stream)
         end.synchronize()
         fastest = min(fastest, begin.elapsed_time(end))
         if fastest > HOPELESS * limit:

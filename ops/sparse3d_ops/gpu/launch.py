@@ -1,4 +1,4 @@
-"""How every Triton body is launched: one lane an item, blocks of lanes on the device of the tensors.
+"""How every Triton body is launched, on the device of its tensors: mostly one lane an item, in blocks.
 
 `items` may pass 2^31: kernels number their lanes in int64. Multiplications and additions are not fused, so
 that a lane rounds as the numba bodies do.
@@ -31,3 +31,9 @@ def launch(kernel: Any, items: int, block: int, first: Tensor, *rest: Any, **con
     with torch.cuda.device_of(first):
         grid = (triton.cdiv(items, block),)
         kernel[grid](first, *rest, items=items, BLOCK=block, enable_fp_fusion=False, **constants)
+
+
+def launch_grid(kernel: Any, grid: tuple[int, ...], first: Tensor, *rest: Any, **constants: Any) -> None:
+    """Run a kernel that numbers its programs itself. It multiplies and adds in one rounding."""
+    with torch.cuda.device_of(first):
+        kernel[grid](first, *rest, enable_fp_fusion=True, **constants)

@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sparse3d_ops.gpu import partial_sums, tap_order
+from sparse3d_ops.gpu.launch import launch_grid
 
 # Below this, in or out, groups go here: matrix units take sixteen channels at least.
 NARROW = 16
@@ -114,7 +115,9 @@ def convolve(features: Tensor, weight: Tensor, table: Tensor, groups: int) -> Te
     n_out, channels = table.shape[0], weight.shape[2]
     out = features.new_empty(n_out, channels)
     columns = _columns(channels)
-    convolve_channels[(triton.cdiv(n_out, ROWS), triton.cdiv(channels, columns))](
+    launch_grid(
+        convolve_channels,
+        (triton.cdiv(n_out, ROWS), triton.cdiv(channels, columns)),
         features,
         weight,
         table,
@@ -129,7 +132,6 @@ def convolve(features: Tensor, weight: Tensor, table: Tensor, groups: int) -> Te
         ROWS=ROWS,
         COLUMNS=columns,
         DOUBLE=features.dtype == torch.float64,
-        enable_fp_fusion=True,
     )
     return out
 
@@ -149,7 +151,9 @@ def weight_gradient(
         (len(pieces.begin), depth, channels), dtype=partial_sums.sum_type(features.dtype)
     )
     if len(pieces.begin):
-        gradient_channels[(len(pieces.begin), triton.cdiv(channels, columns), depth)](
+        launch_grid(
+            gradient_channels,
+            (len(pieces.begin), triton.cdiv(channels, columns), depth),
             features,
             grad,
             pairs.inputs,
@@ -164,6 +168,5 @@ def weight_gradient(
             PAIRS=PAIRS,
             COLUMNS=columns,
             DOUBLE=features.dtype == torch.float64,
-            enable_fp_fusion=True,
         )
     return partial_sums.add_by_tap(partial, pieces.first, features.dtype)

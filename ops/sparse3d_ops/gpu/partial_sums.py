@@ -5,6 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sparse3d_ops.gpu.launch import launch_grid
+
 # Rows that an int32 table can name.
 MOST_ROWS = (1 << 31) - 1
 # Memory for the partial sums of a weight gradient.
@@ -53,7 +55,7 @@ def add_buffers(buffers: Tensor, dtype: torch.dtype) -> Tensor:
     """(parts, ...) -> (...), added in order and rounded once."""
     out = buffers.new_empty(buffers.shape[1:], dtype=dtype)
     grid = (triton.cdiv(out.numel(), BLOCK),)
-    _add_buffers[grid](buffers, out, out.numel(), COUNT=len(buffers), BLOCK=BLOCK, enable_fp_fusion=True)
+    launch_grid(_add_buffers, grid, buffers, out, out.numel(), COUNT=len(buffers), BLOCK=BLOCK)
     return out
 
 
@@ -62,7 +64,5 @@ def add_by_tap(partial: Tensor, first: Tensor, dtype: torch.dtype) -> Tensor:
     in order and rounded once."""
     volume, size = len(first) - 1, partial.shape[1] * partial.shape[2]
     out = partial.new_empty((volume, *partial.shape[1:]), dtype=dtype)
-    _add_by_tap[(triton.cdiv(size, BLOCK), volume)](
-        partial, first, out, size, BLOCK=BLOCK, enable_fp_fusion=True
-    )
+    launch_grid(_add_by_tap, (triton.cdiv(size, BLOCK), volume), partial, first, out, size, BLOCK=BLOCK)
     return out

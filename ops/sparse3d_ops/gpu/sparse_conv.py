@@ -21,6 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sparse3d_ops.gpu import autotune, narrow_groups, partial_sums, tap_order
+from sparse3d_ops.gpu.launch import launch_grid
 
 
 @triton.jit
@@ -87,9 +88,7 @@ def convolve_tile(
             channel = lane % (STEP // PACK)
             valid = (slot < count) & (channel < depth)
             tap = tl.load(here + slot, mask=valid, other=0)
-            entry = tl.load(
-                table_row[:, None] + tap[None, :], mask=live[:, None] & valid[None, :], other=-1
-            )
+            entry = tl.load(table_row[:, None] + tap[None, :], mask=live[:, None] & valid[None, :], other=-1)
             # As unsigned numbers, -1 and rows beyond the last are both too large.
             found = entry.to(tl.uint32, bitcast=True) < n_in
             a = tl.load(x_group + entry.to(tl.int64) * x_row + channel[None, :], mask=found, other=0.0)
@@ -260,7 +259,9 @@ def convolve_with(
     parts = choice.splits * choice.slices
     kept = features.dtype if parts == 1 else partial_sums.sum_type(features.dtype)
     sums = features.new_empty((parts, n_out, channels), dtype=kept)
-    convolve_tile[(tiles * columns, parts, groups)](
+    launch_grid(
+        convolve_tile,
+        (tiles * columns, parts, groups),
         features,
         weight,
         table,
@@ -291,19 +292,12 @@ def convolve_with(
         PRECISION=precision(features.dtype),
         num_warps=choice.warps,
         num_stages=choice.stages,
-        enable_fp_fusion=True,
     )
     return sums[0] if parts == 1 else partial_sums.add_buffers(sums, features.dtype)
 
 
 def convolve(features: Tensor, weight: Tensor, table: Tensor, groups: int) -> Tensor:
     """The op `sparse_conv` for inputs that were checked and are not empty."""
-    # Triton launches on the current device, which need not be that of the tensors.
-    with torch.cuda.device_of(features):
-        return _convolve(features, weight, table, groups)
-
-
-def _convolve(features: Tensor, weight: Tensor, table: Tensor, groups: int) -> Tensor:
     known = tap_order.of(table)
     features, table = features.detach().contiguous(), table.contiguous()
     weight = weight.detach()

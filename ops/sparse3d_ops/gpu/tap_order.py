@@ -29,6 +29,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from sparse3d_ops.gpu.launch import launch_grid
+
 # Bits of a word of a key: an int64 that is never negative sorts as its bits do.
 WORD = 63
 ROWS_PER_PROGRAM = 256
@@ -119,9 +121,7 @@ def row_order(table: Tensor, splits: int) -> Tensor:
         for end in range(len(ranked), 0, -WORD):
             begin = max(0, end - WORD)
             grid = (triton.cdiv(n, ROWS_PER_PROGRAM),)
-            _tap_words[grid](
-                table, ranked, words, n, volume, begin, end, ROWS=ROWS_PER_PROGRAM, enable_fp_fusion=True
-            )
+            launch_grid(_tap_words, grid, table, ranked, words, n, volume, begin, end, ROWS=ROWS_PER_PROGRAM)
             step = (words if rows is None else words[rows]).sort(stable=True).indices
             rows = step if rows is None else rows[step]
         order[split] = torch.arange(n, device=table.device) if rows is None else rows
@@ -135,7 +135,7 @@ def tiles_of(table: Tensor, order: Tensor, rows: int) -> Tiles:
     span = split_span(volume, splits)
     count = triton.cdiv(n, rows)
     taps, counts = table.new_empty(splits, count, span), table.new_empty(splits, count)
-    _tile_taps[(count, splits)](table, order, taps, counts, n, volume, span, ROWS=rows, enable_fp_fusion=True)
+    launch_grid(_tile_taps, (count, splits), table, order, taps, counts, n, volume, span, ROWS=rows)
     visit = counts.argsort(dim=1, descending=True, stable=True).to(torch.int32)
     return Tiles(order, taps, counts, visit)
 
@@ -184,6 +184,7 @@ class TapOrder:
     captured."""
 
     def __init__(self, table: Tensor):
+        self._cuda = table.is_cuda
         self._keep_lists = not table.is_inference()
         self._parts: dict[Any, _Part] = {}
         self._lock = threading.Lock()
@@ -193,10 +194,10 @@ class TapOrder:
         with self._lock:
             part = self._parts.get(key)
             if part is None:
-                if torch.cuda.is_current_stream_capturing():
+                if self._cuda and torch.cuda.is_current_stream_capturing():
                     raise RuntimeError(
-                        "a kernel map is first used like this while a CUDA graph is captured, and what is made "
-                        "now exists only when the graph is replayed; run the layer once before"
+                        "a kernel map is first used like this while a CUDA graph is captured, and what is "
+                        "made now exists only when the graph is replayed; run the layer once before"
                     )
                 part = self._parts[key] = _stamped(make())
                 return part.value

@@ -16,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sparse3d_ops.gpu import autotune, narrow_groups, partial_sums, tap_order
+from sparse3d_ops.gpu.launch import launch_grid
 from sparse3d_ops.gpu.sparse_conv import precision, precision_name
 
 
@@ -181,7 +182,9 @@ def gradient_with(
     )
     in_blocks, out_blocks = triton.cdiv(depth, choice.channels), triton.cdiv(width, choice.columns)
     if len(pieces.begin):
-        gradient_piece[(len(pieces.begin) * in_blocks * out_blocks, groups)](
+        launch_grid(
+            gradient_piece,
+            (len(pieces.begin) * in_blocks * out_blocks, groups),
             features,
             grad,
             pairs.inputs,
@@ -201,19 +204,12 @@ def gradient_with(
             PRECISION=precision(features.dtype),
             num_warps=choice.warps,
             num_stages=choice.stages,
-            enable_fp_fusion=True,
         )
     return partial_sums.add_by_tap(partial, pieces.first, features.dtype)
 
 
 def weight_gradient(features: Tensor, grad: Tensor, table: Tensor, groups: int) -> Tensor:
     """The op `sparse_conv_weight_gradient` for inputs that were checked and are not empty."""
-    # Triton launches on the current device, which need not be that of the tensors.
-    with torch.cuda.device_of(features):
-        return _weight_gradient(features, grad, table, groups)
-
-
-def _weight_gradient(features: Tensor, grad: Tensor, table: Tensor, groups: int) -> Tensor:
     known = tap_order.of(table)
     features, grad = features.detach().contiguous(), grad.detach().contiguous()
     pairs = known.pairs(table)
