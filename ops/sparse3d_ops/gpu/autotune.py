@@ -154,7 +154,7 @@ def choose(
     with _lock:
         found = kept.choices.get(task)
         if found is not None and len(found) == len(default):
-            choice = type(default)(*found)
+            choice = default.__class__(*found)  # pyright: ignore[reportArgumentType]
             if allowed(choice):
                 return choice
         if not kept.writable and mode() != "on":

@@ -97,12 +97,13 @@ def convolve_tile(
             total = tl.dot(a, b, total, input_precision=PRECISION, out_dtype=SUM)
     else:
         # The tap and its entries are read a step ahead. So rows and weights hang on nothing that is loaded in
-        # their own step, and Triton fetches them `num_stages` steps ahead; otherwise it fetches them one.
+        # their own step, and Triton fetches them `num_stages` steps ahead; otherwise it fetches them one. After
+        # the last step this reads tap 0 in vain.
         tap = tl.load(here + begin // chunks, mask=begin < end, other=0)
-        entry = tl.load(table_row + tap, mask=live & (begin < end), other=-1)
+        entry = tl.load(table_row + tap, mask=live, other=-1)
         for step in range(begin, end):
-            next_tap = tl.load(here + (step + 1) // chunks, mask=step + 1 < end, other=0)
-            next_entry = tl.load(table_row + next_tap, mask=live & (step + 1 < end), other=-1)
+            next_tap = tl.load(here + (step + 1) // chunks, mask=end > step + 1, other=0)
+            next_entry = tl.load(table_row + next_tap, mask=live, other=-1)
             channel = (step % chunks) * STEP + lane
             found = entry.to(tl.uint32, bitcast=True) < n_in
             row = x_group + entry.to(tl.int64) * x_row
