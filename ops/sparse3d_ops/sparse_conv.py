@@ -133,7 +133,7 @@ def sparse_conv_weight_gradient(
     from sparse3d_ops.cpu.microkernel import VECTOR_BYTES
 
     shape = _check_gradient(features, grad, table, reverse, groups)
-    width = shape[2]
+    volume, _, width = shape
     if 0 in (features.shape[0], table.shape[0], *shape):
         return features.new_zeros(shape)
     x, g, pairs = working(features), working(grad), table.contiguous().numpy()

@@ -30,18 +30,19 @@ def use_triton() -> None:
     from tests.ops import launches
 
     launches.record()
-    _multiply_bfloat16()
+    _repair_bfloat16()
     for name, op in ops().items():
         _numba[name] = op._backend_fns["cpu"]
     _use("cuda")
 
 
-def _multiply_bfloat16() -> None:
-    """Triton's interpreter keeps bfloat16 as 16-bit integers, and its `tl.dot` multiplies these."""
+def _repair_bfloat16() -> None:
+    """Triton's interpreter keeps bfloat16 as 16-bit integers. Its `tl.dot` multiplies these, and
+    its casts cut what a GPU rounds to nearest even."""
     from triton.language import bfloat16, float32
     from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
-    dot = InterpreterBuilder.create_dot
+    dot, truncate = InterpreterBuilder.create_dot, InterpreterBuilder.create_fp_trunc
 
     def widened(handle):
         if handle.dtype.scalar != bfloat16:
@@ -51,7 +52,15 @@ def _multiply_bfloat16() -> None:
     def widened_dot(self, a, b, *rest):
         return dot(self, widened(a), widened(b), *rest)
 
+    def rounded(self, source, to):
+        if source.dtype.scalar != float32 or to.scalar != bfloat16:
+            return truncate(self, source, to)
+        bits = np.array(source.data, np.float32).view(np.uint32)
+        nearest = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        return TensorHandle(np.where(np.isnan(source.data), 0x7FC0, nearest).astype(np.uint16), bfloat16)
+
     InterpreterBuilder.create_dot = widened_dot
+    InterpreterBuilder.create_fp_trunc = rounded
 
 
 def in_use() -> str:

@@ -97,8 +97,8 @@ def convolve_tile(
             total = tl.dot(a, b, total, input_precision=PRECISION, out_dtype=SUM)
     else:
         # The tap and its entries are read a step ahead. So rows and weights hang on nothing that is loaded in
-        # their own step, and Triton fetches them `num_stages` steps ahead; otherwise it fetches them one. After
-        # the last step this reads tap 0 in vain.
+        # their own step, and Triton fetches them `num_stages` steps ahead; otherwise it fetches them one.
+        # After the last step this reads tap 0 in vain.
         tap = tl.load(here + begin // chunks, mask=begin < end, other=0)
         entry = tl.load(table_row + tap, mask=live, other=-1)
         for step in range(begin, end):
