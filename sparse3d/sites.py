@@ -191,6 +191,10 @@ class Sites:
     def _map_to(self, coarse: Tensor, geometry: Geometry) -> KernelMap:
         return KernelMap(*ops.kernel_map(*self.hash_table(), self.coordinates.shape[0], coarse, *geometry.lists()))
 
+    def at_stride(self, stride: Triple) -> "Sites":
+        """The same sites, counted at another stride; what is kept of them is shared, their origin is left out."""
+        return Sites(self.coordinates, stride, self.batch_size, self.shape, None, self._cache)
+
     def to(self, device: torch.device | str) -> "Sites":
         """The same sites on another device; caches are rebuilt there."""
         coordinates = self.coordinates.to(device)
