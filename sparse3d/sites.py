@@ -192,7 +192,8 @@ class Sites:
         return KernelMap(*ops.kernel_map(*self.hash_table(), self.coordinates.shape[0], coarse, *geometry.lists()))
 
     def at_stride(self, stride: Triple) -> "Sites":
-        """The same sites, counted at another stride; what is kept of them is shared, their origin is left out."""
+        """The same sites, counted at another stride; what is kept of them is shared, their origin is left
+        out."""
         return Sites(self.coordinates, stride, self.batch_size, self.shape, None, self._cache)
 
     def to(self, device: torch.device | str) -> "Sites":

@@ -27,15 +27,16 @@ CUMM = ("cumm", "cumm.tensorview")
 def install(replace: bool = False) -> None:
     """Make `import spconv` and its submodules give sparse3d's stand-in in this process, from now on.
 
-    cumm, which spconv's users import for `tensorview.from_numpy`, is stood in for when it is not installed. Raises an
-    ImportError when the real spconv is imported already: its classes may be in use, and a network made of both would
-    fail late. `replace=True` goes ahead; modules that hold the real one keep it.
+    cumm, which spconv's users import for `tensorview.from_numpy`, is stood in for when it is not installed.
+    Raises an ImportError when the real spconv is imported already: its classes may be in use, and a network
+    made of both would fail late. `replace=True` goes ahead; modules that hold the real one keep it.
     """
     real = _imported("spconv")
     if real and not replace:
         raise ImportError(
-            f"the real spconv is imported already ({', '.join(real[:3])}{', ...' if len(real) > 3 else ''}); call "
-            "sparse3d.compat.install() before anything imports it, or install(replace=True) to stand in for it anyway"
+            f"the real spconv is imported already ({', '.join(real[:3])}{', ...' if len(real) > 3 else ''}); "
+            "call sparse3d.compat.install() before anything imports it, or install(replace=True) to stand in "
+            "for it anyway"
         )
     for name in real:
         del sys.modules[name]

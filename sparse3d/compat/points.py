@@ -1,9 +1,10 @@
 """Points to voxels by spconv's rules, for one to four axes.
 
-The cell of a point is floor((p - min) / size) in the points' own precision (with min and size in float32), the grid has
-round(extent / size) cells; axes of the result are reversed (z, y, x). Voxels are numbered by their first point; beyond
-`max_voxels` they are dropped with their points. A voxel keeps its first `max_points` points, and every point of a
-kept voxel has its number. Points outside of the grid, or not finite, have number -1.
+The cell of a point is floor((p - min) / size) in the points' own precision (with min and size in float32),
+the grid has round(extent / size) cells; axes of the result are reversed (z, y, x). Voxels are numbered by
+their first point; beyond `max_voxels` they are dropped with their points. A voxel keeps its first
+`max_points` points, and every point of a kept voxel has its number. Points outside of the grid, or not
+finite, have number -1.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,8 @@ class PointVoxels(NamedTuple):
 
 
 class VoxelGrid:
-    """Cells of `vsize_xyz` in `coors_range_xyz` (all minima, then all maxima), and how much of them is kept."""
+    """Cells of `vsize_xyz` in `coors_range_xyz` (all minima, then all maxima), and how much of them is
+    kept."""
 
     def __init__(
         self,
@@ -37,13 +39,13 @@ class VoxelGrid:
         axes = len(vsize_xyz)
         if not 1 <= axes <= 4 or len(coors_range_xyz) != 2 * axes:
             raise ValueError(
-                f"vsize_xyz has {axes} numbers and coors_range_xyz {len(coors_range_xyz)}, expected n and 2 n, "
-                "n from one to four"
+                f"vsize_xyz has {axes} numbers and coors_range_xyz {len(coors_range_xyz)}, "
+                "expected n and 2 n, n from one to four"
             )
         if num_point_features < axes or max_num_voxels < 1 or max_num_points_per_voxel < 1:
             raise ValueError(
                 f"num_point_features is {num_point_features}, max_num_voxels {max_num_voxels} and "
-                f"max_num_points_per_voxel {max_num_points_per_voxel}, expected {axes} or more, and at least 1"
+                f"max_num_points_per_voxel {max_num_points_per_voxel}, expected {axes} or more, and 1"
             )
         self.ndim, self.num_point_features = axes, num_point_features
         self.max_num_voxels, self.max_num_points_per_voxel = max_num_voxels, max_num_points_per_voxel
@@ -57,8 +59,8 @@ class VoxelGrid:
             or bool((cells < 0.5).any())
         ):
             raise ValueError(
-                f"vsize_xyz {list(vsize_xyz)} and coors_range_xyz {list(coors_range_xyz)} make no grid: sizes must be "
-                "positive, and each maximum above its minimum"
+                f"vsize_xyz {list(vsize_xyz)} and coors_range_xyz {list(coors_range_xyz)} make no grid: "
+                "sizes must be positive, and each maximum above its minimum"
             )
         # Halves round away from zero, as in C; torch.round takes them to the even neighbour.
         self.grid_size = [int(v) for v in (cells.double() + 0.5).floor()]
@@ -73,7 +75,8 @@ class VoxelGrid:
 
     @torch.no_grad()
     def voxelize(self, points: Tensor, empty_mean: bool = False) -> PointVoxels:
-        """(P, F) float32 or float64 -> PointVoxels. `empty_mean` fills the free places of a voxel with its mean."""
+        """(P, F) float32 or float64 -> PointVoxels. `empty_mean` fills the free places of a voxel with its
+        mean."""
         if points.dim() != 2 or points.shape[1] != self.num_point_features:
             raise ValueError(
                 f"points have shape {tuple(points.shape)}, expected (P, {self.num_point_features})"

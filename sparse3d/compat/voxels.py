@@ -1,9 +1,9 @@
 """Voxels with one to four axes in spconv's form, on top of `Sites`, which have three.
 
-`indices` are (N, 1 + n) int32: batch, then the n axes in the order of `spatial_shape`; kernel maps do not care what
-the axes are called. Fewer than three axes are filled up with an axis of size one. The first of four axes (time) is
-folded into the batch: sample b at time t becomes sample b * T + t, so that keys stay exact 64-bit numbers;
-batch size times T may reach 512.
+`indices` are (N, 1 + n) int32: batch, then the n axes in the order of `spatial_shape`; kernel maps do not
+care what the axes are called. Fewer than three axes are filled up with an axis of size one. The first of four
+axes (time) is folded into the batch: sample b at time t becomes sample b * T + t, so that keys stay exact
+64-bit numbers; batch size times T may reach 512.
 """
 
 import math
@@ -84,8 +84,8 @@ def _filled(values: Sizes, rest: int) -> Triple:
 class Voxels:
     """Distinct voxels of a bounded grid, with the kernel maps that are kept with them.
 
-    Raises a ValueError that names the row for an index outside of `batch_size` or `spatial_shape`, and, when a map is
-    made, for two equal rows.
+    Raises a ValueError that names the row for an index outside of `batch_size` or `spatial_shape`, and, when
+    a map is made, for two equal rows.
     """
 
     def __init__(self, indices: Tensor, spatial_shape: Sizes, batch_size: int):
@@ -105,7 +105,7 @@ class Voxels:
         voxels = cls.__new__(cls)
         voxels.sites = sites.at_stride((1, 1, 1))
         assert sites.shape is not None
-        voxels.indices = sites.coordinates[:, : 1 + axes].contiguous()
+        voxels.indices = sites.coordinates[:, : 1 + axes].clone()
         voxels.spatial_shape, voxels.batch_size = sites.shape[:axes], sites.batch_size
         voxels._version = voxels.indices._version
         return voxels
@@ -156,7 +156,8 @@ class Voxels4d(Voxels):
         if batch_size * times > hashing.BATCH_LIMIT:
             raise ValueError(
                 f"batch_size {batch_size} times the first of four axes, {times}, is more than "
-                f"{hashing.BATCH_LIMIT}, which is what a voxel key holds; put a shorter axis first or use smaller batches"
+                f"{hashing.BATCH_LIMIT}, which is what a voxel key holds; put a shorter axis first or use "
+                "smaller batches"
             )
         outside = ((indices[:, :2] < 0) | (indices[:, :2] >= indices.new_tensor([batch_size, times]))).any(1)
         if bool(outside.any()):
@@ -243,8 +244,8 @@ class Voxels4d(Voxels):
 
 
 def _padded(indices: Tensor) -> Tensor:
-    missing = 4 - indices.shape[1]
-    return torch.nn.functional.pad(indices, (0, missing)) if missing else indices
+    """A copy, (N, 4): public networks write to indices in place, and what is kept here must outlive that."""
+    return torch.nn.functional.pad(indices, (0, 4 - indices.shape[1])).clone()
 
 
 def _folded(indices: Tensor, time: Tensor, times: int) -> Tensor:

@@ -20,7 +20,7 @@ class _Activation(Enum):
     LeakyReLU = 3
 
 
-class gemm:  # noqa: N801: cumm's name
+class gemm:  # lower case: cumm's own name
     """Namespace of the activations that a convolution ends with."""
 
     Activation = _Activation

@@ -1,6 +1,7 @@
 """A stand-in for spconv 2.3 on sparse3d: its names, arguments, weights and numbers, on any device.
 
-`import sparse3d.compat.spconv.pytorch as spconv`, or `sparse3d.compat.install()` for code that imports spconv itself.
+`import sparse3d.compat.spconv.pytorch as spconv`, or `sparse3d.compat.install()` for code that imports spconv
+itself.
 """
 
 from sparse3d.compat.spconv import constants as constants

@@ -1,4 +1,5 @@
-"""Names of spconv's algorithms. They are accepted everywhere and change nothing: there is one algorithm here."""
+"""Names of spconv's algorithms. They are accepted everywhere and change nothing: there is one algorithm
+here."""
 
 from enum import Enum
 

@@ -1,10 +1,10 @@
 """Convolutions of one to four axes with spconv's arguments, weights (out, *kernel, in / groups) and numbers.
 
-What is decided where spconv 2.3 is silent or wrong: a kernel of one reads its weight's memory as (in, out), as spconv
-does and as trained weights need, not as the transposed (out, in) of every other kernel; an inverse convolution with a
-kernel of one goes back to the finer voxels, where spconv stays on the coarse ones; a dilated transposed convolution
-has torch's grid, where spconv forgets the dilation. `stride` and `padding` of a submanifold convolution are ignored,
-as in spconv.
+What is decided where spconv 2.3 is silent or wrong: a kernel of one reads its weight's memory as (in, out),
+as spconv does and as trained weights need, not as the transposed (out, in) of every other kernel; an inverse
+convolution with a kernel of one goes back to the finer voxels, where spconv stays on the coarse ones; a
+dilated transposed convolution has torch's grid, where spconv forgets the dilation. `stride` and `padding` of
+a submanifold convolution are ignored, as in spconv.
 """
 
 import math
@@ -31,8 +31,9 @@ _VOXEL_COUNT = "max_num_voxels_during_training"  # the buffer's name in spconv's
 class SparseConvolution(SparseModule):
     """The convolution behind all the layers of this file.
 
-    `indice_key` names the layer for an inverse convolution; maps are found by the voxels and the geometry, so that two
-    geometries under one key are both computed right. `algo`, `fp32_accum` and `large_kernel_fast_algo` change nothing.
+    `indice_key` names the layer for an inverse convolution; maps are found by the voxels and the geometry, so
+    that two geometries under one key are both computed right. `algo`, `fp32_accum` and
+    `large_kernel_fast_algo` change nothing.
     """
 
     def __init__(
@@ -96,7 +97,8 @@ class SparseConvolution(SparseModule):
 
     @property
     def window(self) -> Window:
-        """This layer's geometry; that of a submanifold or inverse one has no stride and padding of its own."""
+        """This layer's geometry; that of a submanifold or inverse one has no stride and padding of its
+        own."""
         kernel, dilation = tuple(self.kernel_size), tuple(self.dilation)
         if self.subm:
             return Window.submanifold(kernel, dilation)
@@ -154,7 +156,8 @@ class SparseConvolution(SparseModule):
         )
 
     def _partner(self, input: SparseConvTensor) -> IndiceData:
-        """The layer to invert: the last one of this key that made this tensor's voxels, or ones on such a grid."""
+        """The layer to invert: the last one of this key that made this tensor's voxels, or ones on such a
+        grid."""
         assert self.indice_key is not None
         found: list[IndiceData] = []
         data = input.find_indice_pair(self.indice_key)
@@ -164,20 +167,25 @@ class SparseConvolution(SparseModule):
             data = data.earlier
         if not found:
             raise ValueError(
-                f"no strided layer with indice_key {self.indice_key!r} made this tensor, so there is nothing to invert; "
-                f"keys known to it: {sorted(input.indice_dict) or 'none'}"
+                f"no strided layer with indice_key {self.indice_key!r} made this tensor, so there is nothing "
+                f"to invert; keys known to it: {sorted(input.indice_dict) or 'none'}"
             )
         fitting = [data for data in found if data.out_spatial_shape == list(input.spatial_shape)]
         fitting.sort(key=lambda data: data.out_indices is not input.indices)  # stable: the latest first
         if not fitting:
             raise ValueError(
-                f"the layer with indice_key {self.indice_key!r} made a grid of {found[0].out_spatial_shape}, the input "
-                f"has one of {list(input.spatial_shape)}"
+                f"the layer with indice_key {self.indice_key!r} made a grid of {found[0].out_spatial_shape}, "
+                f"the input has one of {list(input.spatial_shape)}"
             )
         if fitting[0].ksize != self.kernel_size:
             raise ValueError(
-                f"the layer with indice_key {self.indice_key!r} has kernel_size {fitting[0].ksize}, this inverse "
-                f"has {self.kernel_size}; they must be equal"
+                f"the layer with indice_key {self.indice_key!r} has kernel_size {fitting[0].ksize}, "
+                f"this inverse has {self.kernel_size}; they must be equal"
+            )
+        if not fitting[0].in_voxels.unchanged():
+            raise ValueError(
+                f"the indices that the layer with indice_key {self.indice_key!r} started from were written to "
+                "in place, so there is no way back to them; give the tensor new indices instead"
             )
         return fitting[0]
 
@@ -215,7 +223,8 @@ class SparseConvolution(SparseModule):
 
 
 class _Strided(SparseConvolution):
-    """Arguments of the layers with a stride, in spconv's order; `axes` and what kind it is come from the class."""
+    """Arguments of the layers with a stride, in spconv's order; `axes` and what kind it is come from the
+    class."""
 
     axes: ClassVar[int]
     kind: ClassVar[dict[str, bool]] = {}

@@ -1,8 +1,8 @@
 """SparseConvTensor: spconv's sparse tensor, on voxels that keep their own kernel maps.
 
-`indices` are (N, 1 + n) int32, batch first, then the axes of `spatial_shape`, usually z, y, x. The kernel maps live
-with the voxels, not under the names in `indice_dict`: a name is only needed to tell an inverse convolution which
-strided layer it inverts.
+`indices` are (N, 1 + n) int32, batch first, then the axes of `spatial_shape`, usually z, y, x. The kernel
+maps live with the voxels, not under the names in `indice_dict`: a name is only needed to tell an inverse
+convolution which strided layer it inverts.
 """
 
 import math
@@ -29,8 +29,8 @@ def expand_nd(ndim: int, val: int | Sequence[int] | np.ndarray) -> list[int]:
 class IndiceData:
     """What a layer left under its `indice_key`: its voxels on both sides, its geometry and its kernel map.
 
-    `indice_pairs` (2, V, P) int32 with -1 at the end of each tap, and `indice_pair_num` (V,) int32, are made from the
-    map when they are read. `earlier` is the record of an earlier layer with the same key.
+    `indice_pairs` (2, V, P) int32 with -1 at the end of each tap, and `indice_pair_num` (V,) int32, are made
+    from the map when they are read. `earlier` is the record of an earlier layer with the same key.
     """
 
     def __init__(
@@ -74,10 +74,11 @@ ImplicitGemmIndiceData = IndiceData
 
 
 def indice_pairs(kernel_map: KernelMap) -> tuple[Tensor, Tensor]:
-    """A kernel map as spconv's pairs: (2, V, P) int32, input rows and output rows, and their number a tap (V,) int32.
+    """A kernel map as spconv's pairs: (2, V, P) int32, input rows and output rows, and their number a tap
+    (V,) int32.
 
-    P is the number of input rows, as in spconv (or the most pairs of a tap, which may be more for a transposed map).
-    Pairs of a tap are in the order of the output rows; -1 fills up.
+    P is the number of input rows, as in spconv (or the most pairs of a tap, which may be more for a
+    transposed map). Pairs of a tap are in the order of the output rows; -1 fills up.
     """
     table, reverse = kernel_map
     taps, out = (table.T >= 0).nonzero().unbind(1)
@@ -101,8 +102,8 @@ def scatter_nd(indices: Tensor, updates: Tensor, shape: Sequence[int]) -> Tensor
 class SparseConvTensor:
     """`features` (N, C) on `indices` (N, 1 + n) of a grid of `spatial_shape`, n = 1 to 4.
 
-    Everything beyond these and `indice_dict` is spconv's bookkeeping, carried along and not used. Indices are checked
-    when the first layer needs a kernel map.
+    Everything beyond these and `indice_dict` is spconv's bookkeeping, carried along and not used. Indices are
+    checked when the first layer needs a kernel map.
     """
 
     def __init__(
@@ -121,8 +122,8 @@ class SparseConvTensor:
     ):
         if features.dim() != 2 or indices.dim() != 2 or indices.shape[1] != 1 + len(spatial_shape):
             raise ValueError(
-                f"features have shape {tuple(features.shape)}, indices {tuple(indices.shape)} for the spatial_shape "
-                f"{list(spatial_shape)}; expected (N, C) and (N, {1 + len(spatial_shape)})"
+                f"features have shape {tuple(features.shape)}, indices {tuple(indices.shape)} for the "
+                f"spatial_shape {list(spatial_shape)}; expected (N, C) and (N, {1 + len(spatial_shape)})"
             )
         if indices.dtype != torch.int32:
             raise ValueError(f"indices are {indices.dtype}, expected torch.int32; use .int()")
@@ -157,7 +158,8 @@ class SparseConvTensor:
         return self._voxels
 
     def _fits(self, voxels: Voxels | None) -> bool:
-        """Whether these are this tensor's voxels: the same index tensor, not written to since, on the same grid."""
+        """Whether these are this tensor's voxels: the same index tensor, not written to since, on the same
+        grid."""
         return (
             voxels is not None
             and voxels.indices is self.indices
@@ -167,7 +169,8 @@ class SparseConvTensor:
         )
 
     def on(self, features: Tensor, voxels: Voxels) -> "SparseConvTensor":
-        """A tensor on other voxels, as a layer returns it, with this one's bookkeeping and a dict of its own."""
+        """A tensor on other voxels, as a layer returns it, with this one's bookkeeping and a dict of its
+        own."""
         out = self.replace_feature(features)
         out.indices, out.spatial_shape = voxels.indices, list(voxels.spatial_shape)
         out.indice_dict = self.indice_dict.copy()
@@ -188,8 +191,8 @@ class SparseConvTensor:
     def replace_feature(self, feature: Tensor) -> "SparseConvTensor":
         """Other features on the same voxels; kernel maps and `indice_dict` stay shared.
 
-        As in spconv the number of rows is not looked at here, but by the next layer: public networks end in pooled
-        features that have one row a sample.
+        As in spconv the number of rows is not looked at here, but by the next layer: public networks end in
+        pooled features that have one row a sample.
         """
         out = SparseConvTensor.__new__(type(self))
         out.__dict__.update(self.__dict__)
@@ -212,7 +215,8 @@ class SparseConvTensor:
 
     @classmethod
     def from_dense(cls, x: Tensor) -> "SparseConvTensor":
-        """The voxels of a dense volume (B, *spatial_shape, C), channels last, with any channel other than zero."""
+        """The voxels of a dense volume (B, *spatial_shape, C), channels last, with any channel other than
+        zero."""
         where = (x != 0).any(dim=-1).nonzero()
         features = x[tuple(where.unbind(1))]
         return cls(features, where.int(), x.shape[1:-1], x.shape[0])
@@ -261,7 +265,8 @@ class SparseConvTensor:
 
 
 def check_same_voxels(tensors: Sequence[SparseConvTensor], what: str) -> None:
-    """Raise a ValueError unless rows of the tensors are the same voxels: spconv adds rows of different ones."""
+    """Raise a ValueError unless rows of the tensors are the same voxels: spconv adds rows of different
+    ones."""
     first = tensors[0]
     for other in tensors[1:]:
         same = (
@@ -271,6 +276,6 @@ def check_same_voxels(tensors: Sequence[SparseConvTensor], what: str) -> None:
         )
         if not same:
             raise ValueError(
-                f"{what} joins rows of the same voxels, got {first.indices.shape[0]} and {other.indices.shape[0]} that "
-                "differ in place or order; use functional.sparse_add for a union"
+                f"{what} joins rows of the same voxels, got {first.indices.shape[0]} and "
+                f"{other.indices.shape[0]} that differ in place or order; use functional.sparse_add for a union"
             )

@@ -10,7 +10,8 @@ def sparse_add(*tens: SparseConvTensor) -> SparseConvTensor:
     """Sum on the union of the voxels; a voxel that a tensor lacks counts as zero there.
 
     Where the largest tensor has all voxels, the result keeps its rows and its `indice_dict`, so that inverse
-    convolutions go on; otherwise the rows are sorted and the dict is empty. A tensor that has a voxel twice adds both.
+    convolutions go on; otherwise the rows are sorted and the dict is empty. A tensor that has a voxel twice
+    adds both.
     """
     if not tens:
         raise ValueError("sparse_add needs at least one tensor")

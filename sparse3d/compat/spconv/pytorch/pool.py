@@ -1,7 +1,9 @@
 """Pooling over the active voxels of each window; the defaults of the layers' stride are the kernel's size.
 
-Maximum and mean are of the active voxels alone, forward and backward: a window of negative values has a negative
-maximum, and a tie's gradient goes to the first voxel. The global pools give (B, C), zero for an empty sample.
+The mean is of the active voxels alone. The maximum is that of zero and the active voxels, as spconv's is on
+every device, full windows included: trained networks may count on it. A tie's gradient goes to the first
+voxel. The global pools give (B, C), zero for an empty sample; spconv 2.3's global mean is the first channel
+alone.
 """
 
 from typing import ClassVar
@@ -15,6 +17,7 @@ from sparse3d.compat.spconv.pytorch.core import IndiceData, SparseConvTensor, ex
 from sparse3d.compat.spconv.pytorch.modules import SparseModule
 from sparse3d.compat.voxels import Window
 from sparse3d.nn import functional
+from sparse3d.sites import KernelMap, Sites
 from sparse3d.tensor import SparseTensor
 from sparse3d_ops.segment import segment_max, segment_mean
 
@@ -58,7 +61,7 @@ class _Pool(SparseModule):
             window = Window(kernel, tuple(self.stride), tuple(self.padding), dilation)
             kernel_map, out = voxels.strided(window)
         x = SparseTensor.on(input.features, voxels.sites)
-        result = input.on(type(self).reduce(x, kernel_map, out.sites).features, out)
+        result = input.on(self.reduce(x, kernel_map, out.sites).features, out)
         if self.indice_key is not None:
             earlier = input.find_indice_pair(self.indice_key)
             record = IndiceData(voxels, out, kernel_map, window, self.subm, self.algo, earlier)
@@ -68,20 +71,27 @@ class _Pool(SparseModule):
             count.clamp_(min=len(out))
         return result
 
-    reduce: ClassVar = staticmethod(functional.max_pool)
+    def reduce(self, x: SparseTensor, kernel_map: KernelMap, out: Sites) -> SparseTensor:
+        raise NotImplementedError
 
     def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, dilation={self.dilation}"
+        parts = ("kernel_size", "stride", "padding", "dilation")
+        return ", ".join(f"{part}={getattr(self, part)}" for part in parts)
 
 
 class SparseMaxPool(_Pool):
-    """Maximum of the active voxels of each window."""
+    """Maximum of zero and the active voxels of each window."""
+
+    def reduce(self, x: SparseTensor, kernel_map: KernelMap, out: Sites) -> SparseTensor:
+        pooled = functional.max_pool(x, kernel_map, out)
+        return pooled.replace(pooled.features.clamp(min=0))
 
 
 class SparseAvgPool(_Pool):
     """Mean of the active voxels of each window."""
 
-    reduce = staticmethod(functional.average_pool)
+    def reduce(self, x: SparseTensor, kernel_map: KernelMap, out: Sites) -> SparseTensor:
+        return functional.average_pool(x, kernel_map, out)
 
 
 class _PoolOfAxes(_Pool):

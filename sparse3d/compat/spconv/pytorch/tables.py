@@ -16,7 +16,8 @@ class _Table(SparseModule):
 
 
 class JoinTable(_Table):
-    """Channels of tensors on the same voxels, one after the other. Raises a ValueError when the voxels differ."""
+    """Channels of tensors on the same voxels, one after the other. Raises a ValueError when the voxels
+    differ."""
 
     def forward(self, input: Sequence[SparseConvTensor]) -> SparseConvTensor:
         check_same_voxels(input, "JoinTable")

@@ -9,7 +9,8 @@ from sparse3d.compat.points import PointVoxels, VoxelGrid
 
 
 class PointToVoxel(VoxelGrid):
-    """Voxels of a point cloud (P, F), x, y, z first, on any device; `device` is accepted for spconv's sake."""
+    """Voxels of a point cloud (P, F), x, y, z first, on any device; `device` is accepted for spconv's
+    sake."""
 
     def __init__(
         self,
@@ -28,7 +29,8 @@ class PointToVoxel(VoxelGrid):
     def __call__(
         self, pc: Tensor, clear_voxels: bool = True, empty_mean: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """voxels (M, K, F) float32, indices (M, n) int32 (z, y, x) and the number of points of each voxel (M,)."""
+        """voxels (M, K, F) float32, indices (M, n) int32 (z, y, x) and the number of points of each voxel
+        (M,)."""
         return self.generate_voxel_with_id(pc, clear_voxels, empty_mean)[:3]
 
     def generate_voxel_with_id(
@@ -36,7 +38,8 @@ class PointToVoxel(VoxelGrid):
     ) -> PointVoxels:
         """As the call, with the voxel of each point (P,) int64, -1 for none.
 
-        Free places are always zero: `clear_voxels=False`, which lets spconv leave an earlier cloud there, is ignored.
+        Free places are always zero: `clear_voxels=False`, which lets spconv leave an earlier cloud there, is
+        ignored.
         """
         return self.voxelize(pc, empty_mean)
 

@@ -1,4 +1,5 @@
-"""Points to voxels as spconv's C++ classes do it, without torch in the interface; see `sparse3d.compat.points`."""
+"""Points to voxels as spconv's C++ classes do it, without torch in the interface; see
+`sparse3d.compat.points`."""
 
 from contextlib import nullcontext as nullcontext
 from typing import Any, ClassVar
