@@ -11,6 +11,7 @@ SPCONV = (
     "spconv.core",
     "spconv.pytorch",
     "spconv.pytorch.conv",
+    "spconv.pytorch.convolution",
     "spconv.pytorch.core",
     "spconv.pytorch.functional",
     "spconv.pytorch.identity",

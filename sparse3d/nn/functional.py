@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sparse3d.nn.backends import convolve
 from sparse3d.sites import KernelMap, Sites
 from sparse3d.tensor import SparseTensor
 from sparse3d_ops.segment import segment_max, segment_mean, segment_sum
@@ -35,7 +36,7 @@ def convolution(
     if kernel_map is None:
         out = features @ taps.squeeze(0)
     else:
-        out = sparse_conv(features, taps, kernel_map.table, kernel_map.reverse, groups)
+        out = convolve(features, taps, kernel_map, groups)
     if bias is not None:
         out = out + bias.to(dtype)
     return SparseTensor.on(out, out_sites)

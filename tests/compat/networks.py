@@ -234,7 +234,9 @@ def run(lib, name, state=None):
             values = out.features
         values = values[order]
         result[f"features {n}"] = values.detach().clone()
-        loss = loss + (values * torch.randn(values.shape, generator=generator, dtype=DTYPE)).sum() / len(values)
+        loss = loss + (values * torch.randn(values.shape, generator=generator, dtype=DTYPE)).sum() / len(
+            values
+        )
     loss.backward()
     result["gradient of the input"] = features.grad
     result |= {f"gradient of {k}": p.grad for k, p in network.named_parameters()}

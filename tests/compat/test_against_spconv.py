@@ -51,6 +51,8 @@ def test_same_network_same_weights_same_numbers(name, peer_results):
     assert ours.keys() == theirs.keys()
     for key, want in theirs.items():
         # Both sum in float64 in different orders. Absolute where the true value is 0: a bias before a batch norm.
-        torch.testing.assert_close(ours[key], want, rtol=1e-9, atol=1e-11, msg=lambda text, key=key: f"{key}: {text}")
+        torch.testing.assert_close(
+            ours[key], want, rtol=1e-9, atol=1e-11, msg=lambda text, key=key: f"{key}: {text}"
+        )
         if key.startswith("state "):
             assert torch.equal(fresh[key], want), f"a seed gives other initial weights: {key}"

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sparse3d.compat.spconv.core import ConvAlgo
 from sparse3d.compat.voxels import Voxels, Window, voxels_of
+from sparse3d.nn.spconv_kernels import indice_pairs
 from sparse3d.sites import KernelMap
 
 
@@ -71,24 +72,6 @@ class IndiceData:
 
 
 ImplicitGemmIndiceData = IndiceData
-
-
-def indice_pairs(kernel_map: KernelMap) -> tuple[Tensor, Tensor]:
-    """A kernel map as spconv's pairs: (2, V, P) int32, input rows and output rows, and their number a tap
-    (V,) int32.
-
-    P is the number of input rows, as in spconv (or the most pairs of a tap, which may be more for a
-    transposed map). Pairs of a tap are in the order of the output rows; -1 fills up.
-    """
-    table, reverse = kernel_map
-    taps, out = (table.T >= 0).nonzero().unbind(1)
-    count = (table >= 0).sum(0)
-    width = max(len(reverse), int(count.max()) if len(count) else 0)
-    position = torch.arange(len(taps), device=table.device) - (count.cumsum(0) - count)[taps]
-    pairs = table.new_full((2, table.shape[1], width), -1)
-    pairs[0, taps, position] = table[out, taps]
-    pairs[1, taps, position] = out.int()
-    return pairs, count.int()
 
 
 def scatter_nd(indices: Tensor, updates: Tensor, shape: Sequence[int]) -> Tensor:
@@ -277,5 +260,5 @@ def check_same_voxels(tensors: Sequence[SparseConvTensor], what: str) -> None:
         if not same:
             raise ValueError(
                 f"{what} joins rows of the same voxels, got {first.indices.shape[0]} and "
-                f"{other.indices.shape[0]} that differ in place or order; use functional.sparse_add for a union"
+                f"{other.indices.shape[0]} that differ in place or order; use functional.sparse_add for unions"
             )

@@ -86,7 +86,7 @@ def is_spconv_module(module: nn.Module) -> bool:
 
 
 def is_sparse_conv(module: nn.Module) -> bool:
-    from sparse3d.compat.spconv.pytorch.conv import SparseConvolution
+    from sparse3d.compat.spconv.pytorch.convolution import SparseConvolution
 
     return isinstance(module, SparseConvolution)
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from sparse3d.compat.spconv.core import AlgoHint as AlgoHint
 from sparse3d.compat.spconv.core import ConvAlgo as ConvAlgo
-from sparse3d.compat.spconv.pytorch.core import indice_pairs
 from sparse3d.compat.voxels import Window, voxels_of
+from sparse3d.nn.spconv_kernels import indice_pairs
 
 
 def _window(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sparse3d.compat.spconv.core import ConvAlgo
-from sparse3d.compat.spconv.pytorch.conv import _VOXEL_COUNT, Size
+from sparse3d.compat.spconv.pytorch.convolution import VOXEL_COUNT, Size
 from sparse3d.compat.spconv.pytorch.core import IndiceData, SparseConvTensor, expand_nd
 from sparse3d.compat.spconv.pytorch.modules import SparseModule
 from sparse3d.compat.voxels import Window
@@ -45,11 +45,11 @@ class _Pool(SparseModule):
         self.indice_key, self.subm, self.record_voxel_count = indice_key, subm, record_voxel_count
         self.algo = ConvAlgo.Native if algo is None else algo
         if record_voxel_count and not subm:
-            self.register_buffer(_VOXEL_COUNT, torch.zeros(1, dtype=torch.int32))
+            self.register_buffer(VOXEL_COUNT, torch.zeros(1, dtype=torch.int32))
 
     def get_max_num_voxels(self) -> Tensor | None:
         """The most output voxels seen so far, with `record_voxel_count`."""
-        return getattr(self, _VOXEL_COUNT, None)
+        return getattr(self, VOXEL_COUNT, None)
 
     def forward(self, input: SparseConvTensor) -> SparseConvTensor:
         kernel, dilation = tuple(self.kernel_size), tuple(self.dilation)
