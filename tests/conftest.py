@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,20 @@ def real_data() -> Path:
     if not root.is_dir():
         pytest.skip(f"no real data at {root}; set $SPARSE3D_DATA to its folder")
     return root
+
+
+@pytest.fixture(scope="session")
+def peer_python() -> str:
+    """An interpreter that has torch and the real spconv: $SPARSE3D_PEERS_PYTHON, or .venv-peers of this
+    repository.
+
+    Tests that compare with spconv are skipped where there is none: `pip install spconv` into such an
+    environment.
+    """
+    python = os.environ.get("SPARSE3D_PEERS_PYTHON", REPOSITORY / ".venv-peers" / "bin" / "python")
+    if not Path(python).exists():
+        pytest.skip(f"no interpreter with spconv at {python}; set $SPARSE3D_PEERS_PYTHON to one")
+    found = subprocess.run([python, "-c", "import spconv.pytorch"], capture_output=True)
+    if found.returncode != 0:
+        pytest.skip(f"{python} has no spconv; install it there with: pip install spconv")
+    return str(python)

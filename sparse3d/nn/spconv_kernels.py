@@ -21,7 +21,7 @@ def require() -> ModuleType:
     package = require_extra("spconv.pytorch", "spconv")
     if package.__name__.startswith("sparse3d."):
         raise MissingExtraError(
-            "spconv is sparse3d's stand-in in this process; call sparse3d.compat.uninstall() to reach the real one"
+            "spconv is sparse3d's stand-in here; call sparse3d.compat.uninstall() to reach the real one"
         )
     return package
 

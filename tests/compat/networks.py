@@ -1,7 +1,9 @@
-"""Networks in the style of public ones, written against spconv's interface alone: `lib` is spconv or the stand-in.
+"""Networks in the style of public ones, written against spconv's interface alone: `lib` is spconv or the
+stand-in.
 
-This file is also run by interpreters that have torch and spconv and nothing else: it imports nothing of sparse3d.
-Each case of `CASES` makes a network and says what it takes; `run` gives everything that two libraries must agree on.
+This file is also run by interpreters that have torch and spconv and nothing else: it imports nothing of
+sparse3d. Each case of `CASES` makes a network and says what it takes; `run` gives everything that two
+libraries must agree on.
 """
 
 from collections import OrderedDict

@@ -1,4 +1,5 @@
-"""Runs the networks on the real spconv and writes what came out. Usage: run_peer.py FOLDER (torch and spconv only)."""
+"""Runs the networks on the real spconv and writes what came out. Usage: run_peer.py FOLDER (torch and
+spconv only)."""
 
 import sys
 from pathlib import Path

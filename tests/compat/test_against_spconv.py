@@ -1,12 +1,11 @@
-"""The stand-in gives spconv's numbers: both run the same networks, with spconv's state dicts, forward and backward.
+"""The stand-in gives spconv's numbers: both run the same networks, with spconv's state dicts, forward and
+backward.
 
-spconv lives in an interpreter of its own: $SPARSE3D_PEERS_PYTHON, or .venv-peers, or this one where it is installed.
+spconv runs in an interpreter of its own: see `peer_python` in tests/conftest.py.
 """
 
-import importlib.util
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,21 +13,6 @@ import torch
 
 import sparse3d.compat.spconv.pytorch as stand_in
 from tests.compat import networks
-
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
-
-
-@pytest.fixture(scope="session")
-def peer_python() -> str:
-    """An interpreter that has spconv."""
-    named = os.environ.get("SPARSE3D_PEERS_PYTHON")
-    candidates = [named] if named else [str(REPOSITORY / ".venv-peers" / "bin" / "python")]
-    if not named and importlib.util.find_spec("spconv") is not None:
-        candidates.append(sys.executable)
-    for candidate in candidates:
-        if Path(candidate).exists():
-            return candidate
-    pytest.skip("no interpreter with spconv; name one by $SPARSE3D_PEERS_PYTHON, or `make .venv-peers`")
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +34,8 @@ def test_same_network_same_weights_same_numbers(name, peer_results):
     ours = networks.run(stand_in, name, state)
     assert ours.keys() == theirs.keys()
     for key, want in theirs.items():
-        # Both sum in float64 in different orders. Absolute where the true value is 0: a bias before a batch norm.
+        # Both sum in float64 in different orders. Absolute where the true value is 0: a bias before a batch
+        # norm.
         torch.testing.assert_close(
             ours[key], want, rtol=1e-9, atol=1e-11, msg=lambda text, key=key: f"{key}: {text}"
         )

@@ -260,5 +260,5 @@ def check_same_voxels(tensors: Sequence[SparseConvTensor], what: str) -> None:
         if not same:
             raise ValueError(
                 f"{what} joins rows of the same voxels, got {first.indices.shape[0]} and "
-                f"{other.indices.shape[0]} that differ in place or order; use functional.sparse_add for unions"
+                f"{other.indices.shape[0]} that differ in place or order; functional.sparse_add adds such"
             )
