@@ -2,14 +2,17 @@
 
 spconv's "native" algorithm is used, which gathers, multiplies and adds a tap at a time: it takes any set of
 pairs. Its sums are float atomics on a GPU, so results are not bitwise repeatable there. Its CPU kernels race:
-with more than one thread sums are wrong, which is refused here; and its backward on the CPU needs a torch
-with CUDA.
+with more than one thread sums are wrong, so torch is held to one thread while they run.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from sparse3d.errors import MissingExtraError, require_extra
 from sparse3d.sites import KernelMap
@@ -17,13 +20,18 @@ from sparse3d_ops.sparse_conv import sparse_conv
 
 
 def require() -> ModuleType:
-    """spconv.pytorch itself. Raises a MissingExtraError where there is none, or only sparse3d's stand-in."""
+    """spconv.pytorch.ops itself. Raises a MissingExtraError where there is none, or only sparse3d's
+    stand-in."""
     package = require_extra("spconv.pytorch", "spconv")
     if package.__name__.startswith("sparse3d."):
         raise MissingExtraError(
             "spconv is sparse3d's stand-in here; call sparse3d.compat.uninstall() to reach the real one"
         )
-    return package
+    if not torch.cuda.is_available():
+        # Its backward asks CUDA for a stream on the CPU, too, where it does not use it, and fails without
+        # CUDA.
+        package.ops.get_current_stream = lambda: 0
+    return package.ops
 
 
 def indice_pairs(kernel_map: KernelMap) -> tuple[Tensor, Tensor]:
@@ -46,21 +54,49 @@ def indice_pairs(kernel_map: KernelMap) -> tuple[Tensor, Tensor]:
 def convolve(features: Tensor, taps: Tensor, kernel_map: KernelMap, groups: int) -> Tensor:
     """`sparse_conv` by spconv: (N_in, Cin), taps (V, Cin, Cout) -> (N_out, Cout), differentiable once.
 
-    Raises a ValueError for groups, which spconv lacks, and on a CPU with more than one thread.
+    Raises a ValueError for groups, which spconv lacks.
     """
-    package = require()
+    require()
     if groups != 1:
         raise ValueError(f"spconv has no groups, this layer has {groups}; leave the backend('spconv') block")
-    if features.device.type == "cpu" and torch.get_num_threads() > 1:
-        raise ValueError(
-            f"spconv's CPU kernels give wrong sums with {torch.get_num_threads()} threads; call "
-            "torch.set_num_threads(1)"
-        )
     if 0 in (*kernel_map.table.shape, *features.shape, *taps.shape):  # spconv takes no empty tensors
         return sparse_conv(features, taps, kernel_map.table, kernel_map.reverse, groups)
-    pairs, count = indice_pairs(kernel_map)
     weight = taps.permute(2, 0, 1).contiguous()  # (Cout, V, Cin)
-    native = package.ops.ConvAlgo.Native
-    return package.functional.indice_conv(
-        features.contiguous(), weight, pairs, count, len(kernel_map.table), native
-    )
+    pairs, count = indice_pairs(kernel_map)
+    return _Native.apply(features.contiguous(), weight, pairs, count, len(kernel_map.table))
+
+
+class _Native(torch.autograd.Function):
+    """spconv's own function would run its backward with however many threads torch has then."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor, pairs: Tensor, count: Tensor, outputs: int
+    ) -> Tensor:
+        ops = require()
+        ctx.save_for_backward(features, weight, pairs, count)
+        with _one_thread():
+            return ops.indice_conv(features, weight, pairs, count, outputs, algo=ops.ConvAlgo.Native)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        ops = require()
+        features, weight, pairs, count = ctx.saved_tensors
+        with _one_thread():
+            by_features, by_weight = ops.indice_conv_backward(
+                features, weight, grad.contiguous(), pairs, count, algo=ops.ConvAlgo.Native
+            )
+        return by_features, by_weight, None, None, None
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Hold torch to one thread. Set where the kernels start: numba changes it, too, when its own threads
+    start."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -117,7 +117,7 @@ def test_transposed_in_four_axes_is_the_adjoint_of_the_strided_one():
     (adjoint,) = torch.autograd.grad((coarse.features * weight).sum(), x.features)
     up = spconv.SparseConvTranspose4d(5, 3, 3, 2, 1, bias=False).double()
     with torch.no_grad():
-        up.weight.copy_(down.weight.movedim(0, -1))
+        up.weight.copy_(down.weight.transpose(0, -1))
     fine = up(coarse.replace_feature(weight))
     # Shapes of 2 n - 1 hold all but the last voxels of even axes.
     dense = F.pad(
@@ -133,7 +133,7 @@ def test_inverse_goes_back_to_the_voxels_and_is_the_adjoint(axes):
     down = getattr(spconv, f"SparseConv{axes}d")(3, 5, 3, 2, 1, bias=False, indice_key="k").double()
     up = getattr(spconv, f"SparseInverseConv{axes}d")(5, 3, 3, indice_key="k", bias=False).double()
     with torch.no_grad():
-        up.weight.copy_(down.weight.movedim(0, -1))
+        up.weight.copy_(down.weight.transpose(0, -1))
     coarse = down(x)
     weight = torch.randn(coarse.features.shape, dtype=torch.float64)
     (adjoint,) = torch.autograd.grad((coarse.features * weight).sum(), x.features)
