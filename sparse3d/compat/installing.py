@@ -41,7 +41,7 @@ def install(replace: bool = False) -> None:
         )
     for name in real:
         del sys.modules[name]
-    names = list(SPCONV)
+    names: list[str] = list(SPCONV)
     if importlib.util.find_spec("cumm") is None:
         names += CUMM
     for name in names:

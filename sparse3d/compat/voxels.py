@@ -92,7 +92,7 @@ class Voxels:
         axes = len(spatial_shape)
         check_tensor("indices", indices, ("N", 1 + axes), (torch.int32,))
         self.indices, self.spatial_shape, self.batch_size = indices, spatial_shape, batch_size
-        self._version = indices._version
+        self._version = _version(indices)
         empty = indices.new_empty(len(indices), 0, dtype=torch.float32)
         checked = SparseTensor(
             empty, _padded(indices), batch_size=batch_size, shape=_filled(spatial_shape, 1)
@@ -107,7 +107,7 @@ class Voxels:
         assert sites.shape is not None
         voxels.indices = sites.coordinates[:, : 1 + axes].clone()
         voxels.spatial_shape, voxels.batch_size = sites.shape[:axes], sites.batch_size
-        voxels._version = voxels.indices._version
+        voxels._version = _version(voxels.indices)
         return voxels
 
     def __len__(self) -> int:
@@ -115,7 +115,12 @@ class Voxels:
 
     def unchanged(self) -> bool:
         """False once the indices were written to in place: what is kept here no longer fits them then."""
+        if self._version is None:
+            return torch.equal(self.indices, self._kept_indices())
         return self.indices._version == self._version
+
+    def _kept_indices(self) -> Tensor:
+        return self.sites.coordinates[:, : self.indices.shape[1]]
 
     def with_keys(self, keys: Tensor) -> "Voxels":
         """The voxels of these keys (see `sites.keys()`) on the same grid."""
@@ -151,7 +156,7 @@ class Voxels4d(Voxels):
     def __init__(self, indices: Tensor, spatial_shape: Sizes, batch_size: int):
         check_tensor("indices", indices, ("N", 5), (torch.int32,))
         self.indices, self.spatial_shape, self.batch_size = indices, spatial_shape, batch_size
-        self._version = indices._version
+        self._version = _version(indices)
         times = spatial_shape[0]
         if batch_size * times > hashing.BATCH_LIMIT:
             raise ValueError(
@@ -172,6 +177,9 @@ class Voxels4d(Voxels):
         self.sites = SparseTensor(empty, folded, batch_size=batch_size * times, shape=grid).sites
         self._in_place: dict[Window, KernelMap] = {}
         self._onwards: dict[object, tuple[KernelMap, Voxels4d]] = {}
+
+    def _kept_indices(self) -> Tensor:
+        return _unfolded(self.sites.coordinates, self.spatial_shape[0])
 
     def with_keys(self, keys: Tensor) -> "Voxels4d":
         indices = _unfolded(hashing.unpack(keys), self.spatial_shape[0])
@@ -241,6 +249,11 @@ class Voxels4d(Voxels):
             if len(rows):
                 reverse[:, tap] = torch.where(back < 0, back, rows.int()[back.clamp(min=0).long()])
         return KernelMap(table.flatten(1), reverse.flatten(1))
+
+
+def _version(indices: Tensor) -> int | None:
+    """Torch's count of the writes to a tensor; it counts none of tensors that were made in inference mode."""
+    return None if indices.is_inference() else indices._version
 
 
 def _padded(indices: Tensor) -> Tensor:

@@ -164,14 +164,16 @@ class Branches(nn.Module):
             lib.AddTable(),
         )
         self.wide = lib.SparseConv3d(4, 4, 3, 1, 1, dilation=1)
-        self.transposed = lib.SparseConvTranspose3d(4, 3, 2, 2)
+        self.transposed = lib.SparseConvTranspose3d(4, 3, 3, 2, 1, indice_key="up")
+        self.back_down = lib.SparseInverseConv3d(3, 4, 3, indice_key="up")
         self.max_overlapping = lib.SparseMaxPool3d(3, 2, 1)
 
     def forward(self, x):
         tabled = self.tables(x)
         pooled = self.pool(tabled)
         total = self.functional.sparse_add(self.back(pooled), self.wide(x), x.minus())
-        return [total, self.transposed(pooled), self.max_overlapping(tabled)]
+        finer = self.transposed(pooled)
+        return [total, finer, self.back_down(finer), self.max_overlapping(tabled)]
 
 
 def one_axis(lib):

@@ -92,6 +92,19 @@ def test_writing_to_indices_in_place_makes_new_maps():
         up(coarse)
 
 
+@pytest.mark.parametrize("axes", (3, 4))
+def test_writing_in_place_is_noticed_in_inference_mode(axes):
+    layer = getattr(spconv, f"SubMConv{axes}d")(1, 1, 3)
+    with torch.inference_mode():
+        indices = torch.zeros(2, 1 + axes, dtype=torch.int32)
+        indices[1, -1] = 1
+        x = spconv.SparseConvTensor(torch.ones(2, 1), indices, [4] * axes, 1)
+        neighbours = layer(x).features
+        assert x.voxels is layer(x).voxels
+        indices[1, -1] = 3
+        assert not torch.equal(layer(x).features, neighbours)
+
+
 def test_written_outputs_do_not_reach_what_is_kept():
     x = some_tensor()
     down = spconv.SparseConv3d(3, 3, 3, 2, 1).double()

@@ -1,6 +1,6 @@
 """The convolution layers of one to four axes: spconv's argument lists around `SparseConvolution`."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sparse3d.compat.spconv.core import ConvAlgo
 from sparse3d.compat.spconv.pytorch.convolution import Size, SparseConvolution
@@ -11,7 +11,7 @@ class _Strided(SparseConvolution):
     class."""
 
     axes: ClassVar[int]
-    kind: ClassVar[dict[str, bool]] = {}
+    kind: ClassVar[dict[str, Any]] = {}
 
     def __init__(
         self,

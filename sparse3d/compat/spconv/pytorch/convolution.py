@@ -138,7 +138,7 @@ class SparseConvolution(SparseModule):
         voxels, window = input.voxels, self.window
         if self.inverse:
             partner = self._partner(input)
-            return voxels.onto(partner.in_voxels, partner.window), partner.in_voxels, None
+            return partner.way_back(voxels), partner.in_voxels, None
         if self.subm:
             kernel_map, out = voxels.submanifold(window.kernel_size, window.dilation), voxels
         elif self.transposed:
@@ -150,11 +150,9 @@ class SparseConvolution(SparseModule):
         earlier = input.find_indice_pair(self.indice_key)
         if self.subm:  # only the last is ever asked for
             earlier = None if earlier is None else earlier.earlier if earlier.is_subm else earlier
-        return (
-            kernel_map,
-            out,
-            IndiceData(voxels, out, kernel_map, window, self.subm, self.algo, earlier),
-        )
+        kind = {"is_subm": self.subm, "transposed": self.transposed}
+        record = IndiceData(voxels, out, kernel_map, window, algo=self.algo, earlier=earlier, **kind)
+        return kernel_map, out, record
 
     def _partner(self, input: SparseConvTensor) -> IndiceData:
         """The layer to invert: the last one of this key that made this tensor's voxels, or ones on such a
@@ -205,7 +203,7 @@ class SparseConvolution(SparseModule):
             features = features + add_input.features
         return gemm.activate(features, self.act_type, self.act_alpha)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """As torch's, with spconv's $SPCONV_SAVED_WEIGHT_LAYOUT for weights of its first version."""
         if self.get_max_num_voxels() is not None:
             state_dict.setdefault(prefix + VOXEL_COUNT, torch.zeros(1, dtype=torch.int32))

@@ -36,21 +36,28 @@ class IndiceData:
 
     def __init__(
         self,
-        fine: Voxels,
-        coarse: Voxels,
+        voxels: Voxels,
+        out: Voxels,
         kernel_map: KernelMap,
         window: Window,
         is_subm: bool,
         algo: ConvAlgo,
         earlier: "IndiceData | None" = None,
+        transposed: bool = False,
     ):
-        self.in_voxels, self.out_voxels, self.kernel_map, self.window = fine, coarse, kernel_map, window
-        self.is_subm, self.algo, self.earlier = is_subm, algo, earlier
-        self.indices, self.out_indices = fine.indices, coarse.indices
-        self.spatial_shape, self.out_spatial_shape = list(fine.spatial_shape), list(coarse.spatial_shape)
+        self.in_voxels, self.out_voxels, self.kernel_map, self.window = voxels, out, kernel_map, window
+        self.is_subm, self.transposed, self.algo, self.earlier = is_subm, transposed, algo, earlier
+        self.indices, self.out_indices = voxels.indices, out.indices
+        self.spatial_shape, self.out_spatial_shape = list(voxels.spatial_shape), list(out.spatial_shape)
         self.ksize, self.stride = list(window.kernel_size), list(window.stride)
         self.padding, self.dilation = list(window.padding), list(window.dilation)
         self.voxel_num = None
+
+    def way_back(self, voxels: Voxels) -> KernelMap:
+        """Map of the inverse layer, from voxels on this layer's output grid onto its input voxels."""
+        if self.transposed:
+            return self.in_voxels.onto(voxels, self.window).transposed()
+        return voxels.onto(self.in_voxels, self.window)
 
     @property
     def indice_pairs(self) -> Tensor:
@@ -116,7 +123,7 @@ class SparseConvTensor:
         self.indices = indices
         self.spatial_shape = [int(v) for v in spatial_shape]
         self.batch_size = int(batch_size)
-        self.grid = torch.empty(0) if grid is None else grid
+        self.grid: Tensor | None = torch.empty(0) if grid is None else grid
         self.voxel_num = voxel_num
         self.indice_dict: dict[str, IndiceData] = {} if indice_dict is None else indice_dict
         self.benchmark = benchmark

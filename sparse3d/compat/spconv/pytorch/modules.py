@@ -58,7 +58,7 @@ class SparseSequential(SparseModule):
 
 
 class _OnFeatures(nn.Module):
-    def forward(self, input: SparseConvTensor | Tensor) -> SparseConvTensor | Tensor:
+    def forward(self, input: SparseConvTensor | Tensor) -> Any:
         if isinstance(input, SparseConvTensor):
             return input.replace_feature(super().forward(input.features))
         return super().forward(input)
