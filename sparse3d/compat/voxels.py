@@ -258,7 +258,8 @@ def _version(indices: Tensor) -> int | None:
 
 def _padded(indices: Tensor) -> Tensor:
     """A copy, (N, 4): public networks write to indices in place, and what is kept here must outlive that."""
-    return torch.nn.functional.pad(indices, (0, 4 - indices.shape[1])).clone()
+    missing = 4 - indices.shape[1]
+    return torch.nn.functional.pad(indices, (0, missing)) if missing else indices.clone()
 
 
 def _folded(indices: Tensor, time: Tensor, times: int) -> Tensor:

@@ -246,3 +246,22 @@ def run(lib, name, state=None):
     result |= {f"gradient of {k}": p.grad for k, p in network.named_parameters()}
     result |= {f"after {k}": v.clone() for k, v in network.named_buffers()}
     return result
+
+
+def voxelized(point_to_voxel):
+    """Voxels of a cloud with points on cell borders, plenty of room and little, in both precisions."""
+    result = {}
+    generator = torch.Generator().manual_seed(3)
+    points = torch.randn(20000, 4, generator=generator, dtype=torch.float64) * torch.tensor([3.0, 3, 1, 1])
+    points[::7, :3] = (points[::7, :3] / 0.1).round() * 0.1
+    limits = [-5.0, -5.3, -3, 5, 5, 1]
+    for name, size, most_voxels, most_points in [
+        ("all", [0.1, 0.1, 0.2], 50000, 5),
+        ("few", [0.3, 0.7, 0.11], 500, 2),
+    ]:
+        for dtype in (torch.float32, torch.float64):
+            cells = point_to_voxel(size, limits, 4, most_voxels, most_points, torch.device("cpu"))
+            parts = cells.generate_voxel_with_id(points.to(dtype))
+            result |= {f"{name} {dtype} {part}": tensor for part, tensor in enumerate(parts)}
+            result[f"{name} {dtype} grid"] = torch.tensor(cells.grid_size)
+    return result

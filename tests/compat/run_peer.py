@@ -13,6 +13,7 @@ import networks  # noqa: E402
 torch.set_num_threads(1)
 
 import spconv.pytorch as spconv  # noqa: E402
+from spconv.pytorch.utils import PointToVoxel  # noqa: E402
 
 if not torch.cuda.is_available():
     # Its backward asks CUDA for a stream, on the CPU too, and does not use it there.
@@ -20,4 +21,5 @@ if not torch.cuda.is_available():
 
 for name in networks.CASES:
     torch.save(networks.run(spconv, name), Path(sys.argv[1]) / f"{name}.pt")
+torch.save(networks.voxelized(PointToVoxel), Path(sys.argv[1]) / "points.pt")
 print(spconv.__name__, __import__("spconv").__version__, torch.__version__)

@@ -41,3 +41,11 @@ def test_same_network_same_weights_same_numbers(name, peer_results):
         )
         if key.startswith("state "):
             assert torch.equal(fresh[key], want), f"a seed gives other initial weights: {key}"
+
+
+def test_points_fall_into_the_same_voxels_in_the_same_order_to_the_bit(peer_results):
+    theirs = torch.load(peer_results / "points.pt", weights_only=True)
+    ours = networks.voxelized(stand_in.utils.PointToVoxel)
+    assert ours.keys() == theirs.keys()
+    for key, want in theirs.items():
+        assert ours[key].dtype == want.dtype and torch.equal(ours[key], want), key
