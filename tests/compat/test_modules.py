@@ -52,7 +52,7 @@ def test_a_sequence_gives_sparse_modules_the_tensor_and_dense_ones_the_features(
 def test_a_sequence_leaves_dense_modules_out_where_there_is_no_voxel():
     empty = some_tensor().select_by_index(torch.zeros(0, dtype=torch.int64))
     net = spconv.SparseSequential(spconv.SubMConv3d(3, 4, 3), nn.BatchNorm1d(4), nn.ReLU())
-    assert net(empty).features.shape == (0, 4)
+    assert net(empty).features.shape == (0, 4) and int(net[1].num_batches_tracked) == 0
     assert spconv.SparseConv3d(3, 4, 3, 2, 1)(empty).features.shape == (0, 4)
 
 
