@@ -1,6 +1,6 @@
 """Shows that spconv's CPU convolution is wrong with more than one thread, and sparse3d's is not.
 
-    python -m venv peers && peers/bin/pip install sparse3d spconv && peers/bin/python tools/spconv_threads.py
+    make .venv-peers/.installed && .venv-peers/bin/python tools/spconv_threads.py
 
 A submanifold convolution of 4000 voxels is compared with torch's convolution of the dense volume, at one
 thread and at two, five times each, as the error depends on how the threads race. $OMP_NUM_THREADS must be 2
