@@ -189,7 +189,10 @@ class Sites:
         return _each(operator.floordiv, self.stride, geometry.stride)
 
     def _map_to(self, coarse: Tensor, geometry: Geometry) -> KernelMap:
-        return KernelMap(*ops.kernel_map(*self.hash_table(), self.coordinates.shape[0], coarse, *geometry.lists()))
+        rows = self.coordinates.shape[
+            0
+        ]  # not len(), which would tie a compiled graph to one number of voxels
+        return KernelMap(*ops.kernel_map(*self.hash_table(), rows, coarse, *geometry.lists()))
 
     def at_stride(self, stride: Triple) -> "Sites":
         """The same sites, counted at another stride; what is kept of them is shared, their origin is left

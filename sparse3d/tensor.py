@@ -61,7 +61,8 @@ class SparseTensor:
     def on(cls, features: Float[Tensor, "N C"], sites: Sites) -> "SparseTensor":
         """A tensor on existing sites: it shares their kernel maps. For layers; nothing is checked but the
         length."""
-        rows, voxels = features.shape[0], sites.coordinates.shape[0]  # len() would fix a compiled graph's size
+        # Not len(), which would tie a compiled graph to one number of voxels.
+        rows, voxels = features.shape[0], sites.coordinates.shape[0]
         if rows != voxels:
             raise ValueError(f"{rows} rows of features for {voxels} voxels")
         tensor = cls.__new__(cls)

@@ -68,7 +68,10 @@ def remember(tensor: Tensor, fact: str, value: Any) -> None:
     cheap and nothing is kept: there a tensor can be written to through a numpy array, without torch knowing.
     """
     if tensor.device.type != "cpu":
-        _facts.setdefault(tensor, {})[fact] = (_writes(tensor), value)
+        facts = _facts.get(tensor)
+        if facts is None:
+            facts = _facts[tensor] = {}
+        facts[fact] = (_writes(tensor), value)
 
 
 def remembered(tensor: Tensor, fact: str) -> Any:

@@ -77,7 +77,9 @@ def _map(
     volume = math.prod(kernel_size)
     table = out_coordinates.new_full((len(out), volume), -1)
     reverse = out_coordinates.new_full((num_in, volume), -1)
-    body.neighbors(keys, out, *geometry, mirrored, table.numpy(), reverse.numpy())
+    kernel, strides, paddings, dilations = geometry
+    tables = (table.numpy(), reverse.numpy())
+    body.neighbors(keys, out, kernel, strides, paddings, dilations, mirrored, *tables)
     if len(rows) or len(out_rows):
         ordered, table = table.numpy(), torch.empty_like(table)
         body.relabel(ordered, out_rows, rows, table.numpy())

@@ -80,7 +80,7 @@ def _split_groups(wide: Tensor, groups: int, join: int) -> Tensor:
 @torch.library.custom_op("sparse3d::sparse_conv", mutates_args=(), device_types="cpu")
 def sparse_conv(features: Tensor, weight: Tensor, table: Tensor, reverse: Tensor, groups: int) -> Tensor:
     """out[o] = sum over taps v of features[table[o, v]] @ weight[v], group by group: -> (N_out, Cout)."""
-    import numba
+    from numba.core import config
 
     from sparse3d_ops.cpu import sparse_conv as body
     from sparse3d_ops.cpu.microkernel import VECTOR_BYTES
@@ -90,7 +90,7 @@ def sparse_conv(features: Tensor, weight: Tensor, table: Tensor, reverse: Tensor
     if 0 in (outputs, features.shape[0], *weight.shape):
         return features.new_zeros(outputs, width)
     x, w, pairs = working(features), working(weight), table.contiguous().numpy()
-    if numba.config.DISABLE_JIT:  # pyright: ignore[reportAttributeAccessIssue]
+    if config.DISABLE_JIT:  # pyright: ignore[reportAttributeAccessIssue]
         return _plain(x, w, table, groups).to(features.dtype)
     if groups == width == x.shape[1] > 1:
         out = x.new_empty(outputs, width)
@@ -127,7 +127,7 @@ def sparse_conv_weight_gradient(
 ) -> Tensor:
     """Gradient of `sparse_conv` by its weight, given that by its output (N_out, Cout): -> (V, Cin /
     groups, Cout)."""
-    import numba
+    from numba.core import config
 
     from sparse3d_ops.cpu import sparse_conv as body
     from sparse3d_ops.cpu.microkernel import VECTOR_BYTES
@@ -137,7 +137,7 @@ def sparse_conv_weight_gradient(
     if 0 in (features.shape[0], table.shape[0], *shape):
         return features.new_zeros(shape)
     x, g, pairs = working(features), working(grad), table.contiguous().numpy()
-    if numba.config.DISABLE_JIT:  # pyright: ignore[reportAttributeAccessIssue]
+    if config.DISABLE_JIT:  # pyright: ignore[reportAttributeAccessIssue]
         return _plain_weight_gradient(x, g, table, groups).to(features.dtype)
     if groups == width == x.shape[1] > 1:
         partial = _slices(x, (volume, width))

@@ -43,7 +43,7 @@ def _list_pairs(table, tap, begin, end, x_base, x_stride, out_base, out_stride, 
         count += 1 if row >= 0 else 0
     for p in range(count):
         for line in range(0, x_stride, 64):
-            prefetch(x_rows[p] + line)
+            prefetch(x_rows[p] + line)  # pyright: ignore[reportCallIssue]
     return count
 
 
