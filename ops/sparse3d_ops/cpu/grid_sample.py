@@ -11,6 +11,7 @@ import numba
 import numpy as np
 
 from sparse3d_ops.cpu.hashing import BATCHES, find, in_range, pack_key
+from sparse3d_ops.cpu.microkernel import prefetch
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
@@ -31,38 +32,52 @@ def corner_rows(slot_keys, slot_rows, shifted, batch, corners):
                 corners[q, corner] = find(slot_keys, slot_rows, pack_key(batch[q], a, b, c))
 
 
+AHEAD = (
+    6  # queries whose rows are fetched before they are needed; more would push each other out of the cache
+)
+
+
 @numba.njit(parallel=True, cache=True, nogil=True)
 def gather(features, corners, weights, out):
+    channels = features.shape[1]
+    base, stride = np.int64(features.ctypes.data), np.int64(channels * features.itemsize)
     for q in numba.prange(len(corners)):
-        there = True
+        if q + AHEAD < len(corners):
+            for k in range(8):
+                for line in range(0, stride, 64):
+                    prefetch(base + max(corners[q + AHEAD, k], 0) * stride + line)  # pyright: ignore[reportCallIssue]
+        any_row = np.int32(-1)
         for k in range(8):
-            there &= corners[q, k] >= 0
-        if there:
-            _whole_cell(features, corners, weights, q, out)
+            any_row = max(any_row, corners[q, k])
+        if any_row < 0:
+            for c in range(channels):
+                out[q, c] = 0
             continue
-        for c in range(features.shape[1]):
-            out[q, c] = 0
-        for k in range(8):
-            row = corners[q, k]
-            if row >= 0:
-                for c in range(features.shape[1]):
-                    out[q, c] += weights[q, k] * features[row, c]
+        # All eight corners in one walk over the channels: eight loads are under way at once, and one store. A
+        # missing corner is a row that takes part anyway, times zero, so it brings in nothing of its own. Rows
+        # are indexed and not taken as views: a view counts references to memory that all threads share.
+        r0, w0 = _or(corners[q, 0], any_row), _or_zero(corners[q, 0], weights[q, 0])
+        r1, w1 = _or(corners[q, 1], any_row), _or_zero(corners[q, 1], weights[q, 1])
+        r2, w2 = _or(corners[q, 2], any_row), _or_zero(corners[q, 2], weights[q, 2])
+        r3, w3 = _or(corners[q, 3], any_row), _or_zero(corners[q, 3], weights[q, 3])
+        r4, w4 = _or(corners[q, 4], any_row), _or_zero(corners[q, 4], weights[q, 4])
+        r5, w5 = _or(corners[q, 5], any_row), _or_zero(corners[q, 5], weights[q, 5])
+        r6, w6 = _or(corners[q, 6], any_row), _or_zero(corners[q, 6], weights[q, 6])
+        r7, w7 = _or(corners[q, 7], any_row), _or_zero(corners[q, 7], weights[q, 7])
+        for c in range(channels):
+            lower = w0 * features[r0, c] + w1 * features[r1, c] + w2 * features[r2, c] + w3 * features[r3, c]
+            upper = w4 * features[r4, c] + w5 * features[r5, c] + w6 * features[r6, c] + w7 * features[r7, c]
+            out[q, c] = lower + upper
 
 
 @numba.njit(inline="always")
-def _whole_cell(features, corners, weights, q, out):
-    """All eight corners in one walk over the channels: eight loads are under way at once, and one store.
+def _or(row, other):
+    return row if row >= 0 else other
 
-    Rows are indexed and not taken as views: a view counts references to memory that all threads share.
-    """
-    w0, w1, w2, w3 = weights[q, 0], weights[q, 1], weights[q, 2], weights[q, 3]
-    w4, w5, w6, w7 = weights[q, 4], weights[q, 5], weights[q, 6], weights[q, 7]
-    r0, r1, r2, r3 = corners[q, 0], corners[q, 1], corners[q, 2], corners[q, 3]
-    r4, r5, r6, r7 = corners[q, 4], corners[q, 5], corners[q, 6], corners[q, 7]
-    for c in range(features.shape[1]):
-        lower = w0 * features[r0, c] + w1 * features[r1, c] + w2 * features[r2, c] + w3 * features[r3, c]
-        upper = w4 * features[r4, c] + w5 * features[r5, c] + w6 * features[r6, c] + w7 * features[r7, c]
-        out[q, c] = lower + upper
+
+@numba.njit(inline="always")
+def _or_zero(row, weight):
+    return weight if row >= 0 else type(weight)(0)
 
 
 @numba.njit(cache=True, nogil=True)
