@@ -181,11 +181,11 @@ def test_a_new_table_at_an_old_address_is_a_new_table():
     assert_near(sparse_conv.convolve(x, weight, second, 1), dense_sum(x, weight, second))
 
 
-@pytest.mark.parametrize("groups", [1, 4])
-def test_rows_out_of_range_are_taken_for_missing_ones_by_the_kernels(groups):
+@pytest.mark.parametrize(("depth", "groups"), [(4, 1), (20, 1), (1, 4)])
+def test_rows_out_of_range_are_taken_for_missing_ones_by_the_kernels(depth, groups):
     # The op refuses them where it sees them; what it cannot see must not be read.
-    x, weight, table = conv_case(4, 4)
-    weight = weight if groups == 1 else weight[:, :1].contiguous()
+    x, weight, table = conv_case(depth, 4, groups=groups)
+    x = torch.cat([x, torch.full_like(x, torch.nan)])[:80]  # what lies behind the last row would be seen
     broken = table.clone()
     broken[3, 2], broken[4, 5], broken[6, 1] = 80, 2**31 - 1, -(2**31)
     fixed = torch.where((broken >= 0) & (broken < 80), broken, -1)
@@ -286,25 +286,24 @@ def sparse_memory(tmp_path, monkeypatch):
 
 
 def test_offsets_beyond_int32(sparse_memory):
-    step = 2**31 + 16  # elements from one row to the next
-    memory = sparse_memory(2 * step)
-    wide = memory.as_strided((2, 16), (step, 1))
-    wide[:] = torch.randn(2, 16).half()
-    table = torch.tensor([[1, 0], [-1, 1], [0, -1]], dtype=torch.int32)
+    step = 2**30 + 16  # elements from one row to the next: fits int32, its double does not
+    wide = sparse_memory(4 * step).as_strided((4, 16), (step, 1))
+    wide[:] = torch.randn(4, 16).half()
+    table = torch.tensor([[1, 2], [-1, 3], [3, -1], [2, 0]], dtype=torch.int32)
     weight = torch.randn(2, 16, 16).half()
     want = dense_sum(wide.float().clone(), weight.float(), table).half()
     known = tap_order.of(table)
-    choice = default(16, 16, 2, 3, item_bytes=2)._replace(slices=1)
+    choice = default(16, 16, 2, 4, item_bytes=2)._replace(slices=1)
     assert_near(sparse_conv.convolve_with(choice, wide, weight, table, known, 1), want, 1e-3)
 
     # The same launch, with rows of table and output as far apart.
-    out = sparse_memory(3 * step, "out").as_strided((3, 16), (step, 1))
-    far = sparse_memory(6 * step, "table").view(torch.int32).as_strided((3, 2), (step, 1))
+    out = sparse_memory(4 * step, "out").as_strided((4, 16), (step, 1))
+    far = sparse_memory(8 * step, "table").view(torch.int32).as_strided((4, 2), (step, 1))
     far[:] = table
     order, taps, counts, visit = known.tiles(table, 1, 128)
     sparse_conv.convolve_tile[(1, 1, 1)](
         *(wide, weight, far, order, taps, counts, visit, out),
-        *(2, 3, step, 2, 1, 1, 16, 16, 1, step, *weight.stride(), step),
+        *(4, 4, step, 2, 1, 1, 16, 16, 1, step, *weight.stride(), step),
         **dict(ROWS=128, COLUMNS=16, STEP=16, PACK=1, WHOLE=True, SLICES=1, DOUBLE=False, PRECISION="ieee"),
     )
     assert_near(out, want, 1e-3)
