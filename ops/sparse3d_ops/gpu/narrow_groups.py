@@ -22,7 +22,7 @@ PROGRAMS = 2048
 PAIRS = 32
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_in", "n_out", "volume", "depth", "group_width"])
 def convolve_channels(
     x,
     weight,
@@ -62,7 +62,7 @@ def convolve_channels(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["depth", "group_width"])
 def gradient_channels(
     x,
     grad,

@@ -26,7 +26,7 @@ def piece_length(counts: tuple[int, ...], pieces: int, bytes_each: int, least: i
     return triton.next_power_of_2(max(least, triton.cdiv(sum(counts), max(1, min(pieces, room)))))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["size"])
 def _add_buffers(buffers, out, size, COUNT: tl.constexpr, BLOCK: tl.constexpr):
     """out[i] = sum of COUNT buffers at i, in order."""
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -39,7 +39,7 @@ def _add_buffers(buffers, out, size, COUNT: tl.constexpr, BLOCK: tl.constexpr):
     tl.store(out + index, total.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["size"])
 def _add_by_tap(partial, first, out, size, BLOCK: tl.constexpr):
     """out[tap, i] = sum of the pieces of the tap at i, in order; zero where a tap has none."""
     tap = tl.program_id(1)

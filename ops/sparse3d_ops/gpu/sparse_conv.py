@@ -24,7 +24,7 @@ from sparse3d_ops.gpu import autotune, narrow_groups, partial_sums, tap_order
 from sparse3d_ops.gpu.launch import launch_grid
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_in", "n_out", "volume", "span", "tiles", "columns", "chunks"])
 def convolve_tile(
     x,
     weight,

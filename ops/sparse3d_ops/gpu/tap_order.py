@@ -36,7 +36,7 @@ WORD = 63
 ROWS_PER_PROGRAM = 256
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "volume", "begin", "end"])
 def _tap_words(table, ranked, words, n, volume, begin, end, ROWS: tl.constexpr):
     """words[row]: what the taps ranked[begin] .. ranked[end - 1] add to the row's place in Gray order, the
     first of them in the highest bit."""
@@ -52,7 +52,7 @@ def _tap_words(table, ranked, words, n, volume, begin, end, ROWS: tl.constexpr):
     tl.store(words + row, word.to(words.dtype.element_ty), mask=live)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "volume", "span"])
 def _tile_taps(table, order, taps, counts, n, volume, span, ROWS: tl.constexpr):
     """taps (S, tiles, span): the taps that any row of a tile has, ascending; counts (S, tiles): how many."""
     tile, split = tl.program_id(0), tl.program_id(1)

@@ -20,7 +20,7 @@ from sparse3d_ops.gpu.launch import launch_grid
 from sparse3d_ops.gpu.sparse_conv import precision, precision_name
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["groups", "in_blocks", "out_blocks"])
 def gradient_piece(
     x,
     grad,
