@@ -65,11 +65,15 @@ def _map(
 
     check_table(slot_keys, slot_rows, num_in)
     check_same_device(("slot_keys", slot_keys), ("out_coordinates", out_coordinates))
-    out = checked_coordinates(out_coordinates)
     geometry = _triples(kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
+    out_keys = pack(out_coordinates).numpy()  # checks them
+    out, out_rows = out_coordinates.contiguous().numpy(), _key_order(out_keys)
     keys = np.zeros(num_in + 1, np.int64)
-    body.table_keys(slot_keys.numpy(), slot_rows.numpy(), keys)
-    rows, out_rows = _key_order(keys[:-1]), _key_order(pack(out_coordinates).numpy())
+    if mirrored:  # inputs and outputs are the same
+        keys[:-1], rows = out_keys, out_rows
+    else:
+        body.table_keys(slot_keys.numpy(), slot_rows.numpy(), keys)
+        rows = _key_order(keys[:-1])
     if len(rows):
         keys[:-1] = keys[rows]
     if len(out_rows):
