@@ -14,9 +14,9 @@ import time
 import machine
 import torch
 import torch._dynamo.testing
-from bench_sparse_conv import lidar_scene
 from rich.console import Console
 from rich.table import Table
+from scenes import lidar_sites
 from torch import Tensor, nn
 
 from sparse3d.models.voxel_backbone import VoxelBackbone, VoxelBackbone8xConfig, VoxelResBackbone8xConfig
@@ -50,7 +50,7 @@ class SparseStages(nn.Module):
 
 def frames(count: int, voxels: int) -> list[tuple[Tensor, Tensor]]:
     """Frames of a few more voxels each."""
-    sites = lidar_scene(voxels).sites
+    sites = lidar_sites(voxels)
     sites = sites[sites[:, 0] == 0]
     made = []
     for k in range(count):

@@ -17,18 +17,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import machine
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from scenes import lidar_sites, tap_pairs
 from torch import Tensor
 
 from sparse3d import SparseTensor, nn
-from sparse3d.data.minidrive import simulate
 from sparse3d.sites import Sites
-from sparse3d_ops.voxelize import voxelize
 
-BOUNDS, VOXEL = [-60.0, -60.0, -3.0, 60.0, 60.0, 3.0], [0.1, 0.1, 0.1]
 PEERS = ("gather", "spconv", "Open3D")
 Pass = Callable[[], Tensor]
 
@@ -45,17 +42,10 @@ class Scene(NamedTuple):
 
 
 def lidar_scene(count: int) -> Scene:
-    """`count` voxels of as many generated scans as it takes, one a sample."""
-    parts, total = [], 0
-    while total < count:
-        points = torch.from_numpy(np.ascontiguousarray(simulate(0, len(parts)).points))
-        sites, _, _ = voxelize(points, torch.zeros(len(points), dtype=torch.int64), VOXEL, BOUNDS)
-        sites[:, 0] = len(parts)
-        parts.append(sites[: count - total])
-        total += len(parts[-1])
-    sites = torch.cat(parts)
+    """`count` voxels of generated scans and what they are to each other at each tap."""
+    sites = lidar_sites(count)
     table = fresh(sites).submanifold((3, 3, 3), (1, 1, 1)).table
-    return Scene(sites, [(tap[tap >= 0].long(), (tap >= 0).nonzero()[:, 0]) for tap in table.T])
+    return Scene(sites, tap_pairs(table))
 
 
 def fresh(coordinates: Tensor) -> Sites:

@@ -18,18 +18,15 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from scenes import lidar_sites, tap_pairs
 from torch import Tensor
 
 from sparse3d import SparseTensor
-from sparse3d.data.minidrive import simulate
 from sparse3d_ops.sparse_conv import sparse_conv
-from sparse3d_ops.voxelize import voxelize
 
-BOUNDS, VOXEL = [-60.0, -60.0, -3.0, 60.0, 60.0, 3.0], [0.1, 0.1, 0.1]
 # More than the L2 cache of any GPU.
 FLUSH_BYTES = 256 << 20
 # Relative to the largest entry: half precision keeps 11 bits, bfloat16 8, TF32 11, of inputs and of results.
@@ -51,18 +48,10 @@ class Scene(NamedTuple):
 
 
 def lidar_scene(count: int) -> Scene:
-    """`count` voxels of as many generated scans as it takes, one a sample."""
-    parts, total = [], 0
-    while total < count:
-        points = torch.from_numpy(np.ascontiguousarray(simulate(0, len(parts)).points))
-        sites, _, _ = voxelize(points, torch.zeros(len(points), dtype=torch.int64), VOXEL, BOUNDS)
-        sites[:, 0] = len(parts)
-        parts.append(sites[: count - total])
-        total += len(parts[-1])
-    sites = torch.cat(parts)
+    """`count` voxels of generated scans and what they are to each other at each tap."""
+    sites = lidar_sites(count)
     table, reverse = (t.cuda() for t in kernel_map(sites))
-    pairs = [(tap[tap >= 0].long(), (tap >= 0).nonzero()[:, 0]) for tap in table.T]
-    return Scene(sites, table, reverse, pairs)
+    return Scene(sites, table, reverse, tap_pairs(table))
 
 
 def kernel_map(sites: Tensor):
