@@ -4,6 +4,7 @@ Boxes are (x, y, z, l, w, h, yaw): centre in metres, yaw in radians about +z fro
 forward, y left, z up). Labels are indices into the list of class names that the data config holds.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,8 +19,9 @@ class LidarFrame:
     """One scan with its labelled boxes.
 
     `points` (N, 3 + F) float32: x, y, z in metres, then features (KITTI: intensity in [0, 1]). `boxes` (M, 7)
-    float32, `labels` (M,) int64. `extra` holds what a data set adds (KITTI: calibration, objects) and is not
-    batched.
+    float32, `labels` (M,) int64. `velocities` (M, 2) float32: of each box along x and y of this frame, m/s,
+    NaN where unknown; None stands for all unknown. `extra` holds what a data set adds (KITTI: calibration,
+    objects) and is not batched.
     """
 
     frame_id: str
@@ -27,17 +29,31 @@ class LidarFrame:
     boxes: np.ndarray
     labels: np.ndarray
     extra: dict[str, Any] = field(default_factory=dict)
+    velocities: np.ndarray | None = None
+
+    @property
+    def known_velocities(self) -> np.ndarray:
+        """(M, 2) float32, NaN where unknown; never None."""
+        if self.velocities is None:
+            return np.full((len(self.boxes), 2), np.nan, dtype=np.float32)
+        return self.velocities
+
+    def select_boxes(self, rows: np.ndarray) -> "LidarFrame":
+        """The frame with some of its boxes: (M,) bool or row numbers."""
+        velocities = None if self.velocities is None else self.velocities[rows]
+        return replace(self, boxes=self.boxes[rows], labels=self.labels[rows], velocities=velocities)
 
 
 @dataclass(frozen=True)
 class DetectionBatch:
-    """Frames concatenated: row p of `points` belongs to frame `point_frame[p]`, row m of `boxes` to
-    `box_frame[m]`."""
+    """Frames concatenated: row p of `points` belongs to frame `point_frame[p]`, row m of `boxes`, `labels`
+    and `velocities` (NaN where unknown) to `box_frame[m]`."""
 
     points: Float[Tensor, "P F"]
     point_frame: Int[Tensor, "P"]
     boxes: Float[Tensor, "M 7"]
     labels: Int[Tensor, "M"]
+    velocities: Float[Tensor, "M 2"]
     box_frame: Int[Tensor, "M"]
     batch_size: int
     frame_ids: tuple[str, ...]
@@ -58,6 +74,7 @@ class DetectionBatch:
             point_frame=owners(points),
             boxes=joined(boxes, np.float32),
             labels=joined([f.labels for f in frames], np.int64),
+            velocities=joined([f.known_velocities.reshape(-1, 2) for f in frames], np.float32),
             box_frame=owners(boxes),
             batch_size=len(frames),
             frame_ids=tuple(f.frame_id for f in frames),
@@ -65,19 +82,45 @@ class DetectionBatch:
 
     def to(self, device: torch.device | str) -> "DetectionBatch":
         """The same batch on another device."""
-        names = ("points", "point_frame", "boxes", "labels", "box_frame")
+        names = ("points", "point_frame", "boxes", "labels", "velocities", "box_frame")
         return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
 
 
 @dataclass(frozen=True)
 class Detections:
     """What a detector found in one frame, highest score first: boxes (K, 7), scores (K,) in [0, 1], labels
-    (K,) int64."""
+    (K,) int64, and from models that tell it the velocities (K, 2) along x and y, m/s."""
 
     boxes: Float[Tensor, "K 7"]
     scores: Float[Tensor, "K"]
     labels: Int[Tensor, "K"]
+    velocities: Float[Tensor, "K 2"] | None = None
+
+    def select(self, rows: Tensor) -> "Detections":
+        """Some of the detections: (K,) bool or row numbers."""
+        return self._map(lambda column: column[rows])
 
     def cpu(self) -> "Detections":
         """The same detections in host memory."""
-        return Detections(self.boxes.cpu(), self.scores.cpu(), self.labels.cpu())
+        return self._map(lambda column: column.cpu())
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Detections":
+        velocities = None if self.velocities is None else change(self.velocities)
+        return Detections(change(self.boxes), change(self.scores), change(self.labels), velocities)
+
+    @staticmethod
+    def concatenate(parts: Sequence["Detections"]) -> "Detections":
+        """All of the parts (at least one), highest score first; equal scores keep their order. All have
+        velocities, or none.
+        """
+        columns = (
+            torch.cat([getattr(part, name) for part in parts]) for name in ("boxes", "scores", "labels")
+        )
+        told = [part.velocities for part in parts if part.velocities is not None]
+        joined = Detections(
+            boxes=torch.cat([part.boxes for part in parts]),
+            scores=torch.cat([part.scores for part in parts]),
+            labels=torch.cat([part.labels for part in parts]),
+            velocities=torch.cat(told) if told else None,
+        )
+        return joined.select(joined.scores.argsort(descending=True, stable=True))

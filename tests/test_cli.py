@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sparse3d import cli
+from sparse3d.commands import data
 from sparse3d.config import load
 from sparse3d.recipes.detection_config import DetectionConfig
 from tests.recipes.small_run import TINY as ONE_EPOCH
@@ -93,7 +94,7 @@ def test_debug_shows_where_it_happened(here):
 
 
 def test_our_own_faults_are_not_hidden(here, monkeypatch):
-    monkeypatch.setattr(cli, "_data_list", lambda arguments: {}["key"])
+    monkeypatch.setattr(data, "_list", lambda arguments: {}["key"])
     with pytest.raises(KeyError):
         cli.main(["data", "list"])
 

@@ -14,6 +14,7 @@ FLOORS = (
     | {"sparse3d.compat"},
     {"sparse3d.engine"},
     {"sparse3d.recipes", "sparse3d.viewers", "sparse3d.doctor"},
+    {"sparse3d.commands"},
     {"sparse3d.cli"},
     {"sparse3d.__main__"},
 )

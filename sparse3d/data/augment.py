@@ -6,6 +6,7 @@ Sensors 2018, sec. 3.2). Points and boxes move together, so that a step keeps wh
 up to rounding at the faces. `frame.extra` is passed on as it is: it describes the recorded scene.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -27,6 +28,11 @@ from sparse3d.geometry.boxes import (
 from sparse3d_ops.boxes import box_iou_bev, points_in_boxes
 
 
+def _moved(frame: LidarFrame, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray | None:
+    """The velocities after a linear change of the frame."""
+    return None if frame.velocities is None else change(frame.velocities)
+
+
 @dataclass(frozen=True)
 class RandomFlip:
     """Mirror the scene: axis "y" swaps left and right, "x" front and back."""
@@ -43,7 +49,10 @@ class RandomFlip:
         if rng.random() >= self.probability:
             return frame
         return replace(
-            frame, points=mirror_points(frame.points, self.axis), boxes=mirror_boxes(frame.boxes, self.axis)
+            frame,
+            points=mirror_points(frame.points, self.axis),
+            boxes=mirror_boxes(frame.boxes, self.axis),
+            velocities=_moved(frame, lambda rows: mirror_points(rows, self.axis)),
         )
 
 
@@ -62,7 +71,10 @@ class RandomRotation:
     def __call__(self, frame: LidarFrame, rng: np.random.Generator) -> LidarFrame:
         angle = rng.uniform(self.min_angle, self.max_angle)
         return replace(
-            frame, points=rotate_points_z(frame.points, angle), boxes=rotate_boxes_z(frame.boxes, angle)
+            frame,
+            points=rotate_points_z(frame.points, angle),
+            boxes=rotate_boxes_z(frame.boxes, angle),
+            velocities=_moved(frame, lambda rows: rotate_points_z(rows, angle)),
         )
 
 
@@ -80,7 +92,12 @@ class RandomScaling:
 
     def __call__(self, frame: LidarFrame, rng: np.random.Generator) -> LidarFrame:
         scale = rng.uniform(self.min_scale, self.max_scale)
-        return replace(frame, points=scale_points(frame.points, scale), boxes=scale_boxes(frame.boxes, scale))
+        return replace(
+            frame,
+            points=scale_points(frame.points, scale),
+            boxes=scale_boxes(frame.boxes, scale),
+            velocities=_moved(frame, lambda rows: rows * rows.dtype.type(scale)),
+        )
 
 
 @dataclass(frozen=True)
@@ -129,7 +146,10 @@ class ObjectNoise:
                 boxes[m], angle[m], shift[m] = poses[first], angles[m, first], shifts[m, first]
         moved = boxes.numpy()
         moved[:, 6] = wrap_angle(moved[:, 6])
-        return replace(frame, points=_move_with_boxes(frame, angle, shift), boxes=moved)
+        velocities = _moved(frame, lambda rows: _turn(rows, angle))
+        return replace(
+            frame, points=_move_with_boxes(frame, angle, shift), boxes=moved, velocities=velocities
+        )
 
 
 def _move_with_boxes(frame: LidarFrame, angle: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -140,12 +160,17 @@ def _move_with_boxes(frame: LidarFrame, angle: np.ndarray, shift: np.ndarray) ->
     owner = owner[inside]
     centre = frame.boxes[owner, :3].astype(np.float64)
     local = points[inside, :3] - centre
-    cos, sin = np.cos(angle[owner]), np.sin(angle[owner])
-    turned = np.stack(
-        [cos * local[:, 0] - sin * local[:, 1], sin * local[:, 0] + cos * local[:, 1], local[:, 2]], axis=1
-    )
-    points[inside, :3] = turned + centre + shift[owner]
+    points[inside, :3] = _turn(local, angle[owner]) + centre + shift[owner]
     return points
+
+
+def _turn(rows: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    """Rows (N, >= 2), each turned about z by an angle (N,) of its own."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    turned = rows.copy()
+    turned[:, 0] = cos * rows[:, 0] - sin * rows[:, 1]
+    turned[:, 1] = sin * rows[:, 0] + cos * rows[:, 1]
+    return turned
 
 
 def box_of_points(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
@@ -175,13 +200,8 @@ class RangeFilter:
         check_bounds(self.bounds)
 
     def __call__(self, frame: LidarFrame, rng: np.random.Generator) -> LidarFrame:
-        keep = self.inside(frame.boxes)
-        return replace(
-            frame,
-            points=frame.points[self.inside(frame.points)],
-            boxes=frame.boxes[keep],
-            labels=frame.labels[keep],
-        )
+        frame = frame.select_boxes(self.inside(frame.boxes))
+        return replace(frame, points=frame.points[self.inside(frame.points)])
 
     def inside(self, rows: np.ndarray) -> np.ndarray:
         """(N, >=3) -> (N,) bool: min <= position < max on all three axes."""

@@ -101,6 +101,7 @@ class GroundTruthSampling:
             points=np.concatenate([frame.points[covered < 0], *pasted]),
             boxes=np.concatenate([frame.boxes, boxes]),
             labels=np.concatenate([frame.labels, database.labels[chosen]]),
+            velocities=_with_unknown(frame.velocities, len(chosen)),
         )
 
     def _choose(self, frame: LidarFrame, database: ObjectDatabase, rng: np.random.Generator) -> np.ndarray:
@@ -116,6 +117,13 @@ class GroundTruthSampling:
             if missing > 0 and len(candidates):
                 chosen.append(rng.choice(candidates, min(missing, len(candidates)), replace=False))
         return np.concatenate(chosen)
+
+
+def _with_unknown(velocities: np.ndarray | None, more: int) -> np.ndarray | None:
+    """Velocities with `more` unknown ones after them: a pasted object shows one moment."""
+    if velocities is None:
+        return None
+    return np.concatenate([velocities, np.full((more, 2), np.nan, dtype=velocities.dtype)])
 
 
 def _collision_free(fixed: np.ndarray, boxes: np.ndarray) -> np.ndarray:

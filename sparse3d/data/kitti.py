@@ -240,5 +240,4 @@ def drop_sparse_boxes(frame: LidarFrame, min_points: int) -> LidarFrame:
     counts = points_per_box(
         torch.from_numpy(np.ascontiguousarray(frame.points[:, :3])), torch.from_numpy(frame.boxes)
     )
-    keep = (counts >= min_points).numpy()
-    return replace(frame, boxes=frame.boxes[keep], labels=frame.labels[keep])
+    return frame.select_boxes((counts >= min_points).numpy())

@@ -56,7 +56,7 @@ def decode_detections(
             [_decode_group(maps, labels, frame, grid, config) for frame in range(frames)]
             for maps, labels in zip(output.groups, group_labels, strict=True)
         ]
-    return [_merge([group[frame] for group in found]) for frame in range(frames)]
+    return [Detections.concatenate([group[frame] for group in found]) for frame in range(frames)]
 
 
 def _decode_group(
@@ -100,10 +100,3 @@ def _suppress(boxes: Tensor, scores: Tensor, label: Tensor, k: int, config: Cent
         squares[:, 3:6], squares[:, 6] = distance, 0.0
         rows = rows[nms(squares, scores[rows], 0.0)]
     return rows[: config.nms_post]
-
-
-def _merge(parts: list[Detections]) -> Detections:
-    """All groups of one frame, highest score first."""
-    boxes, scores, labels = (torch.cat([getattr(p, n) for p in parts]) for n in ("boxes", "scores", "labels"))
-    order = scores.argsort(descending=True, stable=True)
-    return Detections(boxes[order], scores[order], labels[order])

@@ -10,6 +10,7 @@ counts, not the first five; rotated NMS runs class by class.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -31,6 +32,7 @@ Bounds = tuple[float, float, float, float, float, float]
 class CenterPointConfig:
     """The defaults are KITTI's: three classes, 5 cm voxels, BEV cells of 40 cm."""
 
+    kind: Literal["centerpoint"] = "centerpoint"
     classes: tuple[str, ...] = ("Car", "Pedestrian", "Cyclist")  # labels are indices into this list
     bounds: Bounds = (0.0, -40.0, -3.0, 70.4, 40.0, 1.0)  # x_min, y_min, z_min, x_max, y_max, z_max, metres
     voxel_size: tuple[float, float, float] = (0.05, 0.05, 0.1)  # metres

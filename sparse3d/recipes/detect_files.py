@@ -67,7 +67,7 @@ def detect(
         found = detector.predict([frame])[0].cpu()
         keep = found.scores >= score
         keep &= _has_point_within(points, detector.config.model.bounds)
-        found = Detections(found.boxes[keep], found.scores[keep], found.labels[keep])
+        found = found.select(keep)
         text = json.dumps(_as_json(path, found, detector), indent=1)
         write_text(Path(out) / f"{path.stem}.json", text + "\n")
         objects = as_objects(found, detector.config.data.classes, camera.calibration, camera.image_size)

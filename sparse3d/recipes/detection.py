@@ -26,7 +26,7 @@ from sparse3d.evaluation import kitti
 from sparse3d.frames import DetectionBatch, Detections, LidarFrame
 from sparse3d.io.files import write_text
 from sparse3d.io.kitti import write_objects
-from sparse3d.models.centerpoint import CenterPoint
+from sparse3d.models.detectors import DetectorModel, build_detector
 from sparse3d.recipes.detection_config import DetectionConfig
 from sparse3d.recipes.detection_judge import Judgement, Progress, judge
 from sparse3d.recipes.run_folder import RunFolder
@@ -69,7 +69,7 @@ def train(
             use_deterministic_algorithms()
         seed_everything(config.train.seed, distributed.rank())
         trainer = Trainer(
-            CenterPoint(config.model),
+            build_detector(config.model),
             make_loader(
                 dataset,
                 config.loader.batch_size,
@@ -95,8 +95,7 @@ def _hooks(config: DetectionConfig, run: RunFolder) -> list[Hook]:
     validation = KittiDataset(config.dataset, config.evaluation.split)
 
     def metrics(model: nn.Module) -> Mapping[str, float]:
-        assert isinstance(model, CenterPoint)
-        return metrics_of(judge(model, validation, config.evaluation.batch_size).kitti)
+        return metrics_of(judge(model, validation, config.model.bounds, config.evaluation.batch_size).kitti)
 
     every = config.log.every
     made: list[Hook] = [
@@ -160,7 +159,7 @@ def evaluate(
     split = split or config.evaluation.split
     source = config.dataset if data_root is None else replace(config.dataset, root=data_root)
     dataset = KittiDataset(source, split)
-    judgement = judge(detector.model, dataset, config.evaluation.batch_size, progress)
+    judgement = judge(detector.model, dataset, config.model.bounds, config.evaluation.batch_size, progress)
     folder = RunFolder(run).evaluation / split
     for frame_id, objects in zip(dataset.frame_ids, judgement.results, strict=True):
         write_objects(folder / "results" / f"{frame_id}.txt", objects)
@@ -182,13 +181,14 @@ class Detector:
     """A trained model, ready to predict, with the config that it was trained with."""
 
     config: DetectionConfig
-    model: CenterPoint
+    model: nn.Module  # a DetectorModel
     checkpoint: Path
 
     def predict(self, frames: list[LidarFrame]) -> list[Detections]:
         """Detections of each frame; only points matter."""
         device = next(self.model.parameters()).device
         with torch.no_grad():
+            assert isinstance(self.model, DetectorModel)
             return self.model.predict(DetectionBatch.collate(frames).to(device))
 
 
@@ -198,7 +198,7 @@ def load_detector(run: str | Path, checkpoint: str = "best", device: str | None 
     config = folder.read_config(DetectionConfig)
     path = folder.checkpoints.find(checkpoint)
     stored = read_checkpoint(path)
-    model = CenterPoint(config.model)
+    model = build_detector(config.model)
     load_weights(model, stored.part("ema") or stored.part("model"), path)
     with distributed.process_group(device or config.train.device) as place:
         return Detector(config, model.to(place).eval(), path)

@@ -11,6 +11,7 @@ from sparse3d.engine.loop import TrainConfig
 from sparse3d.engine.optim import AdamWConfig, SGDConfig
 from sparse3d.engine.schedule import ConstantConfig, CosineConfig, MultiStepConfig, OneCycleConfig
 from sparse3d.models.centerpoint import CenterPointConfig
+from sparse3d.models.detectors import DetectorConfig
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class DetectionConfig:
     """A detector, its data and its training."""
 
     task: Literal["detection"] = "detection"
-    model: CenterPointConfig = CenterPointConfig()
+    model: DetectorConfig = CenterPointConfig()
     data: KittiDatasetConfig = KittiDatasetConfig()  # bounds null: those of the model
     generate: GenerateConfig | None = None
     augment: AugmentConfig = AugmentConfig()

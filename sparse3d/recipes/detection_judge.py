@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from rich.table import Table
+from torch import nn
 
 from sparse3d.data.kitti import KittiDataset, drop_sparse_boxes
 from sparse3d.evaluation import kitti, nuscenes
 from sparse3d.frames import DetectionBatch, Detections, LidarFrame
 from sparse3d.io.kitti import KittiCalibration, KittiObjects, boxes_to_objects, image_boxes
-from sparse3d.models.centerpoint import CenterPoint
+from sparse3d.models.detectors import DetectorModel
 
 Progress = Callable[[int, int], None]  # (done, total)
 
@@ -40,9 +41,14 @@ class Judgement:
 
 
 def judge(
-    model: CenterPoint, dataset: KittiDataset, batch_size: int, progress: Progress | None = None
+    model: nn.Module,
+    dataset: KittiDataset,
+    bounds: Sequence[float],
+    batch_size: int,
+    progress: Progress | None = None,
 ) -> Judgement:
-    """Run `model` (in eval mode) over every frame of a data set of its classes."""
+    """Run a detector with these bounds (in eval mode) over every frame of a data set of its classes."""
+    assert isinstance(model, DetectorModel)
     device = next(model.parameters()).device
     truth: list[KittiObjects] = []
     results: list[KittiObjects] = []
@@ -59,7 +65,7 @@ def judge(
             seen = has_image_box(objects)
             truth.append(frame.extra["objects"])
             results.append(objects.select(seen))
-            true_boxes.append(countable_boxes(frame, model.config.bounds))
+            true_boxes.append(countable_boxes(frame, bounds))
             boxes, labels, scores = (
                 column.numpy()[seen] for column in (detections.boxes, detections.labels, detections.scores)
             )

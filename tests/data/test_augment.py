@@ -239,3 +239,25 @@ def test_the_steps_are_written_and_read_as_yaml(tmp_path):
 def test_settings_without_sense_are_refused(make):
     with pytest.raises(ValueError, match="must|larger"):
         make()
+
+
+def test_velocities_move_with_the_boxes():
+    """A box that moves along its heading still does after every change of the scene."""
+    frame = scene(boxes=6)
+    yaw = frame.boxes[:, 6]
+    frame = replace(frame, velocities=np.stack([np.cos(yaw), np.sin(yaw)], axis=1))
+    for step in (
+        RandomFlip(probability=1),
+        RandomFlip(axis="x", probability=1),
+        RandomRotation(),
+        ObjectNoise(),
+    ):
+        moved = step(frame, np.random.default_rng(3))
+        heading = moved.boxes[:, 6]
+        np.testing.assert_allclose(
+            moved.velocities, np.stack([np.cos(heading), np.sin(heading)], axis=1), atol=1e-6
+        )
+    doubled = RandomScaling(min_scale=2.0, max_scale=2.0)(frame, np.random.default_rng(0))
+    np.testing.assert_allclose(doubled.velocities, 2 * frame.velocities)
+    one = frame.select_boxes(np.array([1]))
+    np.testing.assert_array_equal(one.velocities, frame.velocities[1:2])

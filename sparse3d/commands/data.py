@@ -1,0 +1,61 @@
+"""`sparse3d data make | check | list`: data sets."""
+
+import argparse
+from pathlib import Path
+
+from sparse3d.commands.parsing import Commands, add_command, add_group
+from sparse3d.commands.talk import Bar, say
+
+
+def add(commands: Commands) -> None:
+    """Register with the parser."""
+    data = add_group(commands, "data", "Make, check or list data sets.", "Data sets.")
+    make = add_command(data, "make", _make, "Generate scenes; repeat an interrupted call to continue.")
+    make.add_argument("name", choices=["minidrive"], help="what to generate")
+    make.add_argument("--out", required=True, metavar="DIR", help="folder for the scenes")
+    make.add_argument("--scenes", type=int, default=400, help="how many (default: %(default)s)")
+    make.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    make.add_argument("--val-fraction", type=float, default=0.2, help="share in val (default: %(default)s)")
+    check = add_command(data, "check", _check, "Read every file of a data set and say what is wrong.")
+    check.add_argument("name", choices=["kitti"], help="layout of the folder")
+    check.add_argument(
+        "--root", required=True, metavar="DIR", help="the folder, or its name in $SPARSE3D_DATASETS"
+    )
+    check.add_argument("--columns", type=int, default=4, help="float32 values a point (default: %(default)s)")
+    add_command(data, "list", _list, "List the data sets that sparse3d knows and those that are here.")
+
+
+def _make(arguments: argparse.Namespace) -> int:
+    from sparse3d.data.minidrive import write_minidrive
+
+    with Bar("generating scenes") as report:
+        write_minidrive(
+            arguments.out,
+            arguments.scenes,
+            arguments.seed,
+            val_fraction=arguments.val_fraction,
+            progress=report,
+        )
+    say(f"{arguments.scenes} scenes in {arguments.out}; train with data.root={arguments.out}")
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from sparse3d.data.kitti_check import check_kitti
+
+    report = check_kitti(arguments.root, arguments.columns)
+    print(report)
+    return 0 if report.ok else 1
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    import os
+
+    folder = os.environ.get("SPARSE3D_DATASETS")
+    print("kitti      the KITTI object benchmark; the expected folders: datasets/README.md")
+    print("minidrive  generated streets in the same layout: sparse3d data make minidrive --out DIR")
+    print(f"$SPARSE3D_DATASETS: {folder or 'not set (data.root is then a path)'}")
+    for path in sorted(Path(folder).iterdir()) if folder and Path(folder).is_dir() else []:
+        if (path / "ImageSets").is_dir():
+            print(f"  {path.name}")
+    return 0

@@ -1,0 +1,33 @@
+"""`sparse3d evaluate`: how good a trained model is on labelled data."""
+
+import argparse
+
+from sparse3d.commands.parsing import Commands, add_command, add_run_arguments
+from sparse3d.commands.talk import Bar, say
+
+
+def add(commands: Commands) -> None:
+    """Register with the parser."""
+    evaluate = add_command(commands, "evaluate", _run, "Judge a trained model on labelled data.")
+    add_run_arguments(evaluate)
+    evaluate.add_argument("--split", help="e.g. val, train (default: what the run's config says)")
+    evaluate.add_argument("--data", metavar="DIR", help="a folder to use in place of the run's data.root")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from sparse3d.recipes import detection
+
+    with Bar("evaluating") as report:
+        outcome = detection.evaluate(
+            arguments.run_folder,
+            arguments.split,
+            arguments.checkpoint,
+            device=arguments.device,
+            data_root=arguments.data,
+            progress=report,
+        )
+    Console().print(*outcome.judgement.tables())
+    say(f"{outcome.checkpoint.name}; written to {outcome.folder}")
+    return 0

@@ -1,0 +1,47 @@
+"""`sparse3d train`: from a config to a trained model."""
+
+import argparse
+from pathlib import Path
+
+from sparse3d.commands.parsing import Commands, add_command
+from sparse3d.commands.talk import Bar, say
+
+INTERRUPTED = 130
+
+
+def add(commands: Commands) -> None:
+    """Register with the parser."""
+    train = add_command(commands, "train", _run, "Train a model as a config says.")
+    train.add_argument(
+        "config", metavar="CONFIG", help="a file, or the name of a config (sparse3d config list)"
+    )
+    train.add_argument(
+        "overrides", nargs="*", metavar="a.b=c", help="changes of the config, e.g. train.epochs=20"
+    )
+    train.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/<config name>)")
+    train.add_argument("--resume", action="store_true", help="continue the run in the folder")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from sparse3d import config
+    from sparse3d.engine.hooks import StopOnSignal
+    from sparse3d.recipes import detection
+    from sparse3d.recipes.detection_config import DetectionConfig
+
+    loaded = config.load(DetectionConfig, arguments.config, arguments.overrides)
+    out = arguments.out or Path("runs") / Path(arguments.config).stem
+    arguments.out = out
+    with Bar("generating scenes") as report:
+        outcome = detection.train(loaded, out, arguments.resume, progress_of_data=report)
+    interrupted = outcome.ended == StopOnSignal.REASON
+    if outcome.is_main and interrupted:
+        say(f"interrupted after a whole step, checkpoint written{how_to_resume(arguments)}")
+    elif outcome.is_main:
+        say(f"{outcome.ended}; evaluate with: sparse3d evaluate {outcome.run}")
+    return INTERRUPTED if interrupted else 0
+
+
+def how_to_resume(arguments: argparse.Namespace) -> str:
+    if getattr(arguments, "command", None) != "train":
+        return ""
+    return f"; continue with the same command and --resume (run folder: {arguments.out or 'runs/...'})"
