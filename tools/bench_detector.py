@@ -21,7 +21,7 @@ from sparse3d.data.minidrive import LidarConfig, MinidriveConfig, simulate
 from sparse3d.data.minidrive.labels import calibration
 from sparse3d.frames import DetectionBatch, LidarFrame
 from sparse3d.io.kitti import in_image
-from sparse3d.models.centerpoint import CenterPoint
+from sparse3d.models.detectors import DetectorModel, build_detector
 from sparse3d.recipes.detection_config import DetectionConfig
 
 
@@ -40,7 +40,7 @@ def frames(count: int, columns: int, classes: tuple[str, ...], full_turn: bool) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("config", nargs="?", default="centerpoint_kitti")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
@@ -50,10 +50,11 @@ def main() -> None:
     loaded = config.load(DetectionConfig, arguments.config)
     classes = loaded.model.classes
     batch = DetectionBatch.collate(frames(arguments.batch, arguments.columns, classes, arguments.full_turn))
-    model = CenterPoint(loaded.model).train()
-    voxels = len(model.voxel_features(batch.points, batch.point_frame, batch.batch_size))
+    model = build_detector(loaded.model).train()
+    assert isinstance(model, DetectorModel)
+
     print(
-        f"{arguments.config}: batch {batch.batch_size}, {len(batch.points)} points, {voxels} voxels, "
+        f"{arguments.config}: batch {batch.batch_size}, {len(batch.points)} points, "
         f"float32, cpu, {torch.get_num_threads()} threads, "
         f"{sum(p.numel() for p in model.parameters())} parameters"
     )
