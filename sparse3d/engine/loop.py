@@ -144,6 +144,7 @@ class Trainer:
         try:
             self._call("before_train")
             self.model.train()
+            self._clock = time.perf_counter()
             while not self._done():
                 for batches in self._groups():
                     self._step(batches)

@@ -1,5 +1,7 @@
 """What a step does: accumulation, clipping, averages, precision; batches with nothing in them; divergence."""
 
+import time
+
 import pytest
 import torch
 from torch import nn
@@ -54,6 +56,19 @@ def test_a_shorter_last_group_is_still_a_mean():
 
     small_trainer(TrainConfig(epochs=1, accumulate=4), hooks=[Note()]).train()
     assert steps == [(4, 8), (8, 8), (10, 4)]
+
+
+def test_the_seconds_of_a_step_are_those_since_the_training_began():
+    """The clock of the machine runs since it was switched on, and that was once counted as the first step's."""
+    begin, seconds = time.perf_counter(), []
+
+    class Note(Hook):
+        def after_step(self, trainer):
+            seconds.append(trainer.report.seconds)
+
+    small_trainer(TrainConfig(epochs=1), hooks=[Note()]).train()
+    assert min(seconds) > 0
+    assert sum(seconds) <= time.perf_counter() - begin
 
 
 def test_clipping_bounds_the_step():
