@@ -113,9 +113,6 @@ class Detections:
         """All of the parts (at least one), highest score first; equal scores keep their order. All have
         velocities, or none.
         """
-        columns = (
-            torch.cat([getattr(part, name) for part in parts]) for name in ("boxes", "scores", "labels")
-        )
         told = [part.velocities for part in parts if part.velocities is not None]
         joined = Detections(
             boxes=torch.cat([part.boxes for part in parts]),

@@ -5,7 +5,8 @@
 Each config is trained into OUT/<config> as it stands (a run that is there is continued or left as it is),
 judged on its validation split and timed on a generated frame. Prints a Markdown table: KITTI's 3-D AP, R40,
 moderate, in percent; the mean of centre-distance AP; parameters; minutes of the training command on this
-machine, its last evaluation included; time a frame and peak memory of prediction, each model in a process of its own.
+machine, its last evaluation included; time a frame and peak memory of prediction, a process for each
+model.
 """
 
 import argparse

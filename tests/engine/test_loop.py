@@ -59,7 +59,7 @@ def test_a_shorter_last_group_is_still_a_mean():
 
 
 def test_the_seconds_of_a_step_are_those_since_the_training_began():
-    """The clock of the machine runs since it was switched on, and that was once counted as the first step's."""
+    """The clock of the machine runs since it was switched on, and once that counted as the first step's."""
     begin, seconds = time.perf_counter(), []
 
     class Note(Hook):
