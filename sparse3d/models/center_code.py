@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sparse3d.models.bev_backbone import BevBackboneConfig
+
 CODE_SIZE = 8
 
 # exp(5) = 148 m and exp(-5) = 7 mm hold every object; beyond them exp makes infinities and vanishing boxes.
@@ -31,6 +33,19 @@ class BevGrid:
     bounds: tuple[float, float, float, float, float, float]
     cell: tuple[float, float]
     shape: tuple[int, int]
+
+    @staticmethod
+    def over(
+        bounds: tuple[float, float, float, float, float, float],
+        voxel_size: tuple[float, float, float],
+        stride: int,
+        size: tuple[int, int],
+        bev: BevBackboneConfig,
+    ) -> "BevGrid":
+        """The map that a 2D backbone `bev` makes of one of `size` (X, Y) cells, each `stride` voxels wide."""
+        total = stride * bev.stride
+        x, y = (bev.output_size(cells) for cells in size)
+        return BevGrid(bounds, (voxel_size[0] * total, voxel_size[1] * total), (x, y))
 
     def contains(self, boxes: Float[Tensor, "M 7"]) -> Bool[Tensor, "M"]:
         """Whether min <= centre < max on each axis. A centre that is not finite lies outside."""

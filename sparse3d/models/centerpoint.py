@@ -83,10 +83,8 @@ class CenterPoint(nn.Module):
             self.bev.config.out_channels, tuple(len(labels) for labels in self.group_labels), config.head
         )
 
-        stride = config.backbone.stride * config.bev.stride
-        size_x, size_y = (config.bev.output_size(size) for size in self.backbone.bev_size)
-        self.grid = BevGrid(
-            config.bounds, (config.voxel_size[0] * stride, config.voxel_size[1] * stride), (size_x, size_y)
+        self.grid = BevGrid.over(
+            config.bounds, config.voxel_size, config.backbone.stride, self.backbone.bev_size, config.bev
         )
 
     def forward(self, batch: DetectionBatch) -> CenterHeadOutput:

@@ -6,10 +6,12 @@ from torch import Tensor, nn
 
 from sparse3d.frames import DetectionBatch, Detections
 from sparse3d.models.centerpoint import CenterPoint, CenterPointConfig
+from sparse3d.models.pointpillars import PointPillars, PointPillarsConfig
+from sparse3d.models.second import Second, SecondConfig
 
 Bounds = tuple[float, float, float, float, float, float]
 
-DetectorConfig = CenterPointConfig
+DetectorConfig = CenterPointConfig | SecondConfig | PointPillarsConfig
 
 
 @runtime_checkable
@@ -31,3 +33,7 @@ def build_detector(config: DetectorConfig) -> nn.Module:
     match config:
         case CenterPointConfig():
             return CenterPoint(config)
+        case SecondConfig():
+            return Second(config)
+        case PointPillarsConfig():
+            return PointPillars(config)
