@@ -90,14 +90,17 @@ class BevBackbone(nn.Module):
         self.resamplers = nn.ModuleList()
         channels = in_channels
         for i, filters in enumerate(config.filters):
-            layers = _conv3(channels, filters, config.strides[i])
-            for _ in range(config.layers[i]):
-                layers += _conv3(filters, filters)
-            self.levels.append(nn.Sequential(*layers))
+            self.levels.append(nn.Sequential(*self._level(channels, filters, i)))
             self.resamplers.append(_resample(filters, config.upsample_filters[i], config.upsample_strides[i]))
             channels = filters
         if config.memory_format == "channels_last":
             self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def _level(self, cin: int, cout: int, i: int) -> list[nn.Module]:
+        layers = _conv3(cin, cout, self.config.strides[i])
+        for _ in range(self.config.layers[i]):
+            layers += _conv3(cout, cout)
+        return layers
 
     def forward(self, bev: Float[Tensor, "B C X Y"]) -> Float[Tensor, "B D X2 Y2"]:
         if self.config.memory_format == "channels_last":

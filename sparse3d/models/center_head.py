@@ -24,6 +24,8 @@ class CenterHeadConfig:
         tuple[str, ...], ...
     ] = ()  # class names that share box maps; empty: one group of all classes
     iou_branch: bool = True  # predict the IoU of each box with the truth, to correct its score
+    norm_eps: float = 1e-5  # of the batch norms
+    norm_momentum: float = 0.1
 
 
 class CenterMaps(NamedTuple):
@@ -46,17 +48,18 @@ class CenterHeadOutput(NamedTuple):
     groups: tuple[CenterMaps, ...]
 
 
-def _conv3_norm_relu(cin: int, cout: int) -> list[nn.Module]:
-    return [nn.Conv2d(cin, cout, 3, padding=1, bias=False), nn.BatchNorm2d(cout), nn.ReLU(inplace=True)]
+def _conv3_norm_relu(cin: int, cout: int, config: CenterHeadConfig) -> list[nn.Module]:
+    norm = nn.BatchNorm2d(cout, config.norm_eps, config.norm_momentum)
+    return [nn.Conv2d(cin, cout, 3, padding=1, bias=False), norm, nn.ReLU(inplace=True)]
 
 
 class _Branch(nn.Sequential):
     """Two 3x3 convolutions with a norm between them."""
 
-    def __init__(self, channels: int, hidden: int, outputs: int, bias: float = 0.0):
-        last = nn.Conv2d(hidden, outputs, 3, padding=1)
+    def __init__(self, config: CenterHeadConfig, outputs: int, bias: float = 0.0):
+        last = nn.Conv2d(config.branch_channels, outputs, 3, padding=1)
         nn.init.constant_(last.bias, bias)  # pyright: ignore[reportArgumentType]
-        super().__init__(*_conv3_norm_relu(channels, hidden), last)
+        super().__init__(*_conv3_norm_relu(config.shared_channels, config.branch_channels, config), last)
 
 
 class _Group(nn.Module):
@@ -66,7 +69,7 @@ class _Group(nn.Module):
         super().__init__()
 
         def branch(outputs: int, bias: float = 0.0) -> _Branch:
-            return _Branch(config.shared_channels, config.branch_channels, outputs, bias)
+            return _Branch(config, outputs, bias)
 
         self.heatmap = branch(num_classes, HEATMAP_BIAS)
         self.center = branch(2)
@@ -91,7 +94,7 @@ class CenterHead(nn.Module):
 
     def __init__(self, in_channels: int, group_sizes: tuple[int, ...], config: CenterHeadConfig):
         super().__init__()
-        self.shared = nn.Sequential(*_conv3_norm_relu(in_channels, config.shared_channels))
+        self.shared = nn.Sequential(*_conv3_norm_relu(in_channels, config.shared_channels, config))
         self.groups = nn.ModuleList(_Group(size, config) for size in group_sizes)
 
     def forward(self, bev: Float[Tensor, "B C X Y"]) -> CenterHeadOutput:

@@ -6,12 +6,13 @@ from torch import Tensor, nn
 
 from sparse3d.frames import DetectionBatch, Detections
 from sparse3d.models.centerpoint import CenterPoint, CenterPointConfig
+from sparse3d.models.dsvt import DSVT, DSVTConfig
 from sparse3d.models.pointpillars import PointPillars, PointPillarsConfig
 from sparse3d.models.second import Second, SecondConfig
 
 Bounds = tuple[float, float, float, float, float, float]
 
-DetectorConfig = CenterPointConfig | SecondConfig | PointPillarsConfig
+DetectorConfig = CenterPointConfig | SecondConfig | PointPillarsConfig | DSVTConfig
 
 
 @runtime_checkable
@@ -37,3 +38,5 @@ def build_detector(config: DetectorConfig) -> nn.Module:
             return Second(config)
         case PointPillarsConfig():
             return PointPillars(config)
+        case DSVTConfig():
+            return DSVT(config)

@@ -45,6 +45,9 @@ class DynamicVoxelFeaturesConfig:
     """Points and their offsets from the voxel's mean and centre, through layers that end in a maximum."""
 
     channels: tuple[int, ...] = (32, 32)
+    # "absolute": metres, x and y of the world among them, as in the papers. "relative": offsets in half
+    # voxels and the height in half of the bounds', without absolute x and y, as in `offset`.
+    inputs: Literal["absolute", "relative"] = "absolute"
     kind: Literal["dynamic"] = "dynamic"
 
     def __post_init__(self) -> None:
@@ -81,8 +84,9 @@ class PointLayer(nn.Module):
 class VoxelFeatures(nn.Module):
     """Points (P, F), their frames (P,) -> SparseTensor of the voxels that hold a point.
 
-    `shape` (X, Y, Z) is the number of voxels within the bounds, plus one in z as SECOND has it: 41 for
-    KITTI's 4 m at 0.1 m, which the backbone's strides then bring to 2.
+    `shape` (X, Y, Z) is the number of voxels within the bounds, plus `spare_z` in z: SECOND has one, so 41
+    for KITTI's 4 m at 0.1 m, which the backbone's strides then bring to 2. Pillars are voxels as high as the
+    bounds, with none to spare.
     """
 
     def __init__(
@@ -91,16 +95,19 @@ class VoxelFeatures(nn.Module):
         voxel_size: tuple[float, float, float],
         bounds: Bounds,
         config: VoxelFeaturesConfig,
+        spare_z: int = 1,
     ):
         super().__init__()
         self.voxel_size, self.bounds = list(voxel_size), list(bounds)
         x, y, z = grid_shape(self.voxel_size, self.bounds)
-        self.shape = (x, y, z + 1)
+        self.shape = (x, y, z + spare_z)
         self.layers = nn.ModuleList()
         self.offsets = isinstance(config, OffsetVoxelFeaturesConfig)
         self.out_channels = point_channels + 1 if self.offsets else point_channels
+        self.relative = False
         if isinstance(config, DynamicVoxelFeaturesConfig):
-            self.out_channels += 6
+            self.relative = config.inputs == "relative"
+            self.out_channels += 4 if self.relative else 6
             for i, channels in enumerate(config.channels):
                 self.layers.append(PointLayer(self.out_channels, channels, i == len(config.channels) - 1))
                 self.out_channels = channels
@@ -129,7 +136,12 @@ class VoxelFeatures(nn.Module):
 
     def _learned(self, points: Tensor, point_voxel: Tensor, mean: Tensor, coordinates: Tensor) -> Tensor:
         xyz, centre = points[:, :3], self._centres(coordinates, points)
-        values = torch.cat([points, xyz - mean[point_voxel, :3], xyz - centre[point_voxel]], dim=1)
+        from_mean, from_centre = xyz - mean[point_voxel, :3], xyz - centre[point_voxel]
+        values = torch.cat([points, from_mean, from_centre], dim=1)
+        if self.relative:
+            half, (low, high) = points.new_tensor(self.voxel_size) / 2, (self.bounds[2], self.bounds[5])
+            height = (points[:, 2:3] - (low + high) / 2) / ((high - low) / 2)
+            values = torch.cat([points[:, 3:], height, from_mean / half, from_centre / half], dim=1)
         for layer in self.layers:
             values = layer(values, point_voxel, len(coordinates))
         return values

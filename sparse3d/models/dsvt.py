@@ -1,0 +1,118 @@
+"""DSVT: sets of voxels that attend to each other, in windows, along y and along x in turn.
+
+    points -> voxels or pillars -> set attention, pooled in z -> BEV map -> residual 2D backbone -> head
+
+Wang et al., "DSVT: Dynamic Sparse Voxel Transformer with Rotated Sets" (arXiv 2301.06051). Where we differ:
+points outside of the bounds are dropped in z too; each layer embeds places in the windows that it works in
+(see `dsvt_layers`). The head is CenterPoint's with an IoU branch.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from sparse3d.errors import ConfigError
+from sparse3d.frames import DetectionBatch, Detections
+from sparse3d.models.bev_res_backbone import BevResBackbone, BevResBackboneConfig
+from sparse3d.models.center_code import BevGrid
+from sparse3d.models.center_decode import CenterDecodeConfig, decode_detections
+from sparse3d.models.center_head import CenterHead, CenterHeadConfig, CenterHeadOutput
+from sparse3d.models.center_losses import CenterLossConfig, center_losses
+from sparse3d.models.center_targets import center_targets
+from sparse3d.models.dsvt_backbone import DSVTBackbone, DSVTBackboneConfig
+from sparse3d.models.voxel_features import DynamicVoxelFeaturesConfig, VoxelFeatures, VoxelFeaturesConfig
+
+Bounds = tuple[float, float, float, float, float, float]
+
+
+@dataclass(frozen=True)
+class DSVTConfig:
+    """The defaults are those of the pillar variant for Waymo."""
+
+    kind: Literal["dsvt"] = "dsvt"
+    classes: tuple[str, ...] = ("Vehicle", "Pedestrian", "Cyclist")  # labels are indices into this list
+    bounds: Bounds = (-74.88, -74.88, -2.0, 74.88, 74.88, 4.0)  # x, y, z minima, then maxima, metres
+    voxel_size: tuple[float, float, float] = (0.32, 0.32, 6.0)  # metres; as high as the bounds: pillars
+    point_channels: int = 5  # x, y, z, intensity, elongation
+    voxel_features: VoxelFeaturesConfig = DynamicVoxelFeaturesConfig((192, 192))
+    backbone: DSVTBackboneConfig = DSVTBackboneConfig()
+    bev: BevResBackboneConfig = BevResBackboneConfig()
+    head: CenterHeadConfig = CenterHeadConfig(norm_eps=1e-3, norm_momentum=0.01)
+    gaussian_overlap: float = 0.1  # IoU that the heatmap's Gaussians are sized for
+    min_radius: int = 2  # of a Gaussian, BEV cells
+    loss: CenterLossConfig = CenterLossConfig()
+    decode: CenterDecodeConfig = CenterDecodeConfig()
+
+    def __post_init__(self) -> None:
+        grouped = [name for group in self.head.groups for name in group]
+        if grouped and sorted(grouped) != sorted(self.classes):
+            raise ConfigError(f"head.groups hold {grouped}, expected each of {list(self.classes)} once")
+        for name in ("iou_alphas", "nms_thresholds", "min_distances"):
+            values = getattr(self.decode, name)
+            if len(values) not in (1, len(self.classes)):
+                raise ConfigError(
+                    f"decode.{name} has {len(values)} values, expected 1 or {len(self.classes)} (one a class)"
+                )
+        features, channels = self.voxel_features, self.backbone.channels[0]
+        if isinstance(features, DynamicVoxelFeaturesConfig) and features.channels[-1] != channels:
+            raise ConfigError(
+                f"voxel_features end in {features.channels[-1]} channels, the backbone begins with {channels}"
+            )
+
+    @property
+    def group_labels(self) -> tuple[tuple[int, ...], ...]:
+        """Labels of each head group's channels."""
+        groups = self.head.groups or (self.classes,)
+        return tuple(tuple(self.classes.index(name) for name in group) for group in groups)
+
+
+class DSVT(nn.Module):
+    """DetectionBatch -> maps (`forward`), losses (`loss`) or detections (`predict`)."""
+
+    def __init__(self, config: DSVTConfig):
+        super().__init__()
+        self.config = config
+        self.group_labels = config.group_labels
+
+        self.voxel_features = VoxelFeatures(
+            config.point_channels, config.voxel_size, config.bounds, config.voxel_features, spare_z=0
+        )
+        self.backbone = DSVTBackbone(self.voxel_features.shape, config.backbone)
+        self.bev = BevResBackbone(self.backbone.out_channels, config.bev)
+        self.head = CenterHead(
+            config.bev.out_channels, tuple(len(labels) for labels in self.group_labels), config.head
+        )
+
+        size_x, size_y = (config.bev.output_size(size) for size in self.backbone.bev_size)
+        cell_x, cell_y = (
+            voxel * stride * config.bev.stride
+            for voxel, stride in zip(config.voxel_size, config.backbone.stride, strict=False)
+        )
+        self.grid = BevGrid(config.bounds, (cell_x, cell_y), (size_x, size_y))
+
+    def forward(self, batch: DetectionBatch) -> CenterHeadOutput:
+        voxels = self.voxel_features(batch.points, batch.point_frame, batch.batch_size)
+        return self.head(self.bev(self.backbone(voxels)))
+
+    def loss(self, batch: DetectionBatch) -> dict[str, Tensor]:
+        """Named scalar losses, weighted: the total is their sum. Boxes centred out of bounds are ignored."""
+        total: dict[str, Tensor] = {}
+        for maps, labels in zip(self(batch).groups, self.group_labels, strict=True):
+            targets = center_targets(
+                batch.boxes,
+                batch.labels,
+                batch.box_frame,
+                batch.batch_size,
+                labels,
+                self.grid,
+                overlap=self.config.gaussian_overlap,
+                min_radius=self.config.min_radius,
+            )
+            for name, value in center_losses(maps, targets, self.grid, self.config.loss).items():
+                total[name] = total[name] + value if name in total else value
+        return total
+
+    def predict(self, batch: DetectionBatch) -> list[Detections]:
+        """Detections of each frame, highest score first. Call `eval()` before: batch norm asks for it."""
+        return decode_detections(self(batch), self.group_labels, self.grid, self.config.decode)
