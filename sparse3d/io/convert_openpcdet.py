@@ -1,4 +1,4 @@
-"""Backbones of OpenPCDet's detectors (SECOND, CenterPoint, ...) under the names of our CenterPoint."""
+"""Backbones of OpenPCDet's detectors (SECOND, CenterPoint, ...) under the names of our CenterPoint; DSVT."""
 
 import re
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from sparse3d.errors import DataError
+from sparse3d.io.convert_dsvt import convert_dsvt, is_dsvt
 from sparse3d.io.convert_weights import Entry, Hints, Names, convert
 from sparse3d.io.weight_layouts import Engine, channels, kernel_axes, looks_like_kernel
 
@@ -29,11 +30,13 @@ def convert_openpcdet(tensors: Mapping[str, Tensor], hints: Hints, source: str |
 
     Its data are (z, y, x) and its maps (C, y, x): kernels get their axes reversed, 2-D ones transposed.
     Biases in front of a norm, which our blocks do not have, go into the norm's running mean. Heads and the
-    rest have no twin here and are skipped.
+    rest have no twin here and are skipped. A checkpoint of DSVT gets the names of our DSVT, head included.
     """
     sparse = {name: t for name, t in tensors.items() if name.startswith("backbone_3d.")}
     if not sparse:
         raise DataError(source, "no tensor is named backbone_3d.*; is this a checkpoint of OpenPCDet?")
+    if is_dsvt(sparse):
+        return convert_dsvt(tensors)
     engine = _spconv_of(sparse, source)
     hints = replace(hints, axes="zyx")
     entries = {entry.source: entry for entry in convert(sparse, engine, hints, source)}
