@@ -13,7 +13,7 @@ from sparse3d.models.bev_res_backbone import BevResBackbone, BevResBackboneConfi
 from sparse3d.models.center_decode import CenterDecodeConfig
 from sparse3d.models.center_head import CenterHeadConfig
 from sparse3d.models.dsvt import DSVT, DSVTConfig
-from sparse3d.models.dsvt_backbone import DSVTBackbone, DSVTBackboneConfig
+from sparse3d.models.dsvt_backbone import DSVTBackboneConfig
 from sparse3d.models.dsvt_layers import PositionEmbedding, WindowShape
 from sparse3d.models.dsvt_pooling import MaxPooling, cells_of, in_slots
 from sparse3d.models.voxel_features import DynamicVoxelFeaturesConfig
@@ -232,6 +232,7 @@ BACKBONES = {
         + pool_parameters(192, 2),
         3_133_824,
     ),
+    "dsvt_nuscenes": (4 * block_parameters(128, 256, 2), 1_200_128),
 }
 
 
@@ -242,25 +243,16 @@ def test_backbones_have_the_parameters_of_the_published_configs(name):
     assert isinstance(config, DSVTConfig)
     model = DSVT(config)
     assert parameters(model.backbone) == by_hand == in_figures
-    # 11 = x, y, z, intensity, elongation, offsets from mean and centre; half of 192, then 192; norms of both.
-    assert parameters(model.voxel_features) == 11 * 96 + 2 * 96 + 192 * 192 + 2 * 192
+    # 11 = x, y, z, intensity, elongation or time, offsets from mean and centre; half the channels, then all.
+    c = config.backbone.channels[0]
+    assert parameters(model.voxel_features) == 11 * c // 2 + c + c * c + 2 * c
+    if name == "dsvt_nuscenes":
+        assert model.grid.shape == (180, 180) and model.grid.cell == pytest.approx((0.6, 0.6))
+        assert model.backbone.grids == [(360, 360, 1)]
+        return
     assert model.grid.shape == (468, 468) and model.grid.cell == pytest.approx((0.32, 0.32))
-    levels = model.backbone.grids
-    assert levels == [(468, 468, n) for n in ((1,) if "pillar" in name else (32, 8, 2, 1))]
-
-
-def test_pillars_of_nuscenes():
-    """128 channels in one stage of four blocks, windows of 30 x 30 pillars, sets of 90."""
-    config = DSVTBackboneConfig(
-        channels=(128,),
-        feedforward=(256,),
-        set_sizes=(90,),
-        windows=((30, 30, 1),),
-        shifts=(((0, 0, 0), (15, 15, 0)),),
-        hybrid_factor=(1, 1, 1),
-    )
-    backbone = DSVTBackbone((360, 360, 1), config)
-    assert parameters(backbone) == 4 * block_parameters(128, 256, 2) == 1_200_128
+    levels = (1,) if "pillar" in name else (32, 8, 2, 1)
+    assert model.backbone.grids == [(468, 468, n) for n in levels]
 
 
 def test_residual_bev_network_has_the_published_parameters():

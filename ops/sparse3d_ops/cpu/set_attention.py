@@ -118,6 +118,25 @@ def _sums(source, order, begin, end, first, depth, weights, length, out):
                 here[i] += a0 * w0[i]
 
 
+@numba.njit(inline="always")
+def _rows(columns, order, begin, end, first, depth, scale, out):
+    """The way back from `_columns`: out[rows, first:first + depth] = columns (depth, length), scaled."""
+    for i in range(end - begin):
+        row = order[begin + i]
+        for c in range(depth):
+            out[row, first + c] = columns[c, i] * scale
+
+
+@numba.njit(inline="always")
+def _transpose(square, n, length, out):
+    """out (n, length) = the first n columns of square (n, length), transposed and zero padded."""
+    for i in range(n):
+        for j in range(n):
+            out[i, j] = square[j, i]
+        for j in range(n, length):
+            out[i, j] = 0
+
+
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})
 def attend(heads, most, q, k, v, order, offsets, scale, out, lse):
     """out (N, C) and lse (N, heads), the logarithm of each query's sum of exponentials; most: longest set."""
@@ -159,7 +178,7 @@ def attend(heads, most, q, k, v, order, offsets, scale, out, lse):
                     lse[row, h] = peak[i] + np.log(total[i])
 
 
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract", "reassoc"})
+@numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})
 def attend_backward(heads, most, grad, q, k, v, lse, delta, order, offsets, scale, dq, dk, dv):
     """Gradients (N, C) from that of the output and delta (N, heads): sum over channels of grad * out, less
     the gradient of lse. Weights are computed once more from lse."""
@@ -170,6 +189,7 @@ def attend_backward(heads, most, grad, q, k, v, lse, delta, order, offsets, scal
         queries, grads = np.empty((depth, widest), q.dtype), np.empty((depth, widest), q.dtype)
         sums = np.empty((depth, widest), q.dtype)
         weights, slopes = np.empty((most, widest), q.dtype), np.empty((most, widest), q.dtype)
+        turned = np.empty((most, widest), q.dtype)
         log_total, level = np.empty(widest, q.dtype), np.empty(widest, q.dtype)
         for s in range(sets * chunk // chunks, sets * (chunk + 1) // chunks):
             begin, end = offsets[s], offsets[s + 1]
@@ -189,16 +209,12 @@ def attend_backward(heads, most, grad, q, k, v, lse, delta, order, offsets, scal
                     for i in range(length):
                         p[i] = exponential(p[i] - log_total[i])
                         ds[i] = p[i] * (ds[i] - level[i])
-                    for c in range(depth):
-                        of_v, of_k = p[0] * 0, p[0] * 0
-                        a, b = grads[c], queries[c]
-                        for i in range(length):  # padding is zero in a and b
-                            of_v += p[i] * a[i]
-                            of_k += ds[i] * b[i]
-                        dv[row, first + c] = of_v
-                        dk[row, first + c] = of_k
                 _sums(k, order, begin, end, first, depth, slopes, length, sums)
-                for i in range(n):
-                    row = order[begin + i]
-                    for c in range(depth):
-                        dq[row, first + c] = sums[c, i] * scale[0]
+                _rows(sums, order, begin, end, first, depth, scale[0], dq)
+                # Sums over queries run over columns, so now the keys have to lie side by side.
+                _transpose(weights, n, length, turned)
+                _sums(grad, order, begin, end, first, depth, turned, length, sums)
+                _rows(sums, order, begin, end, first, depth, 1, dv)
+                _transpose(slopes, n, length, turned)
+                _sums(q, order, begin, end, first, depth, turned, length, sums)
+                _rows(sums, order, begin, end, first, depth, scale[0], dk)
