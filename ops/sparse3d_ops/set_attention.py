@@ -68,10 +68,15 @@ def attend(
 ) -> tuple[Tensor, Tensor]:
     """`set_attention`, and the logarithm of the sum of exponentials of each row and head (N, heads), float32
     at least."""
+    from numba.core import config
+
     from sparse3d_ops.cpu import set_attention as body
 
     _check(query, key, value, order, offsets, set_size, heads)
     q, k, v = working(query), working(key), working(value)
+    if config.DISABLE_JIT:  # pyright: ignore[reportAttributeAccessIssue]
+        out, lse = _plain(q, k, v, order, offsets, heads)
+        return out.to(query.dtype), lse
     out, lse = torch.empty_like(q), q.new_empty(len(q), heads)
     tensors = [q, k, v, order.contiguous(), offsets.contiguous(), _scale(q, heads), out, lse]
     body.attend(heads, set_size, *(x.numpy() for x in tensors))
@@ -82,6 +87,37 @@ def _scale(query: Tensor, heads: int) -> Tensor:
     """1 / sqrt(channels of a head), as a tensor of one in the type of sums."""
     wide = torch.promote_types(query.dtype, torch.float32)
     return torch.full((1,), (query.shape[1] // heads) ** -0.5, dtype=wide, device=query.device)
+
+
+def _heads_of(x: Tensor, rows: Tensor, heads: int) -> Tensor:
+    """(heads, rows, channels) of a set."""
+    return x[rows].reshape(len(rows), heads, -1).transpose(0, 1)
+
+
+def _sets(order: Tensor, offsets: Tensor) -> list[Tensor]:
+    return [rows for rows in order.tensor_split(offsets[1:-1]) if len(rows)] if len(offsets) > 1 else []
+
+
+def _plain(q: Tensor, k: Tensor, v: Tensor, order: Tensor, offsets: Tensor, heads: int):
+    """Set by set, for a numba that does not compile."""
+    out, lse = torch.empty_like(q), q.new_empty(len(q), heads)
+    for rows in _sets(order, offsets):
+        scores = _heads_of(q, rows, heads) * _scale(q, heads) @ _heads_of(k, rows, heads).mT
+        out[rows] = (scores.softmax(2) @ _heads_of(v, rows, heads)).transpose(0, 1).flatten(1)
+        lse[rows] = scores.logsumexp(2).T
+    return out, lse
+
+
+def _plain_backward(inputs: list[Tensor], order: Tensor, offsets: Tensor, heads: int) -> list[Tensor]:
+    scale = _scale(inputs[1], heads)
+    gradients = [torch.empty_like(inputs[1]) for _ in range(3)]
+    for rows in _sets(order, offsets):
+        grad, q, k, v, lse, delta = (_heads_of(x, rows, heads) for x in inputs)
+        weights = (q * scale @ k.mT - lse).exp()
+        slopes = weights * (grad @ v.mT - delta) * scale
+        for into, found in zip(gradients, (slopes @ k, slopes.mT @ q, weights.mT @ grad), strict=True):
+            into[rows] = found.transpose(0, 1).flatten(1)
+    return gradients
 
 
 @attend.register_kernel("cuda")
@@ -118,10 +154,16 @@ def attend_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients by query, key and value. `delta` (N, heads), in the type of `lse`: the sum of grad * out over
     a head's channels, less the gradient by lse."""
+    from numba.core import config
+
     from sparse3d_ops.cpu import set_attention as body
 
     _check(query, key, value, order, offsets, set_size, heads)
     _check_gradient(grad, query, lse, delta, heads)
+    if config.DISABLE_JIT:  # pyright: ignore[reportAttributeAccessIssue]
+        inputs = [working(x) for x in (grad, query, key, value, lse, delta)]
+        dq, dk, dv = (x.to(query.dtype) for x in _plain_backward(inputs, order, offsets, heads))
+        return dq, dk, dv
     inputs = [working(x) for x in (grad, query, key, value, lse, delta)]
     inputs += [order.contiguous(), offsets.contiguous(), _scale(query, heads)]
     outputs = [torch.empty_like(inputs[0]) for _ in range(3)]

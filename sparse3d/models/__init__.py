@@ -2,3 +2,5 @@
 
 from sparse3d.models.centerpoint import CenterPoint as CenterPoint
 from sparse3d.models.centerpoint import CenterPointConfig as CenterPointConfig
+from sparse3d.models.dsvt import DSVT as DSVT
+from sparse3d.models.dsvt import DSVTConfig as DSVTConfig

@@ -1,5 +1,6 @@
 """Laws of attention within sets beyond the law suite."""
 
+import numba
 import pytest
 import torch
 
@@ -94,3 +95,22 @@ def test_rows_in_no_order_are_named():
         set_attention(q, k, v, sets.order_y, sets.offsets, SET_SIZE, 5)
     with pytest.raises(ValueError, match="key is torch.float16"):
         set_attention(q, k.half(), v, sets.order_y, *rest)
+
+
+@pytest.mark.numba_bodies
+def test_a_numba_that_does_not_compile_gives_the_same(monkeypatch):
+    inputs, sets = scene(dtype=torch.float64)
+    rest = sets.order_x, sets.offsets, SET_SIZE, HEADS
+    grad, grad_lse = torch.randn(150, 24).double(), torch.randn(150, HEADS).double()
+
+    def found():
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        out, lse = attend(*leaves, *rest)
+        return out, lse, *torch.autograd.grad((out, lse), leaves, (grad, grad_lse))
+
+    want = found()
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    monkeypatch.setattr("sparse3d_ops.cpu.set_attention.attend", None)
+    monkeypatch.setattr("sparse3d_ops.cpu.set_attention.attend_backward", None)
+    for got, wanted in zip(found(), want, strict=True):
+        torch.testing.assert_close(got, wanted)

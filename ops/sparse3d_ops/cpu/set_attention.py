@@ -2,7 +2,8 @@
 
 One thread owns a set, so no two write to one row. Scores are kept with the queries of a set along the last
 axis, padded to whole vectors, so that sums over keys and channels and the softmax all run over neighbouring
-floats. Notation: n voxels of a set at rows order[begin:end], d channels of a head, L = n padded to PAD.
+floats; products and sums are those of the convolution, over lists of addresses of rows. Notation: n voxels of
+a set at rows order[begin:end], d channels of a head, L = n padded to PAD.
 """
 
 import numba
@@ -10,6 +11,8 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
+
+from sparse3d_ops.cpu.sparse_conv import MOST_ROWS, _add_outer, _add_tap
 
 PAD = 16  # float32 lanes of the widest vectors
 MOST_CHUNKS = 256  # groups of sets that are handed to threads; each makes its scratch once
@@ -72,50 +75,63 @@ def _columns(source, order, begin, end, first, depth, target, length, scale):
 
 
 @numba.njit(inline="always")
-def _products(source, row, first, depth, columns, length, out):
-    """out (length,) = source[row, first:first + depth] @ columns (depth, length), four channels at a time."""
-    for i in range(length):
-        out[i] = 0
-    whole = depth // 4 * 4
-    for c in range(0, whole, 4):
-        a0, a1 = source[row, first + c], source[row, first + c + 1]
-        a2, a3 = source[row, first + c + 2], source[row, first + c + 3]
-        x0, x1, x2, x3 = columns[c], columns[c + 1], columns[c + 2], columns[c + 3]
-        for i in range(length):
-            out[i] += (a0 * x0[i] + a1 * x1[i]) + (a2 * x2[i] + a3 * x3[i])
-    for c in range(whole, depth):
-        a0, x0 = source[row, first + c], columns[c]
-        for i in range(length):
-            out[i] += a0 * x0[i]
+def _list_rows(source, order, begin, end, listed):
+    """Addresses of a set's rows; the list is filled up to whole register tiles with the first of them."""
+    base, stride = np.int64(source.ctypes.data), np.int64(source.shape[1] * source.itemsize)
+    n = end - begin
+    for j in range(n):
+        listed[j] = base + order[begin + j] * stride
+    for j in range(n, n + MOST_ROWS):
+        listed[j] = listed[0]
 
 
 @numba.njit(inline="always")
-def _sums(source, order, begin, end, first, depth, weights, length, out):
-    """out (depth, length) = source[rows, first:first + depth].T @ weights (n, length), by four rows."""
-    n = end - begin
+def _list_scratch(scratch, listed):
+    """Addresses of the rows of a square of scratch, which has MOST_ROWS to spare."""
+    for j in range(len(scratch)):
+        listed[j] = np.int64(scratch.ctypes.data) + j * scratch.shape[1] * scratch.itemsize
+
+
+@numba.njit(cache=True, nogil=True)  # compiled once, not at each of its places
+def _products(source, rows, first, depth, columns, n, length, out, out_rows):
+    """out (n, length) = source[rows, first:first + depth] @ columns (depth, length)."""
+    for j in range(n):
+        for i in range(length):
+            out[j, i] = 0
+    size = np.int64(source.itemsize)
+    _add_tap(
+        source,
+        np.int64(rows.ctypes.data),
+        first * size,
+        np.int64(out_rows.ctypes.data),
+        n,
+        np.int64(0),
+        length * size,
+        np.int64(columns.ctypes.data),
+        columns.shape[1] * size,
+        depth,
+    )
+
+
+@numba.njit(cache=True, nogil=True)  # compiled once, not at each of its places
+def _sums(source, rows, first, depth, weight_rows, n, length, out):
+    """out (depth, length) = source[rows, first:first + depth].T @ weights (n, length), listed by rows."""
     for c in range(depth):
         for i in range(length):
             out[c, i] = 0
-    whole = n // 4 * 4
-    for j in range(0, whole, 4):
-        r0, r1, r2, r3 = order[begin + j], order[begin + j + 1], order[begin + j + 2], order[begin + j + 3]
-        w0, w1, w2, w3 = weights[j], weights[j + 1], weights[j + 2], weights[j + 3]
-        for c in range(depth):
-            a0, a1, a2, a3 = (
-                source[r0, first + c],
-                source[r1, first + c],
-                source[r2, first + c],
-                source[r3, first + c],
-            )
-            here = out[c]
-            for i in range(length):
-                here[i] += (a0 * w0[i] + a1 * w1[i]) + (a2 * w2[i] + a3 * w3[i])
-    for j in range(whole, n):
-        r0, w0 = order[begin + j], weights[j]
-        for c in range(depth):
-            a0, here = source[r0, first + c], out[c]
-            for i in range(length):
-                here[i] += a0 * w0[i]
+    size = np.int64(source.itemsize)
+    _add_outer(
+        source,
+        np.int64(rows.ctypes.data),
+        first * size,
+        np.int64(weight_rows.ctypes.data),
+        n,
+        np.int64(0),
+        length * size,
+        np.int64(out.ctypes.data),
+        out.shape[1] * size,
+        depth,
+    )
 
 
 @numba.njit(inline="always")
@@ -145,17 +161,22 @@ def attend(heads, most, q, k, v, order, offsets, scale, out, lse):
     chunks = min(MOST_CHUNKS, sets)
     for chunk in numba.prange(chunks):
         queries, sums = np.empty((depth, widest), q.dtype), np.empty((depth, widest), q.dtype)
-        weights = np.empty((most, widest), q.dtype)
+        weights = np.zeros((most + MOST_ROWS, widest), q.dtype)  # the rows to spare are never read
+        key_rows, value_rows, weight_rows = np.empty((3, most + MOST_ROWS), np.int64)
+        _list_scratch(weights, weight_rows)
         peak, total = np.empty(widest, q.dtype), np.empty(widest, q.dtype)
         for s in range(sets * chunk // chunks, sets * (chunk + 1) // chunks):
             begin, end = offsets[s], offsets[s + 1]
             n = end - begin
             length = (n + PAD - 1) // PAD * PAD
+            if n == 0:
+                continue
+            _list_rows(k, order, begin, end, key_rows)
+            _list_rows(v, order, begin, end, value_rows)
             for h in range(heads):
                 first = h * depth
                 _columns(q, order, begin, end, first, depth, queries, length, scale[0])
-                for j in range(n):
-                    _products(k, order[begin + j], first, depth, queries, length, weights[j])
+                _products(k, key_rows, first, depth, queries, n, length, weights, weight_rows)
                 for i in range(length):
                     peak[i] = weights[0, i]
                     total[i] = 0
@@ -169,7 +190,7 @@ def attend(heads, most, q, k, v, order, offsets, scale, out, lse):
                         p = exponential(here[i] - peak[i])
                         here[i] = p
                         total[i] += p
-                _sums(v, order, begin, end, first, depth, weights, length, sums)
+                _sums(v, value_rows, first, depth, weight_rows, n, length, sums)
                 for i in range(n):
                     row = order[begin + i]
                     share = 1 / total[i]
@@ -188,33 +209,42 @@ def attend_backward(heads, most, grad, q, k, v, lse, delta, order, offsets, scal
     for chunk in numba.prange(chunks):
         queries, grads = np.empty((depth, widest), q.dtype), np.empty((depth, widest), q.dtype)
         sums = np.empty((depth, widest), q.dtype)
-        weights, slopes = np.empty((most, widest), q.dtype), np.empty((most, widest), q.dtype)
-        turned = np.empty((most, widest), q.dtype)
+        weights, slopes, turned = np.zeros((3, most + MOST_ROWS, widest), q.dtype)
+        rows = np.empty((4, most + MOST_ROWS), np.int64)
+        weight_rows, slope_rows, turned_rows = np.empty((3, most + MOST_ROWS), np.int64)
+        _list_scratch(weights, weight_rows)
+        _list_scratch(slopes, slope_rows)
+        _list_scratch(turned, turned_rows)
         log_total, level = np.empty(widest, q.dtype), np.empty(widest, q.dtype)
         for s in range(sets * chunk // chunks, sets * (chunk + 1) // chunks):
             begin, end = offsets[s], offsets[s + 1]
             n = end - begin
             length = (n + PAD - 1) // PAD * PAD
+            if n == 0:
+                continue
+            _list_rows(q, order, begin, end, rows[0])
+            _list_rows(k, order, begin, end, rows[1])
+            _list_rows(v, order, begin, end, rows[2])
+            _list_rows(grad, order, begin, end, rows[3])
             for h in range(heads):
                 first = h * depth
                 _columns(q, order, begin, end, first, depth, queries, length, scale[0])
                 _columns(grad, order, begin, end, first, depth, grads, length, 1)
                 _columns(lse, order, begin, end, h, 1, log_total[None], length, 1)
                 _columns(delta, order, begin, end, h, 1, level[None], length, 1)
+                _products(k, rows[1], first, depth, queries, n, length, weights, weight_rows)
+                _products(v, rows[2], first, depth, grads, n, length, slopes, slope_rows)
                 for j in range(n):
-                    row = order[begin + j]
                     p, ds = weights[j], slopes[j]
-                    _products(k, row, first, depth, queries, length, p)
-                    _products(v, row, first, depth, grads, length, ds)
                     for i in range(length):
                         p[i] = exponential(p[i] - log_total[i])
                         ds[i] = p[i] * (ds[i] - level[i])
-                _sums(k, order, begin, end, first, depth, slopes, length, sums)
+                _sums(k, rows[1], first, depth, slope_rows, n, length, sums)
                 _rows(sums, order, begin, end, first, depth, scale[0], dq)
                 # Sums over queries run over columns, so now the keys have to lie side by side.
                 _transpose(weights, n, length, turned)
-                _sums(grad, order, begin, end, first, depth, turned, length, sums)
+                _sums(grad, rows[3], first, depth, turned_rows, n, length, sums)
                 _rows(sums, order, begin, end, first, depth, 1, dv)
                 _transpose(slopes, n, length, turned)
-                _sums(q, order, begin, end, first, depth, turned, length, sums)
+                _sums(q, rows[0], first, depth, turned_rows, n, length, sums)
                 _rows(sums, order, begin, end, first, depth, scale[0], dk)
