@@ -134,4 +134,12 @@ class DSVTBackbone(nn.Module):
         return voxels
 
     def forward(self, voxels: SparseTensor) -> Float[Tensor, "B C X Y"]:
-        return self.to_bev(self.features(voxels))
+        found = self.features(voxels)
+        if self.grids[-1][2] > 1:
+            return self.to_bev(found)
+        # Rows of one level of height lie as a map in channels-last memory has them: nothing is copied twice.
+        size_x, size_y = self.bev_size
+        b, x, y, _ = found.coordinates.long().unbind(1)
+        flat = found.features.new_zeros(found.batch_size * size_x * size_y, found.channels)
+        flat = flat.index_copy(0, (b * size_x + x) * size_y + y, found.features)
+        return flat.reshape(found.batch_size, size_x, size_y, found.channels).permute(0, 3, 1, 2)

@@ -58,6 +58,9 @@ VARIANTS = {
     "absolute": replace(PILLARS, voxel_features=DynamicVoxelFeaturesConfig((16, 16))),
     "voxels": VOXELS,
     "linear": replace(VOXELS, backbone=replace(STAGES, channels=(16, 24), pooling="linear")),
+    "levels_left": replace(
+        VOXELS, backbone=replace(STAGES, pool_strides=((1, 1, 4),), windows=((6, 6, 8), (6, 6, 2)))
+    ),
     "maxpool": replace(VOXELS, backbone=replace(STAGES, pooling="maxpool")),
     "legacy": replace(VOXELS, backbone=replace(STAGES, legacy_pos_embed=True, normalize_positions=True)),
 }
