@@ -1,4 +1,5 @@
-"""What data sets give and models take: LiDAR frames, batches of them, and detections.
+"""What data sets give and models take: LiDAR frames, batches of them, and detections; and, for
+segmentation, frames with a label for each point.
 
 Boxes are (x, y, z, l, w, h, yaw): centre in metres, yaw in radians about +z from +x, in the LiDAR frame (x
 forward, y left, z up). Labels are indices into the list of class names that the data config holds.
@@ -12,6 +13,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+IGNORE = -1  # label of a point that counts neither in a loss nor in a metric
 
 
 @dataclass(frozen=True)
@@ -62,20 +65,14 @@ class DetectionBatch:
     def collate(frames: list[LidarFrame]) -> "DetectionBatch":
         """Concatenate frames. Frames without points or boxes are legal."""
 
-        def joined(arrays: list[np.ndarray], dtype: type) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(np.concatenate(arrays), dtype=dtype))
-
-        def owners(arrays: list[np.ndarray]) -> Tensor:
-            return torch.from_numpy(np.repeat(np.arange(len(arrays)), [len(a) for a in arrays]))
-
         points, boxes = [f.points for f in frames], [f.boxes.reshape(-1, 7) for f in frames]
         return DetectionBatch(
-            points=joined(points, np.float32),
-            point_frame=owners(points),
-            boxes=joined(boxes, np.float32),
-            labels=joined([f.labels for f in frames], np.int64),
-            velocities=joined([f.known_velocities.reshape(-1, 2) for f in frames], np.float32),
-            box_frame=owners(boxes),
+            points=_joined(points, np.float32),
+            point_frame=_owners(points),
+            boxes=_joined(boxes, np.float32),
+            labels=_joined([f.labels for f in frames], np.int64),
+            velocities=_joined([f.known_velocities.reshape(-1, 2) for f in frames], np.float32),
+            box_frame=_owners(boxes),
             batch_size=len(frames),
             frame_ids=tuple(f.frame_id for f in frames),
         )
@@ -121,3 +118,81 @@ class Detections:
             velocities=torch.cat(told) if told else None,
         )
         return joined.select(joined.scores.argsort(descending=True, stable=True))
+
+
+@dataclass(frozen=True)
+class SegmentationFrame:
+    """One scan with a label for each point.
+
+    `points` (N, 3 + F) float32: x, y, z in metres, then features (intensity). `labels` (N,) int64: positions
+    in the list of class names, IGNORE where nothing is asked. `instances` (N,) int64: equal numbers within a
+    class are one object, 0 is none. `extra` is not batched.
+    """
+
+    frame_id: str
+    points: np.ndarray
+    labels: np.ndarray
+    instances: np.ndarray
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def unlabelled(frame_id: str, points: np.ndarray) -> "SegmentationFrame":
+        """A scan of which nothing is known: every label is IGNORE."""
+        return SegmentationFrame(
+            frame_id, points, np.full(len(points), IGNORE, np.int64), np.zeros(len(points), np.int64)
+        )
+
+    def select_points(self, rows: np.ndarray) -> "SegmentationFrame":
+        """The frame with some of its points: (N,) bool or row numbers."""
+        return replace(
+            self, points=self.points[rows], labels=self.labels[rows], instances=self.instances[rows]
+        )
+
+
+@dataclass(frozen=True)
+class SegmentationBatch:
+    """Frames concatenated: row p of `points` and `labels` (IGNORE where nothing is asked) belongs to frame
+    `point_frame[p]`; rows of one frame stand together and keep their order."""
+
+    points: Float[Tensor, "P F"]
+    point_frame: Int[Tensor, "P"]
+    labels: Int[Tensor, "P"]
+    batch_size: int
+    frame_ids: tuple[str, ...]
+
+    @staticmethod
+    def collate(frames: Sequence[SegmentationFrame]) -> "SegmentationBatch":
+        """Concatenate frames. Frames without points are legal."""
+        points = [f.points for f in frames]
+        return SegmentationBatch(
+            points=_joined(points, np.float32),
+            point_frame=_owners(points),
+            labels=_joined([f.labels for f in frames], np.int64),
+            batch_size=len(frames),
+            frame_ids=tuple(f.frame_id for f in frames),
+        )
+
+    def split(self, rows: Tensor) -> list[Tensor]:
+        """(P, ...) values of all points -> those of each frame."""
+        return list(rows.split(torch.bincount(self.point_frame, minlength=self.batch_size).tolist()))
+
+    def to(self, device: torch.device | str) -> "SegmentationBatch":
+        """The same batch on another device."""
+        names = ("points", "point_frame", "labels")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+
+
+def collate(frames: Sequence[LidarFrame] | Sequence[SegmentationFrame]) -> DetectionBatch | SegmentationBatch:
+    """The batch of the frames' kind; at least one frame, all of one kind."""
+    lidar = [frame for frame in frames if isinstance(frame, LidarFrame)]
+    if lidar:
+        return DetectionBatch.collate(lidar)
+    return SegmentationBatch.collate([frame for frame in frames if isinstance(frame, SegmentationFrame)])
+
+
+def _joined(arrays: list[np.ndarray], dtype: type) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(np.concatenate(arrays), dtype=dtype))
+
+
+def _owners(arrays: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.repeat(np.arange(len(arrays)), [len(a) for a in arrays]))

@@ -12,7 +12,10 @@ def add(commands: Commands) -> None:
     show = add_command(config, "show", _show, "A config with every value, defaults and bases resolved.")
     show.add_argument("name", metavar="CONFIG", help="a file or a name")
     show.add_argument("overrides", nargs="*", metavar="a.b=c", help="changes, as for train")
-    keys = add_command(config, "keys", _keys, "All keys of a detection config: type, default, meaning.")
+    keys = add_command(config, "keys", _keys, "All keys of a config: type, default, meaning.")
+    keys.add_argument(
+        "--task", choices=["detection", "segmentation"], default="detection", help="(default: %(default)s)"
+    )
     keys.add_argument("prefix", nargs="?", default="", help="only keys that begin so, e.g. train.")
 
 
@@ -25,16 +28,16 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _show(arguments: argparse.Namespace) -> int:
     from sparse3d import config
-    from sparse3d.recipes.detection_config import DetectionConfig
+    from sparse3d.recipes import tasks
 
-    print(config.to_yaml(config.load(DetectionConfig, arguments.name, arguments.overrides)), end="")
+    print(config.to_yaml(tasks.load(arguments.name, arguments.overrides)), end="")
     return 0
 
 
 def _keys(arguments: argparse.Namespace) -> int:
     from sparse3d import config
-    from sparse3d.recipes.detection_config import DetectionConfig
+    from sparse3d.recipes.tasks import TASKS
 
-    lines = config.describe(DetectionConfig)
+    lines = config.describe(TASKS[arguments.task].config)
     print("\n".join(line for line in lines if line.startswith(arguments.prefix)))
     return 0

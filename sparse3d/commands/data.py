@@ -16,8 +16,11 @@ def add(commands: Commands) -> None:
     make.add_argument("--scenes", type=int, default=400, help="how many (default: %(default)s)")
     make.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     make.add_argument("--val-fraction", type=float, default=0.2, help="share in val (default: %(default)s)")
+    make.add_argument(
+        "--labels", action="store_true", help="also a class and an instance for each point (.label)"
+    )
     check = add_command(data, "check", _check, "Read every file of a data set and say what is wrong.")
-    check.add_argument("name", choices=["kitti"], help="layout of the folder")
+    check.add_argument("name", choices=["kitti", "semantickitti"], help="layout of the folder")
     check.add_argument(
         "--root", required=True, metavar="DIR", help="the folder, or its name in $SPARSE3D_DATASETS"
     )
@@ -34,6 +37,7 @@ def _make(arguments: argparse.Namespace) -> int:
             arguments.scenes,
             arguments.seed,
             val_fraction=arguments.val_fraction,
+            labels=arguments.labels,
             progress=report,
         )
     say(f"{arguments.scenes} scenes in {arguments.out}; train with data.root={arguments.out}")
@@ -43,7 +47,12 @@ def _make(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from sparse3d.data.kitti_check import check_kitti
 
-    report = check_kitti(arguments.root, arguments.columns)
+    if arguments.name == "semantickitti":
+        from sparse3d.data.semantickitti_check import check_semantickitti
+
+        report = check_semantickitti(arguments.root)
+    else:
+        report = check_kitti(arguments.root, arguments.columns)
     print(report)
     return 0 if report.ok else 1
 

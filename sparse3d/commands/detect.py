@@ -27,12 +27,13 @@ def add(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from sparse3d.recipes import detect_files
+    from sparse3d.recipes import detect_files, tasks
     from sparse3d.recipes.detection import load_detector
 
     if not 0.0 <= arguments.score <= 1.0:
         raise ValueError(f"--score is {arguments.score}, expected a number from 0 to 1")
     run, out = arguments.run_folder, Path(arguments.out)
+    tasks.task_of_run(run, "detect")
     model = load_detector(run, arguments.checkpoint, arguments.device).config.model
     found = detect_files.detect(
         run,

@@ -11,22 +11,28 @@ def add(commands: Commands) -> None:
     evaluate = add_command(commands, "evaluate", _run, "Judge a trained model on labelled data.")
     add_run_arguments(evaluate)
     evaluate.add_argument("--split", help="e.g. val, train (default: what the run's config says)")
+    evaluate.add_argument("--tta", action="store_true", help="segmentation: average over eight views")
     evaluate.add_argument("--data", metavar="DIR", help="a folder to use in place of the run's data.root")
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from sparse3d.recipes import detection
+    from sparse3d.recipes import tasks
 
+    task = tasks.task_of_run(arguments.run_folder)
+    options = {"tta": True} if arguments.tta else {}
+    if options and task.name != "segmentation":
+        raise ValueError(f"--tta averages over views of a scan for segmentation; this is a run of {task.name}")
     with Bar("evaluating") as report:
-        outcome = detection.evaluate(
+        outcome = task.recipe.evaluate(
             arguments.run_folder,
             arguments.split,
             arguments.checkpoint,
             device=arguments.device,
             data_root=arguments.data,
             progress=report,
+            **options,
         )
     Console().print(*outcome.judgement.tables())
     say(f"{outcome.checkpoint.name}; written to {outcome.folder}")

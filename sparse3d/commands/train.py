@@ -23,16 +23,15 @@ def add(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from sparse3d import config
     from sparse3d.engine.hooks import StopOnSignal
-    from sparse3d.recipes import detection
-    from sparse3d.recipes.detection_config import DetectionConfig
+    from sparse3d.recipes import tasks
 
-    loaded = config.load(DetectionConfig, arguments.config, arguments.overrides)
+    task = tasks.task_of(arguments.config, arguments.overrides)
+    loaded = tasks.load(arguments.config, arguments.overrides)
     out = arguments.out or Path("runs") / Path(arguments.config).stem
     arguments.out = out
     with Bar("generating scenes") as report:
-        outcome = detection.train(loaded, out, arguments.resume, progress_of_data=report)
+        outcome = task.recipe.train(loaded, out, arguments.resume, progress_of_data=report)
     interrupted = outcome.ended == StopOnSignal.REASON
     if outcome.is_main and interrupted:
         say(f"interrupted after a whole step, checkpoint written{how_to_resume(arguments)}")

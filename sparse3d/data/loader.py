@@ -16,7 +16,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from sparse3d.errors import DataError
-from sparse3d.frames import DetectionBatch, LidarFrame
+from sparse3d.frames import DetectionBatch, LidarFrame, SegmentationBatch, SegmentationFrame, collate
+
+
+Frame = LidarFrame | SegmentationFrame
+Batch = DetectionBatch | SegmentationBatch
 
 
 class FrameDataset(Protocol):
@@ -24,7 +28,7 @@ class FrameDataset(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: tuple[int, int]) -> LidarFrame: ...
+    def __getitem__(self, index: tuple[int, int]) -> Frame: ...
 
 
 class ShardedBatches(Sampler[list[tuple[int, int]]]):
@@ -100,7 +104,7 @@ class ShardedBatches(Sampler[list[tuple[int, int]]]):
 
 
 class BatchLoader:
-    """Iterating gives the rest of the current epoch as DetectionBatch and then moves on to the next epoch.
+    """Iterating gives the rest of the current epoch as batches and then moves on to the next epoch.
 
     `state_dict` between two batches says which samples were handed out, however far workers have read ahead.
     """
@@ -140,7 +144,7 @@ class BatchLoader:
         if epoch != self.batches.epoch:
             self.batches.epoch, self.batches.position = epoch, 0
 
-    def __iter__(self) -> Iterator[DetectionBatch]:
+    def __iter__(self) -> Iterator[Batch]:
         batches = self.batches
         size = batches.batch_size * batches.world_size
         start, epoch = batches.position, batches.epoch
@@ -201,24 +205,27 @@ def make_loader(
     return BatchLoader(dataset, batches, workers)
 
 
-class _FaultsAsValues(Dataset[LidarFrame | DataError]):
+class _FaultsAsValues(Dataset[Frame | DataError]):
     """A data set that returns its DataErrors: torch would turn what a worker raises into a RuntimeError
     around a traceback."""
 
     def __init__(self, dataset: FrameDataset):
         self.dataset = dataset
 
-    def __getitem__(self, index: tuple[int, int]) -> LidarFrame | DataError:
+    def __getitem__(self, index: tuple[int, int]) -> Frame | DataError:
         try:
             return self.dataset[index]
         except DataError as error:
             return error
 
 
-def _collate(frames: list[LidarFrame | DataError]) -> DetectionBatch | DataError:
-    fault = next((frame for frame in frames if isinstance(frame, DataError)), None)
-    whole = [frame for frame in frames if isinstance(frame, LidarFrame)]
-    return DetectionBatch.collate(whole) if fault is None else fault
+def _collate(frames: list[Frame | DataError]) -> Batch | DataError:
+    whole: list[Any] = []
+    for frame in frames:
+        if isinstance(frame, DataError):
+            return frame
+        whole.append(frame)
+    return collate(whole)
 
 
 def _start_worker(worker: int) -> None:

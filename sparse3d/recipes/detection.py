@@ -11,17 +11,13 @@ import torch
 from torch import nn
 
 from sparse3d.data.kitti import KittiDataset
-from sparse3d.data.kitti_index import find_root
 from sparse3d.data.loader import make_loader
-from sparse3d.data.minidrive import write_minidrive
-from sparse3d.data.minidrive.write import MANIFEST
 from sparse3d.engine import distributed, hooks
 from sparse3d.engine.checkpoint import load_weights, read_checkpoint
 from sparse3d.engine.loop import Hook, Trainer
 from sparse3d.engine.progress import ShowProgress, WriteMetrics
 from sparse3d.engine.seed import seed_everything, use_deterministic_algorithms
 from sparse3d.engine.state import restore
-from sparse3d.errors import DataError
 from sparse3d.evaluation import kitti
 from sparse3d.frames import DetectionBatch, Detections, LidarFrame
 from sparse3d.io.files import write_text
@@ -29,6 +25,7 @@ from sparse3d.io.kitti import write_objects
 from sparse3d.models.detectors import DetectorModel, build_detector
 from sparse3d.recipes.detection_config import DetectionConfig
 from sparse3d.recipes.detection_judge import Judgement, Progress, judge
+from sparse3d.recipes.generated import generate_scenes
 from sparse3d.recipes.run_folder import RunFolder
 
 BEST_METRIC = "mAP_3d_moderate"
@@ -113,23 +110,8 @@ def _hooks(config: DetectionConfig, run: RunFolder) -> list[Hook]:
 
 def prepare_data(config: DetectionConfig, progress_of_data: Progress | None = None) -> None:
     """Generate the data where they are missing and the config says how; a started generation is continued."""
-    if config.generate is None:
-        return
-    try:
-        root = find_root(config.data.root)
-    except DataError:
-        root = Path(config.data.root).expanduser()
-    if root.exists() and not (root / MANIFEST).exists():
-        return  # somebody's own data
-    recipe = config.generate
-    write_minidrive(
-        root,
-        recipe.scenes,
-        recipe.seed,
-        recipe.simulator,
-        val_fraction=recipe.val_fraction,
-        progress=progress_of_data,
-    )
+    if config.generate is not None:
+        generate_scenes(config.data.root, config.generate, False, progress_of_data)
 
 
 @dataclass(frozen=True)

@@ -62,12 +62,16 @@ class RunFolder:
             )
         configs.dump(config, self.config)
 
-    def read_config(self, cls: type[T]) -> T:
-        """The config that the run was started with."""
+    def check(self) -> None:
+        """DataError unless a run was started in this folder."""
         if not self.config.is_file():
             raise DataError(
                 self.path, "not the folder of a run: it has no config.yaml; name what --out named"
             )
+
+    def read_config(self, cls: type[T]) -> T:
+        """The config that the run was started with."""
+        self.check()
         return configs.load(cls, self.config)
 
 

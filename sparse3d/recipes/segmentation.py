@@ -1,0 +1,172 @@
+"""Semantic segmentation of LiDAR scans from config to a judged model: train, evaluate, load. `segment_files`
+applies it."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import nn
+
+from sparse3d.data.loader import make_loader
+from sparse3d.data.segmentation import SegmentationDataset
+from sparse3d.engine import distributed, hooks
+from sparse3d.engine.checkpoint import load_weights, read_checkpoint
+from sparse3d.engine.loop import Hook, Trainer
+from sparse3d.engine.progress import ShowProgress, WriteMetrics
+from sparse3d.engine.seed import seed_everything, use_deterministic_algorithms
+from sparse3d.engine.state import restore
+from sparse3d.io.files import write_text
+from sparse3d.models.segmenters import build_segmenter
+from sparse3d.recipes.detection import TrainOutcome
+from sparse3d.recipes.generated import generate_scenes
+from sparse3d.recipes.run_folder import RunFolder
+from sparse3d.recipes.segmentation_config import SegmentationConfig
+from sparse3d.recipes.segmentation_judge import (
+    AS_IT_IS,
+    EIGHT_VIEWS,
+    Progress,
+    SegmentationJudgement,
+    judge_segmenter,
+)
+
+BEST_METRIC = "mIoU"
+
+
+def train(
+    config: SegmentationConfig,
+    out: str | Path,
+    resume: bool = False,
+    *,
+    progress_of_data: Progress | None = None,
+    extra_hooks: Sequence[Hook] = (),
+) -> TrainOutcome:
+    """Train into the run folder `out`; `resume` continues the run in it, bit for bit.
+
+    Missing data are generated first where the config says how (`progress_of_data(done, scenes)` is called on
+    the way). Under torchrun all processes train together.
+    """
+    run = RunFolder(out, config.checkpoint.keep)
+    with distributed.process_group(config.train.device) as device:
+        with distributed.main_first():
+            if distributed.is_main():
+                run.start(config, resume)
+                if config.generate is not None:
+                    generate_scenes(config.data.root, config.generate, True, progress_of_data)
+            dataset = SegmentationDataset(config.data, config.loader.split, config.augment)
+        if config.train.deterministic:
+            use_deterministic_algorithms()
+        seed_everything(config.train.seed, distributed.rank())
+        trainer = Trainer(
+            build_segmenter(config.model),
+            make_loader(
+                dataset,
+                config.loader.batch_size,
+                workers=config.loader.workers,
+                shuffle=True,
+                seed=config.train.seed,
+                drop_last=True,  # ranks then have equally many batches
+                rank=distributed.rank(),
+                world_size=distributed.world_size(),
+            ),
+            config.train,
+            config.optimizer,
+            config.schedule,
+            hooks=[*_hooks(config, run), *extra_hooks],
+            device=device,
+        )
+        if resume and (last := run.checkpoints.last()) is not None:
+            restore(trainer, read_checkpoint(last), last)
+        return TrainOutcome(run.path, trainer.train(), distributed.is_main())
+
+
+def _hooks(config: SegmentationConfig, run: RunFolder) -> list[Hook]:
+    validation = SegmentationDataset(config.data, config.evaluation.split)
+
+    def metrics(model: nn.Module) -> Mapping[str, float]:
+        return metrics_of(judge_segmenter(model, validation, config.evaluation.batch_size))
+
+    every = config.log.every
+    made: list[Hook] = [
+        hooks.Evaluate(metrics, config.evaluation.every_epochs),
+        WriteMetrics(run.metrics, every),
+        ShowProgress(every),
+        hooks.StopOnSignal(),
+    ]
+    if config.log.tensorboard:
+        made.append(hooks.WriteTensorBoard(run.path / "tensorboard", every))
+    if config.train.max_minutes is not None:
+        made.append(hooks.TimeBudget(config.train.max_minutes))
+    return [*made, hooks.SaveCheckpoints(run.checkpoints, config.checkpoint, BEST_METRIC)]
+
+
+def metrics_of(judgement: SegmentationJudgement) -> dict[str, float]:
+    """The numbers that training watches, in percent: mIoU, and the IoU of the classes that occur."""
+    result = judgement.semantic
+    per_class = zip(result.class_names, result.iou.tolist(), strict=True)
+    metrics = {f"IoU_{name}": 100 * value for name, value in per_class if not math.isnan(value)}
+    return {BEST_METRIC: 100 * result.mean_iou, "accuracy": 100 * result.accuracy, **metrics}
+
+
+@dataclass(frozen=True)
+class SegmentationOutcome:
+    """What was found, the folder that it was written to, and the checkpoint that was judged."""
+
+    judgement: SegmentationJudgement
+    folder: Path
+    checkpoint: Path
+
+
+def evaluate(
+    run: str | Path,
+    split: str | None = None,
+    checkpoint: str = "best",
+    *,
+    device: str | None = None,
+    data_root: str | None = None,
+    progress: Progress | None = None,
+    tta: bool = False,
+) -> SegmentationOutcome:
+    """Judge a run's checkpoint on a split; writes `evaluation/<split>/metrics.json`.
+
+    `data_root` replaces the run's `data.root`, for data that moved or another set of the same classes. `tta`:
+    average over eight views of each scan.
+    """
+    segmenter = load_segmenter(run, checkpoint, device)
+    config = segmenter.config
+    split = split or config.evaluation.split
+    source = config.data if data_root is None else replace(config.data, root=data_root)
+    dataset = SegmentationDataset(source, split)
+    views = EIGHT_VIEWS if tta else AS_IT_IS
+    judgement = judge_segmenter(segmenter.model, dataset, config.evaluation.batch_size, progress, views)
+    folder = RunFolder(run).evaluation / split
+    summary = {
+        "split": split,
+        "checkpoint": segmenter.checkpoint.name,
+        "frames": len(dataset),
+        "views": len(views),
+    }
+    write_text(folder / "metrics.json", json.dumps(summary | judgement.to_dict(), indent=1) + "\n")
+    return SegmentationOutcome(judgement, folder, segmenter.checkpoint)
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """A trained model, ready to predict, with the config that it was trained with."""
+
+    config: SegmentationConfig
+    model: nn.Module  # a SegmenterModel
+    checkpoint: Path
+
+
+def load_segmenter(run: str | Path, checkpoint: str = "best", device: str | None = None) -> Segmenter:
+    """A run's model with its averaged weights (or its last ones, where none were averaged), in eval mode."""
+    folder = RunFolder(run)
+    config = folder.read_config(SegmentationConfig)
+    path = folder.checkpoints.find(checkpoint)
+    stored = read_checkpoint(path)
+    model = build_segmenter(config.model)
+    load_weights(model, stored.part("ema") or stored.part("model"), path)
+    with distributed.process_group(device or config.train.device) as place:
+        return Segmenter(config, model.to(place).eval(), path)

@@ -1,0 +1,80 @@
+"""How good a segmenter is on labelled scans, and what it says of one scan, with test-time augmentation."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+from torch import Tensor, nn
+
+from sparse3d.data.segmentation import SegmentationDataset
+from sparse3d.evaluation.segmentation import Confusion, SegmentationResult
+from sparse3d.frames import SegmentationBatch, SegmentationFrame
+from sparse3d.geometry.boxes import mirror_points, rotate_points_z
+from sparse3d.models.segmenters import frame_logits
+
+Progress = Callable[[int, int], None]  # (done, total)
+View = Callable[[np.ndarray], np.ndarray]  # (N, >=3) points -> the same points seen in another way
+
+
+def _turned(angle: float, flip: bool) -> View:
+    return lambda points: mirror_points(rotate_points_z(points, angle), "y") if flip else (
+        rotate_points_z(points, angle)
+    )
+
+
+# The scan as it is, and what test-time augmentation averages over: four turns, each with its mirror image.
+AS_IT_IS: tuple[View, ...] = (lambda points: points,)
+EIGHT_VIEWS: tuple[View, ...] = tuple(
+    _turned(quarter * np.pi / 2, flip) for quarter in range(4) for flip in (False, True)
+)
+
+
+def segment_frames(
+    model: nn.Module, frames: Sequence[SegmentationFrame], views: Sequence[View] = AS_IT_IS
+) -> list[np.ndarray]:
+    """The label (n,) int64 of every point of each frame: the class of the highest logit, averaged over
+    views."""
+    device = next(model.parameters()).device
+    total: list[Tensor] = []
+    for view in views:
+        seen = [replace(frame, points=view(frame.points)) for frame in frames]
+        found = frame_logits(model, SegmentationBatch.collate(seen).to(device))
+        total = [a + b for a, b in zip(total, found, strict=True)] if total else found
+    return [logits.argmax(dim=1).cpu().numpy() for logits in total]
+
+
+@dataclass(frozen=True)
+class SegmentationJudgement:
+    """What the model is worth on a split."""
+
+    semantic: SegmentationResult
+
+    def tables(self) -> tuple[Table, ...]:
+        """For a terminal."""
+        return (self.semantic.table(),)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; NaN becomes None."""
+        return {"semantic": self.semantic.to_dict()}
+
+
+def judge_segmenter(
+    model: nn.Module,
+    dataset: SegmentationDataset,
+    batch_size: int,
+    progress: Progress | None = None,
+    views: Sequence[View] = AS_IT_IS,
+) -> SegmentationJudgement:
+    """Run a segmenter (in eval mode) over every scan of a data set of its classes."""
+    classes = dataset.config.classes
+    confusion = Confusion(len(classes))
+    for start in range(0, len(dataset), batch_size):
+        frames = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
+        for frame, labels in zip(frames, segment_frames(model, frames, views), strict=True):
+            confusion.add(frame.labels, labels)
+        if progress is not None:
+            progress(start + len(frames), len(dataset))
+    return SegmentationJudgement(confusion.result(classes))
