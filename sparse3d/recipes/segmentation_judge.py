@@ -13,7 +13,7 @@ from sparse3d.data.segmentation import SegmentationDataset
 from sparse3d.evaluation.segmentation import Confusion, SegmentationResult
 from sparse3d.frames import SegmentationBatch, SegmentationFrame
 from sparse3d.geometry.boxes import mirror_points, rotate_points_z
-from sparse3d.models.segmenters import frame_logits
+from sparse3d.models.segmenter import Segmenter
 
 Progress = Callable[[int, int], None]  # (done, total)
 View = Callable[[np.ndarray], np.ndarray]  # (N, >=3) points -> the same points seen in another way
@@ -37,11 +37,14 @@ def segment_frames(
 ) -> list[np.ndarray]:
     """The label (n,) int64 of every point of each frame: the class of the highest logit, averaged over
     views."""
+    assert isinstance(model, Segmenter)
     device = next(model.parameters()).device
     total: list[Tensor] = []
     for view in views:
         seen = [replace(frame, points=view(frame.points)) for frame in frames]
-        found = frame_logits(model, SegmentationBatch.collate(seen).to(device))
+        batch = SegmentationBatch.collate(seen).to(device)
+        with torch.no_grad():
+            found = batch.split(model.logits(batch))
         total = [a + b for a, b in zip(total, found, strict=True)] if total else found
     return [logits.argmax(dim=1).cpu().numpy() for logits in total]
 
