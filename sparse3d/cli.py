@@ -1,4 +1,4 @@
-"""The command line: `sparse3d train | evaluate | detect | segment | data | config | convert-weights | doctor`.
+"""The command line: `sparse3d train | evaluate | detect | segment | data | config | ...`.
 
 The commands are in `sparse3d/commands`. Everything heavy is imported inside of the command that needs it, so
 that `--help` and typing errors answer at once. Faults of the input end as one line on stderr and exit code 2;

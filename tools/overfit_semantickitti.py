@@ -1,6 +1,6 @@
 """Do labels, voxels, losses and the metric agree on real files? Learn a few SemanticKITTI scans by heart.
 
-    python tools/overfit_semantickitti.py ROOT [--sequence 00] [--steps 800] [--out runs/overfit_semantickitti]
+    python tools/overfit_semantickitti.py ROOT [--sequence 00] [--steps 700] [--out DIR]
 
 Trains a narrow MinkUNet on 10 cm voxels on the labelled scans of one sequence of ROOT, without augmentation,
 and asks for the labels of the same scans. Prints the IoU of each class, beside the highest that any labelling
@@ -69,20 +69,24 @@ def ceiling(dataset: SegmentationDataset, voxel_size: float) -> SegmentationResu
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Learn a few labelled scans by heart.")
     parser.add_argument("root", type=Path)
     parser.add_argument("--sequence", default="00")
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=700)
     parser.add_argument("--out", type=Path, default=Path("runs/overfit_semantickitti"))
     arguments = parser.parse_args()
     loaded = settings(arguments.root, arguments.sequence, arguments.steps)
     dataset = SegmentationDataset(loaded.data, "train")
     if len(dataset) > 50:
-        sys.exit(f"{arguments.root}: sequence {arguments.sequence} has {len(dataset)} scans; this is for a few")
+        sys.exit(
+            f"{arguments.root}: sequence {arguments.sequence} has {len(dataset)} scans; this is for a few"
+        )
     best = ceiling(dataset, 0.1)
     segmentation.train(loaded, arguments.out)
     found = segmentation.evaluate(arguments.out, "train", "last").judgement.semantic
-    table = Table("class", "points", "IoU", "highest possible", title=f"{len(dataset)} scans learned by heart")
+    table = Table(
+        "class", "points", "IoU", "highest possible", title=f"{len(dataset)} scans learned by heart"
+    )
     for name, points, iou, top in zip(found.class_names, found.points, found.iou, best.iou, strict=True):
         if points:
             table.add_row(name, str(points), f"{100 * iou:.1f}", f"{100 * top:.1f}")
@@ -90,7 +94,10 @@ def main() -> int:
     present = found.points > 0
     mean = 100 * float(found.iou[present].mean())
     table.add_row(
-        f"mean of {present.sum()}", str(found.points.sum()), f"{mean:.1f}", f"{100 * best.iou[present].mean():.1f}"
+        f"mean of {present.sum()}",
+        str(found.points.sum()),
+        f"{mean:.1f}",
+        f"{100 * best.iou[present].mean():.1f}",
     )
     Console().print(table)
     print("learned" if mean >= WANTED else f"NOT learned: mean IoU below {WANTED:g}; more steps?")

@@ -23,7 +23,9 @@ def _run(arguments: argparse.Namespace) -> int:
     task = tasks.task_of_run(arguments.run_folder)
     options = {"tta": True} if arguments.tta else {}
     if options and task.name != "segmentation":
-        raise ValueError(f"--tta averages over views of a scan for segmentation; this is a run of {task.name}")
+        raise ValueError(
+            f"--tta averages over views of a scan for segmentation; this is a run of {task.name}"
+        )
     with Bar("evaluating") as report:
         outcome = task.recipe.evaluate(
             arguments.run_folder,

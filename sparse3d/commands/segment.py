@@ -18,7 +18,9 @@ def add(commands: Commands) -> None:
         "--out", required=True, metavar="DIR", help="folder for one SemanticKITTI .label an input"
     )
     segment.add_argument(
-        "--tta", action="store_true", help="average over eight views of each cloud: better, eight times the work"
+        "--tta",
+        action="store_true",
+        help="average over eight views of each cloud: better, eight times the work",
     )
     segment.add_argument("--pictures", action="store_true", help="also draw each input from above, as .png")
 
@@ -38,9 +40,9 @@ def _run(arguments: argparse.Namespace) -> int:
         device=arguments.device,
     )
     count = 0
-    for path, points, labels in segmented:
+    for path, points, labels, instances in segmented:
         count += 1
-        print(f"{path}: {len(points)} points")
+        print(f"{path}: {len(points)} points, {len(set(instances[instances > 0].tolist()))} objects")
         if arguments.pictures:
             from sparse3d.io.files import atomic_path
             from sparse3d.viewers.semantic import draw_semantic

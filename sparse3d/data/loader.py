@@ -18,7 +18,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from sparse3d.errors import DataError
 from sparse3d.frames import DetectionBatch, LidarFrame, SegmentationBatch, SegmentationFrame, collate
 
-
 Frame = LidarFrame | SegmentationFrame
 Batch = DetectionBatch | SegmentationBatch
 

@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from sparse3d.data.kitti_index import find_root, read_split
-from sparse3d.data.segmentation_augment import SegmentationAugmentConfig, is_mix
+from sparse3d.data.segmentation_augment import MIXES, SegmentationAugmentConfig
 from sparse3d.data.semantic_classes import SEMANTICKITTI_CLASSES, LabelMap
 from sparse3d.errors import DataError
 from sparse3d.frames import SegmentationFrame
@@ -82,7 +82,7 @@ def sequence_scans(root: Path, name: str, labelled: bool = True) -> list[ScanFil
 
 @dataclass(frozen=True)
 class LabelledKittiConfig:
-    """A folder in the layout of KITTI's object benchmark with point labels in `training/labels` (minidrive)."""
+    """A folder in the layout of KITTI's object benchmark, with point labels in `training/labels`."""
 
     kind: Literal["kitti"] = "kitti"
     root: str = "data/minidrive"  # a folder, or the name of one in $SPARSE3D_DATASETS
@@ -155,7 +155,7 @@ class SegmentationDataset(Dataset[SegmentationFrame]):
         assert self.augment is not None
         frame = self.frame(index)
         for position, step in enumerate(self.augment.steps[:steps]):
-            if not is_mix(step):
+            if not isinstance(step, MIXES):
                 frame = step(frame, rng)
             elif rng.random() < step.probability:
                 partner = int(rng.integers(len(self)))
@@ -175,5 +175,5 @@ def read_scan(scan: ScanFiles, label_map: LabelMap) -> SegmentationFrame:
         except ValueError as error:
             raise DataError(scan.labels, str(error)) from error
         frame = SegmentationFrame(scan.frame_id, points, labels, raw.instance)
-    finite = np.isfinite(points).all(axis=1)
-    return frame if finite.all() else frame.select_points(finite)
+    finite = np.flatnonzero(np.isfinite(points).all(axis=1))
+    return frame if len(finite) == len(points) else frame.select_points(finite)

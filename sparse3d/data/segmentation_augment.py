@@ -8,7 +8,7 @@ here join labelled scans, where LaserMix joins a labelled with a pseudo-labelled
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, TypeGuard
+from typing import Literal
 
 import numpy as np
 
@@ -68,9 +68,7 @@ class ScanScaling:
             raise ValueError(f"scales must be 0 < min <= max, got {self.min_scale} and {self.max_scale}")
 
     def __call__(self, frame: SegmentationFrame, rng: np.random.Generator) -> SegmentationFrame:
-        return replace(
-            frame, points=scale_points(frame.points, rng.uniform(self.min_scale, self.max_scale))
-        )
+        return replace(frame, points=scale_points(frame.points, rng.uniform(self.min_scale, self.max_scale)))
 
 
 @dataclass(frozen=True)
@@ -218,11 +216,7 @@ def joined(frame: SegmentationFrame, other: SegmentationFrame) -> SegmentationFr
 Change = ScanFlip | ScanRotation | ScanScaling | PointJitter | PointDropout
 Mix = Mix3D | LaserMix | PolarMix
 SegmentationStep = Change | Mix
-
-
-def is_mix(step: SegmentationStep) -> TypeGuard[Mix]:
-    """Whether a step joins two scans."""
-    return isinstance(step, Mix)
+MIXES = (Mix3D, LaserMix, PolarMix)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ segment of one class match when their IoU is above 0.5, which at most one pair e
 
     SQ = mean IoU of the matches    RQ = TP / (TP + FP/2 + FN/2)    PQ = SQ * RQ
 
-Unmatched segments of fewer than `min_points` points count neither as FP nor as FN; points whose ground truth is
-IGNORE count nowhere. PQ-dagger takes the semantic IoU in place of PQ for stuff. Means are over the classes that
-occur. Sources: Kirillov et al. (arXiv 1801.00868), Porzi et al. (arXiv 1905.01220) for the dagger, Behley et
-al. (arXiv 2003.02371) for the 50 points.
+Unmatched segments of fewer than `min_points` points count neither as FP nor as FN; points whose ground truth
+is IGNORE count nowhere. PQ-dagger takes the semantic IoU in place of PQ for stuff. Means are over the classes
+that occur. Sources: Kirillov et al. (arXiv 1801.00868), Porzi et al. (arXiv 1905.01220) for the dagger,
+Behley et al. (arXiv 2003.02371) for the 50 points.
 """
 
 from collections.abc import Collection, Sequence
@@ -69,7 +69,9 @@ class PanopticCounts:
     def _segments(self, labels: np.ndarray, instances: np.ndarray) -> np.ndarray:
         """(N,) int64 key of each point's segment, negative for IGNORE."""
         if len(instances) and not (instances.min() >= 0 and instances.max() < _INSTANCES):
-            raise ValueError(f"instances lie in [{instances.min()}, {instances.max()}], expected 0 to 2^32 - 1")
+            raise ValueError(
+                f"instances lie in [{instances.min()}, {instances.max()}], expected 0 to 2^32 - 1"
+            )
         labels = labels.astype(np.int64)
         return labels * _INSTANCES + np.where(self.is_thing[labels], instances.astype(np.int64), 0)
 

@@ -1,13 +1,13 @@
 """Cylinder3D: an asymmetric residual U-Net on voxels of a cylinder around the LiDAR.
 
     points -> MLP 64-128-256-256 -> max over each cell (rho, phi, z) -> 16
-    context 32 -> res 64 -+------------------------------------------> up 64 -+----------+-> cat -> conv 3^3 -> classes
-                   s 2,2,2 | res 128 -+---------------------> up 128          '-> DDCM --'
-                              s 2,2,2 | res 256 -+-> up 256
-                                         s 2,2,1 | res 512 -> s 2,2,1 -> up 512
+    context 32 -> res 64 -+----------------------------------> up 64 -+--------+-> cat -> conv 3^3 -> classes
+                  s 2,2,2 | res 128 -+-----------------> up 128       '-> DDCM -'
+                             s 2,2,2 | res 256 -+-> up 256
+                                        s 2,2,1 | res 512 -> s 2,2,1 -> up 512
 
-Cells grow with the distance, as the gaps between a LiDAR's points do. Objects on a street are upright and long
-or wide, so the 3^3 kernel is taken apart into A = (1, 3, 3) and B = (3, 1, 3), over (rho, phi, z). DDCM
+Cells grow with the distance, as the gaps between a LiDAR's points do. Objects on a street are upright and
+long or wide, so the 3^3 kernel is taken apart into A = (1, 3, 3) and B = (3, 1, 3), over (rho, phi, z). DDCM
 (dimension-decomposition based context modelling) gates the last features by the sum of three rank-one
 contexts. Every convolution is followed by LeakyReLU and then batch norm. Zhu et al.: "Cylindrical and
 Asymmetrical 3D Convolution Networks for LiDAR Segmentation" (arXiv 2011.10033).
@@ -15,10 +15,10 @@ Asymmetrical 3D Convolution Networks for LiDAR Segmentation" (arXiv 2011.10033).
 `separable` makes each submanifold convolution but the last a depthwise one and a 1^3 one, as "Less is More"
 (arXiv 2303.11203) does; its filters are parameters here and are trained.
 
-Where we differ from the released code: kernel maps follow from the geometry (there, layers of different kernels
-could share a map by name), the context block's first norm of its second branch is applied, and classes do not
-include "ignored". As there, phi is cut behind the LiDAR, and points outside of the cylinder belong to its
-outermost cells.
+Where we differ from the released code: kernel maps follow from the geometry (there, layers of different
+kernels could share a map by name), the norm that its context block computes and drops is applied, and
+classes do not include "ignored". As there, phi is cut behind the LiDAR, and points outside of the cylinder
+belong to its outermost cells.
 """
 
 import math
@@ -61,7 +61,9 @@ class Cylinder3DConfig:
 
     def __post_init__(self):
         if min(self.grid) < 1 or self.max_range <= 0 or self.z_range[0] >= self.z_range[1]:
-            raise ValueError(f"the cylinder is empty: {self.grid} cells, {self.max_range} m, z {self.z_range}")
+            raise ValueError(
+                f"the cylinder is empty: {self.grid} cells, {self.max_range} m, z {self.z_range}"
+            )
         if self.reflectivity and self.point_channels < 4:
             raise ValueError("reflectivity needs the intensity, the fourth column of the points")
 
@@ -142,7 +144,12 @@ class AsymmetricUNet(nn.Module):
             snn.SparseConv3d(width, width, 3, stride=stride, padding=1, bias=False)
             for width, stride in zip(widths[1:], strides, strict=True)
         )
-        steps = ((widths[4], widths[4]), (widths[4], widths[3]), (widths[3], widths[2]), (widths[2], widths[1]))
+        steps = (
+            (widths[4], widths[4]),
+            (widths[4], widths[3]),
+            (widths[3], widths[2]),
+            (widths[2], widths[1]),
+        )
         self.decoder = nn.ModuleList(UpBlock(before, after, separable) for before, after in steps)
         self.ddcm = ContextModelling(widths[1], separable)
         self.head = snn.SubMConv3d(2 * widths[1], classes, 3)

@@ -22,7 +22,7 @@ HEIGHT_SCALE, RANGE_SCALE = 4.0, 50.0
 
 
 class PointVoxels(NamedTuple):
-    """`voxels`: one row a voxel that holds a point, sorted; `point_voxel` (P,) int64: its row for each point."""
+    """`voxels`: a row for each voxel with a point, sorted; `point_voxel` (P,) int64: each point's row."""
 
     voxels: SparseTensor
     point_voxel: Tensor

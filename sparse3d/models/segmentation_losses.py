@@ -1,8 +1,8 @@
 """Losses of semantic segmentation: weighted cross entropy, focal loss and the Lovász-softmax.
 
 `logits` are (P, C), `labels` (P,) int64 with IGNORE for points that do not count. Each loss is a scalar, zero
-(with a zero gradient) where no point counts. Sources: focal loss arXiv 1708.02002, Eq. 4; Lovász-softmax arXiv
-1705.08790, Eq. 8, 9 and Algorithm 1, over all points of a batch together.
+(with a zero gradient) where no point counts. Sources: focal loss arXiv 1708.02002, Eq. 4; Lovász-softmax
+arXiv 1705.08790, Eq. 8, 9 and Algorithm 1, over all points of a batch together.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,9 @@ class SegmentationLossConfig:
     def __post_init__(self):
         weights = (self.cross_entropy, self.lovasz, self.focal)
         if min(weights) < 0 or max(weights) == 0 or self.focal_gamma < 0:
-            raise ValueError(f"loss weights must be at least 0 and one above it, focal_gamma >= 0; got {self}")
+            raise ValueError(
+                f"loss weights must be at least 0 and one above it, focal_gamma >= 0; got {self}"
+            )
         if self.class_weights and min(self.class_weights) < 0:
             raise ValueError(f"class_weights must be at least 0, got {self.class_weights}")
         if not 0 <= self.label_smoothing < 1:
@@ -60,9 +62,7 @@ def cross_entropy(
     counted = labels != IGNORE
     if not counted.any() or weights is not None and not weights[labels[counted]].any():
         return logits.sum() * 0.0
-    return F.cross_entropy(
-        logits, labels, weights, ignore_index=IGNORE, label_smoothing=label_smoothing
-    )
+    return F.cross_entropy(logits, labels, weights, ignore_index=IGNORE, label_smoothing=label_smoothing)
 
 
 def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, weights: Tensor | None = None) -> Tensor:

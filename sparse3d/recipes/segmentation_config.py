@@ -42,4 +42,6 @@ class SegmentationConfig:
         if weights and len(weights) != len(classes):
             raise ValueError(f"model.loss.class_weights has {len(weights)} values for {len(classes)} classes")
         if self.generate is not None and not isinstance(self.data, LabelledKittiConfig):
-            raise ValueError("generate makes a folder in KITTI's layout: write data.kind: kitti, or no generate")
+            raise ValueError(
+                "generate makes a folder in KITTI's layout: write data.kind: kitti, or no generate"
+            )

@@ -10,9 +10,12 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from sparse3d.data.segmentation import SegmentationDataset
-from sparse3d.evaluation.segmentation import Confusion, SegmentationResult
+from sparse3d.data.semantic_classes import THINGS
+from sparse3d.evaluation.panoptic import PanopticCounts, PanopticResult
+from sparse3d.evaluation.segmentation import SegmentationResult
 from sparse3d.frames import SegmentationBatch, SegmentationFrame
 from sparse3d.geometry.boxes import mirror_points, rotate_points_z
+from sparse3d.models.instances import cluster_instances
 from sparse3d.models.segmenter import Segmenter
 
 Progress = Callable[[int, int], None]  # (done, total)
@@ -20,8 +23,8 @@ View = Callable[[np.ndarray], np.ndarray]  # (N, >=3) points -> the same points 
 
 
 def _turned(angle: float, flip: bool) -> View:
-    return lambda points: mirror_points(rotate_points_z(points, angle), "y") if flip else (
-        rotate_points_z(points, angle)
+    return lambda points: (
+        mirror_points(rotate_points_z(points, angle), "y") if flip else (rotate_points_z(points, angle))
     )
 
 
@@ -51,17 +54,18 @@ def segment_frames(
 
 @dataclass(frozen=True)
 class SegmentationJudgement:
-    """What the model is worth on a split."""
+    """What the model is worth on a split: of its labels, and of the objects that they are clustered into."""
 
     semantic: SegmentationResult
+    panoptic: PanopticResult
 
     def tables(self) -> tuple[Table, ...]:
         """For a terminal."""
-        return (self.semantic.table(),)
+        return self.semantic.table(), self.panoptic.table()
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; NaN becomes None."""
-        return {"semantic": self.semantic.to_dict()}
+        return {"semantic": self.semantic.to_dict(), "panoptic": self.panoptic.to_dict()}
 
 
 def judge_segmenter(
@@ -73,11 +77,12 @@ def judge_segmenter(
 ) -> SegmentationJudgement:
     """Run a segmenter (in eval mode) over every scan of a data set of its classes."""
     classes = dataset.config.classes
-    confusion = Confusion(len(classes))
+    counts = PanopticCounts(classes, THINGS)
     for start in range(0, len(dataset), batch_size):
         frames = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
         for frame, labels in zip(frames, segment_frames(model, frames, views), strict=True):
-            confusion.add(frame.labels, labels)
+            instances = cluster_instances(frame.points, labels, classes)
+            counts.add(frame.labels, frame.instances, labels, instances)
         if progress is not None:
             progress(start + len(frames), len(dataset))
-    return SegmentationJudgement(confusion.result(classes))
+    return SegmentationJudgement(counts.semantic.result(classes), counts.result())

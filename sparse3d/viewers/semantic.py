@@ -55,8 +55,8 @@ def draw_semantic(
         raise ValueError(f"{classes.shape} labels for {len(xyz)} points")
     side = max(1, round(2 * reach * pixels_per_metre))
     table = np.array([*(SEMANTIC_COLORS.get(n, UNLABELLED) for n in class_names), UNLABELLED], dtype=np.uint8)
-    seen = np.isfinite(xyz[:, :3]).all(axis=1)
-    seen[seen] &= np.abs(xyz[seen, :2]).max(axis=1, initial=0) < reach
+    # Comparisons with nan are false.
+    seen = (np.abs(xyz[:, :2]) < reach).all(axis=1) & np.isfinite(xyz[:, 2])
     xyz, classes = xyz[seen], np.where(classes[seen] < 0, len(class_names), classes[seen])
     order = np.argsort(xyz[:, 2], kind="stable")
     xyz, classes = xyz[order], classes[order]

@@ -166,7 +166,12 @@ def test_every_point_has_a_voxel_however_far():
     xyz = torch.tensor([[0.0, 0, 0], [-0.01, 0, 0], [900.0, -900, 50], [0.49, 0.49, 0.49]])
     points = torch.cat([xyz, torch.rand(4, 1)], dim=1)
     voxels, point_voxel = point_voxels(points, torch.zeros(4, dtype=torch.long), 0.5, 1, "mean")
-    assert voxels.coordinates[point_voxel, 1:].tolist() == [[0, 0, 0], [-1, 0, 0], [1800, -1800, 100], [0, 0, 0]]
+    assert voxels.coordinates[point_voxel, 1:].tolist() == [
+        [0, 0, 0],
+        [-1, 0, 0],
+        [1800, -1800, 100],
+        [0, 0, 0],
+    ]
     torch.testing.assert_close(voxels.features[point_voxel[0]], points[[0, 3]].mean(0))
 
 
@@ -175,7 +180,9 @@ def test_relative_inputs_are_of_order_one_and_say_the_offset():
     voxels, _ = point_voxels(points, torch.zeros(2, dtype=torch.long), 0.5, 1, "relative")
     # Voxel (20, 0, -4): centre (10.25, 0.25, -1.75); the mean point is (10.2, 0.1, -1.6).
     expected = [-0.05 / 0.25, -0.15 / 0.25, 0.15 / 0.25, -1.6 / 4, np.hypot(10.2, 0.1) / 50, 0.5]
-    torch.testing.assert_close(voxels.features, torch.tensor([expected], dtype=torch.float32), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        voxels.features, torch.tensor([expected], dtype=torch.float32), atol=1e-5, rtol=0
+    )
 
 
 def test_levels_of_the_config_must_fit():

@@ -15,8 +15,8 @@ from sparse3d.frames import IGNORE, SegmentationFrame
 from sparse3d.geometry.boxes import mirror_points, rotate_points_z
 from sparse3d.io.points import read_points
 from sparse3d.io.semantickitti import read_labels
-from sparse3d.models.segmenter import Segmenter
 from sparse3d.models.segmentation_losses import SegmentationLossConfig
+from sparse3d.models.segmenter import Segmenter
 from sparse3d.recipes import segmentation, tasks
 from sparse3d.recipes.segmentation_config import SegmentationConfig
 from sparse3d.recipes.segmentation_judge import EIGHT_VIEWS, judge_segmenter, segment_frames
@@ -68,7 +68,8 @@ def test_train_evaluate_segment(here, capsys):
     assert losses[-1] < 0.8 * losses[0]
 
     assert cli.main(["evaluate", "run"]) == 0
-    assert "semantic segmentation" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "semantic segmentation" in shown and "panoptic segmentation" in shown
     written = json.loads((here / "run/evaluation/val/metrics.json").read_text())
     assert (written["frames"], written["views"]) == (1, 1) and 10 < written["semantic"]["mIoU"] <= 100
     assert cli.main(["evaluate", "run", "--tta"]) == 0
@@ -80,7 +81,8 @@ def test_train_evaluate_segment(here, capsys):
     cloud.tofile(here / "cloud.bin")
     assert cli.main(["segment", "run", "empty.bin", "cloud.bin", "--out", "found", "--pictures"]) == 0
     assert (here / "found/empty.label").read_bytes() == b""
-    found = read_labels(here / "found/cloud.label", len(cloud)).semantic
+    found, instances = read_labels(here / "found/cloud.label", len(cloud))
+    np.testing.assert_array_equal(instances > 0, np.isin(found, (10, 30)))  # cars and people are objects
     assert set(found) <= {0, 10, 30, 40, 48, 50}
     assert (found[[1, 5]] == 0).all() and (np.delete(found, [1, 5]) != 0).all()
     with Image.open(here / "found/cloud.png") as picture:
@@ -143,7 +145,10 @@ def test_the_task_of_a_config(here, capsys):
     [
         ("data.classes=[car]", "a label is a position in both"),
         ("model.loss.class_weights=[1,2]", "has 2 values for 5 classes"),
-        ("data={kind: semantickitti, classes: [car, person, road, sidewalk, building]}", "write data.kind: kitti"),
+        (
+            "data={kind: semantickitti, classes: [car, person, road, sidewalk, building]}",
+            "write data.kind: kitti",
+        ),
         ("data.classes=[car,persn]", "expected each once, of: car, bicycle"),
         ("model.layers=[1]", "one entry above 0 for each level"),
         ("augment.steps=[{kind: polarmix}]", "polar"),
@@ -179,13 +184,17 @@ def test_test_time_augmentation_averages_the_logits_of_eight_views():
     rng = np.random.default_rng(0)
     points = rng.normal(0, 5, (50, 4)).astype(np.float32)
     seen = np.stack([view(points) for view in EIGHT_VIEWS])
-    np.testing.assert_allclose(np.linalg.norm(seen[..., :3], axis=2)[3], np.linalg.norm(points[:, :3], axis=1), rtol=1e-5)
+    np.testing.assert_allclose(
+        np.linalg.norm(seen[..., :3], axis=2)[3], np.linalg.norm(points[:, :3], axis=1), rtol=1e-5
+    )
     assert len(np.unique(seen.round(3), axis=0)) == 8
     np.testing.assert_allclose(seen[0], points)
     np.testing.assert_allclose(seen[3], mirror_points(rotate_points_z(points, np.pi / 2), "y"), atol=1e-5)
     frame = frame_of(points, np.zeros(50, np.int64))
     (single,) = segment_frames(Directed(0.1), [frame])
-    np.testing.assert_array_equal(single[np.abs(points[:, 0]) > 0.1], (points[:, 0] < 0)[np.abs(points[:, 0]) > 0.1])
+    np.testing.assert_array_equal(
+        single[np.abs(points[:, 0]) > 0.1], (points[:, 0] < 0)[np.abs(points[:, 0]) > 0.1]
+    )
     # Over all views x averages to zero, so that the constant wins everywhere.
     (averaged,) = segment_frames(Directed(0.1), [frame], EIGHT_VIEWS)
     assert (averaged == 2).all()
