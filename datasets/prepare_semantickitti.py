@@ -1,9 +1,11 @@
-"""Put the downloads of SemanticKITTI together: `python datasets/prepare_semantickitti.py --out DIR ZIP [ZIP ...]`
+"""Put the downloads of SemanticKITTI together.
+
+    python datasets/prepare_semantickitti.py --out DIR ZIP [ZIP ...]
 
 The scans come from KITTI's odometry benchmark (data_odometry_velodyne.zip, and data_odometry_calib.zip), the
-labels from semantic-kitti.org (data_odometry_labels.zip). Each archive is unpacked into DIR/sequences, whatever
-folder it begins with; files that are there with the same size are kept, so an interrupted call goes on.
-`--from DIR2` links an odometry folder that is unpacked already in place of its archives.
+labels from semantic-kitti.org (data_odometry_labels.zip). Each archive is unpacked into DIR/sequences,
+whatever folder it begins with; files that are there with the same size are kept, so an interrupted call goes
+on. `--from DIR2` links an odometry folder that is unpacked already in place of its archives.
 """
 
 import argparse

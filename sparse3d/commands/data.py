@@ -62,6 +62,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
     folder = os.environ.get("SPARSE3D_DATASETS")
     print("kitti      the KITTI object benchmark; the expected folders: datasets/README.md")
+    print("semantickitti  scans with a class for every point; the same file shows its tree")
     print("minidrive  generated streets in the same layout: sparse3d data make minidrive --out DIR")
     print(f"$SPARSE3D_DATASETS: {folder or 'not set (data.root is then a path)'}")
     for path in sorted(Path(folder).iterdir()) if folder and Path(folder).is_dir() else []:

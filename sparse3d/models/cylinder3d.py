@@ -181,7 +181,7 @@ class PointMLP(nn.Module):
     def forward(self, points: Tensor, point_cell: Tensor, cells: int) -> Tensor:
         """(P, cin), (P,) rows of cells -> (cells, cout)."""
         for i, (norm, linear) in enumerate(zip(self.norms, self.linears, strict=True)):
-            assert isinstance(norm, snn.BatchNorm)
+            assert isinstance(norm, (snn.BatchNorm, snn.SyncBatchNorm))
             points = norm.normalize(points)
             points = linear(points.relu() if i else points)
         return self.compress(segment_max(points, point_cell, cells)[0])

@@ -89,15 +89,16 @@ def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
     if not len(present):
         return logits.sum() * 0.0
     probability = logits.softmax(dim=1)[:, present].T  # (K, P): sorting along rows is faster
-    truth = (labels == present[:, None]).to(probability.dtype)
-    error, order = (truth - probability).abs().sort(dim=1, descending=True)
-    return (error * _jaccard_steps(truth.gather(1, order))).sum(dim=1).mean()
+    truth = labels == present[:, None]
+    error, order = (truth.to(probability.dtype) - probability).abs().sort(dim=1, descending=True)
+    steps = _jaccard_steps(truth.gather(1, order)).to(error.dtype)
+    return (error * steps).sum(dim=1).mean()
 
 
 def _jaccard_steps(truth: Tensor) -> Tensor:
-    """(K, P) 0 or 1 in the order of falling errors -> the step of the Jaccard loss at each place."""
-    total = truth.sum(dim=1, keepdim=True)
-    left = total - truth.cumsum(dim=1)  # of the class, not yet wrong
-    union = total + (1 - truth).cumsum(dim=1)
-    jaccard = 1 - left / union
+    """(K, P) bool in the order of falling errors -> the step of the Jaccard loss at each place."""
+    wrong = truth.cumsum(dim=1)  # of whole numbers: exact, and repeatable on a GPU too
+    left = wrong[:, -1:] - wrong  # of the class, not yet wrong
+    union = wrong[:, -1:] + torch.arange(1, truth.shape[1] + 1, device=truth.device) - wrong
+    jaccard = 1 - left.double() / union
     return torch.cat([jaccard[:, :1], jaccard.diff(dim=1)], dim=1)

@@ -15,6 +15,7 @@ from sparse3d.models.cylinder3d import (
     Cylinder3D,
     Cylinder3DConfig,
 )
+from sparse3d.nn import convert_sync_batchnorm
 from sparse3d.tensor import SparseTensor
 
 SMALL = {"grid": (24, 16, 8), "max_range": 12.0, "point_layers": (8, 8), "voxel_channels": 4, "channels": 4}
@@ -161,6 +162,15 @@ def test_frames_do_not_meet_and_every_point_has_logits():
 def test_almost_nothing_is_legal_in_training(points):
     losses = small().loss(SegmentationBatch.collate([cloud(points)]))
     assert all(torch.isfinite(loss) for loss in losses.values())
+
+
+def test_norms_of_several_processes_fit():
+    """Under torchrun every batch norm is exchanged, those of the point MLP too."""
+    model, batch = small().eval(), SegmentationBatch.collate([cloud()])
+    alone = model.logits(batch)
+    synced = convert_sync_batchnorm(model)
+    assert isinstance(synced, Cylinder3D)
+    torch.testing.assert_close(synced.logits(batch), alone)
 
 
 def test_wrong_configs():

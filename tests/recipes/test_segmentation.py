@@ -79,7 +79,10 @@ def test_train_evaluate_segment(here, capsys):
     cloud = read_points(here / "mini/training/velodyne/000004.bin")
     cloud[[1, 5]] = np.nan
     cloud.tofile(here / "cloud.bin")
-    assert cli.main(["segment", "run", "empty.bin", "cloud.bin", "--out", "found", "--pictures"]) == 0
+    assert (
+        cli.main(["segment", "run", "empty.bin", "cloud.bin", "--out", "found", "--pictures", "--tta"]) == 0
+    )
+    assert cli.main(["segment", "run", "empty.bin", "cloud.bin", "--out", "found"]) == 0
     assert (here / "found/empty.label").read_bytes() == b""
     found, instances = read_labels(here / "found/cloud.label", len(cloud))
     np.testing.assert_array_equal(instances > 0, np.isin(found, (10, 30)))  # cars and people are objects
