@@ -60,11 +60,8 @@ def test_what_is_no_archive_is_named(archives, tmp_path):
     other = tmp_path / "other.zip"
     with zipfile.ZipFile(other, "w") as archive:
         archive.writestr("a.txt", np.zeros(3).tobytes())
-    for path, words in (
-        (cut, "not a whole zip"),
-        (other, "nothing of SemanticKITTI"),
-        ("x.zip", "no such file"),
-    ):
+    faults = ((cut, "not a whole zip"), (other, "nothing of SemanticKITTI"), ("x.zip", "no such file"))
+    for path, words in faults:
         done = prepare("--out", tmp_path / "out", path)
         assert done.returncode == 1 and words in done.stderr
     assert prepare("--out", tmp_path / "out").returncode == 2
