@@ -66,6 +66,6 @@ def _list(arguments: argparse.Namespace) -> int:
     print("minidrive  generated streets in the same layout: sparse3d data make minidrive --out DIR")
     print(f"$SPARSE3D_DATASETS: {folder or 'not set (data.root is then a path)'}")
     for path in sorted(Path(folder).iterdir()) if folder and Path(folder).is_dir() else []:
-        if (path / "ImageSets").is_dir():
+        if (path / "ImageSets").is_dir() or (path / "sequences").is_dir():
             print(f"  {path.name}")
     return 0

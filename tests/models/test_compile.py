@@ -9,6 +9,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from sparse3d import nn as snn
+from sparse3d.models.minkunet import MinkUNet, MinkUNetConfig
 from sparse3d.models.voxel_backbone import VoxelBackbone, VoxelBackbone8xConfig, VoxelResBackbone8xConfig
 from sparse3d.tensor import SparseTensor, cat
 
@@ -58,7 +59,23 @@ def residual_backbone() -> nn.Module:
     return VoxelBackbone(4, SHAPE, config)
 
 
-NETWORKS = [UNet, plain_backbone, residual_backbone]
+class Rows(nn.Module):
+    """A segmenter's network: the features of what it gives."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: SparseTensor) -> torch.Tensor:
+        return self.network(x).features
+
+
+def minkunet() -> nn.Module:
+    config = MinkUNetConfig(channels=(8, 12, 8, 8), layers=(1, 1, 1, 1), stem_channels=8, stem_kernel=3)
+    return Rows(MinkUNet(4, 5, config))
+
+
+NETWORKS = [UNet, plain_backbone, residual_backbone, minkunet]
 
 
 def frame(seed: int, points: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -21,6 +21,7 @@ from sparse3d.recipes import segmentation, tasks
 from sparse3d.recipes.segmentation_config import SegmentationConfig
 from sparse3d.recipes.segmentation_judge import EIGHT_VIEWS, judge_segmenter, segment_frames
 from tests.recipes.small_run import write_run
+from tests.recipes.test_two_processes import torchrun
 
 TINY = """
 task: segmentation
@@ -97,6 +98,18 @@ def test_train_evaluate_segment(here, capsys):
     assert "run of segmentation" in fault(capsys, "detect", "run", "cloud.bin", "--out", "o")
     assert "no such split" in fault(capsys, "evaluate", "run", "--split", "vla")
     assert "no such file or folder" in fault(capsys, "segment", "run", "nowhere.bin", "--out", "o")
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(here):
+    """Each has its own scans, and synced norms; the first one writes."""
+    said = torchrun(
+        here, "sparse3d", "train", "tiny.yaml", "--out", "two", "loader.batch_size=1", "train.steps=4"
+    )
+    assert said.count("evaluate with: sparse3d evaluate two") == 1
+    rows = [json.loads(line) for line in (here / "two/metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["kind"] == "evaluation" and 0 <= rows[-1]["metrics"]["mIoU"] <= 100
+    assert segmentation.load_segmenter("two", "last").checkpoint.name == "step_00000004"
 
 
 def test_an_interrupted_run_goes_on_to_the_same_weights(here):
