@@ -22,17 +22,21 @@ Progress = Callable[[int, int], None]  # (done, total)
 View = Callable[[np.ndarray], np.ndarray]  # (N, >=3) points -> the same points seen in another way
 
 
-def _turned(angle: float, flip: bool) -> View:
-    return lambda points: (
-        mirror_points(rotate_points_z(points, angle), "y") if flip else (rotate_points_z(points, angle))
-    )
+def _seen(turn: float, mirrors: str) -> View:
+    def view(points: np.ndarray) -> np.ndarray:
+        points = rotate_points_z(points, turn) if turn else points
+        for axis in mirrors:
+            points = mirror_points(points, "x" if axis == "x" else "y")
+        return points
+
+    return view
 
 
-# The scan as it is, and what test-time augmentation averages over: four turns, each with its mirror image.
-AS_IT_IS: tuple[View, ...] = (lambda points: points,)
-EIGHT_VIEWS: tuple[View, ...] = tuple(
-    _turned(quarter * np.pi / 2, flip) for quarter in range(4) for flip in (False, True)
-)
+# The scan as it is, and what test-time augmentation averages over: its mirror images along y, x and both, and
+# the same of the scan turned a little. A quarter turn would be a scan that a network has not seen where it
+# learned streets along x.
+AS_IT_IS: tuple[View, ...] = (_seen(0.0, ""),)
+EIGHT_VIEWS: tuple[View, ...] = tuple(_seen(turn, m) for turn in (0.0, 0.2) for m in ("", "y", "x", "xy"))
 
 
 def segment_frames(

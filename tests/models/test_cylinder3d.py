@@ -121,6 +121,18 @@ def test_the_asymmetric_block_is_two_orders_of_dense_convolutions(cells, separab
     assert block.get_submodule("other.0")[0].kernel_size == (3, 1, 3)
 
 
+def test_where_the_kernels_stand():
+    """The context block begins with phi and z, the others with rho and z; DDCM has one axis a gate."""
+    network = small().network
+    first = [network.context, *network.encoder]
+    kernels = [block.get_submodule("one.0")[0].kernel_size for block in first]
+    assert kernels == [(1, 3, 3)] + 4 * [(3, 1, 3)]
+    ways = [layer[0].kernel_size for layer in network.get_submodule("decoder.0.after")]
+    assert ways == [(1, 3, 3), (3, 1, 3), (3, 3, 3)]
+    gates = [gate[0].kernel_size for gate in network.ddcm.gates]
+    assert gates == [(3, 1, 1), (1, 3, 1), (1, 1, 3)]
+
+
 def test_ddcm_gates_by_three_ranks(cells):
     module = randomised(ContextModelling(3, False).double())
     active = cells.replace(torch.ones_like(cells.features[:, :1])).dense()

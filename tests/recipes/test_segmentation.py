@@ -203,7 +203,7 @@ def test_test_time_augmentation_averages_the_logits_of_eight_views():
     )
     assert len(np.unique(seen.round(3), axis=0)) == 8
     np.testing.assert_allclose(seen[0], points)
-    np.testing.assert_allclose(seen[3], mirror_points(rotate_points_z(points, np.pi / 2), "y"), atol=1e-5)
+    np.testing.assert_allclose(seen[5], mirror_points(rotate_points_z(points, 0.2), "y"), atol=1e-5)
     frame = frame_of(points, np.zeros(50, np.int64))
     (single,) = segment_frames(Directed(0.1), [frame])
     np.testing.assert_array_equal(
