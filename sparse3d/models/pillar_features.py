@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from sparse3d.errors import ConfigError
 from sparse3d.models.voxel_features import Bounds, VoxelFeatures, VoxelFeaturesConfig
-from sparse3d.tensor import SparseTensor
 
 
 class PillarFeatures(nn.Module):
@@ -28,19 +27,14 @@ class PillarFeatures(nn.Module):
         config: VoxelFeaturesConfig,
     ):
         super().__init__()
-        self.encode = VoxelFeatures(point_channels, voxel_size, bounds, config)
+        self.encode = VoxelFeatures(point_channels, voxel_size, bounds, config, spare_z=0)
         x, y, z = self.encode.shape
-        if z != 2:  # VoxelFeatures adds one voxel in z
+        if z != 1:
             raise ConfigError(
                 f"voxel_size: pillars are as high as the bounds, {bounds[5] - bounds[2]:g} m, "
                 f"got {voxel_size[2]:g}"
             )
         self.size, self.out_channels = (x, y), self.encode.out_channels
 
-    def pillars(self, points: Tensor, point_frame: Tensor, batch_size: int) -> SparseTensor:
-        """The pillars that hold a point, as voxels of a grid that is one high."""
-        found = self.encode(points, point_frame, batch_size)
-        return SparseTensor(found.features, found.coordinates, batch_size=batch_size, shape=(*self.size, 1))
-
     def forward(self, points: Tensor, point_frame: Tensor, batch_size: int) -> Float[Tensor, "B C X Y"]:
-        return self.pillars(points, point_frame, batch_size).dense()[..., 0]
+        return self.encode(points, point_frame, batch_size).dense()[..., 0]
