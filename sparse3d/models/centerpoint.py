@@ -3,6 +3,8 @@
     points -> voxels -> sparse 3D backbone -> BEV map -> 2D backbone -> centre head -> heatmap of centres +
     boxes
 
+With the backbone "pillars" the voxels are as high as the bounds and lie on the map as they are.
+
 Yin, Zhou, Krähenbühl: "Center-based 3D Object Detection and Tracking" (arXiv 2006.11275), its first stage.
 Where we differ: an IoU branch corrects the scores and the boxes get a DIoU loss besides L1 (both as later
 work on the same head does); all classes share one head unless the config groups them; every point of a voxel
@@ -22,6 +24,7 @@ from sparse3d.models.center_decode import CenterDecodeConfig, decode_detections
 from sparse3d.models.center_head import CenterHead, CenterHeadConfig, CenterHeadOutput
 from sparse3d.models.center_losses import CenterLossConfig, center_losses
 from sparse3d.models.center_targets import center_targets
+from sparse3d.models.pillar_features import PillarScatter, PillarScatterConfig
 from sparse3d.models.voxel_backbone import VoxelBackbone, VoxelBackbone8xConfig, VoxelResBackbone8xConfig
 from sparse3d.models.voxel_features import MeanVoxelFeaturesConfig, VoxelFeatures, VoxelFeaturesConfig
 
@@ -38,7 +41,7 @@ class CenterPointConfig:
     voxel_size: tuple[float, float, float] = (0.05, 0.05, 0.1)  # metres
     point_channels: int = 4  # x, y, z, intensity
     voxel_features: VoxelFeaturesConfig = MeanVoxelFeaturesConfig()
-    backbone: VoxelBackbone8xConfig | VoxelResBackbone8xConfig = VoxelBackbone8xConfig()
+    backbone: VoxelBackbone8xConfig | VoxelResBackbone8xConfig | PillarScatterConfig = VoxelBackbone8xConfig()
     bev: BevBackboneConfig = BevBackboneConfig()
     head: CenterHeadConfig = CenterHeadConfig()
     gaussian_overlap: float = 0.1  # IoU that the heatmap's Gaussians are sized for
@@ -72,12 +75,19 @@ class CenterPoint(nn.Module):
         self.config = config
         self.group_labels = config.group_labels
 
+        flat = isinstance(config.backbone, PillarScatterConfig)
         self.voxel_features = VoxelFeatures(
-            config.point_channels, config.voxel_size, config.bounds, config.voxel_features
+            config.point_channels,
+            config.voxel_size,
+            config.bounds,
+            config.voxel_features,
+            spare_z=0 if flat else 1,
         )
-        self.backbone = VoxelBackbone(
-            self.voxel_features.out_channels, self.voxel_features.shape, config.backbone
-        )
+        channels, shape = self.voxel_features.out_channels, self.voxel_features.shape
+        if isinstance(config.backbone, PillarScatterConfig):
+            self.backbone = PillarScatter(channels, shape)
+        else:
+            self.backbone = VoxelBackbone(channels, shape, config.backbone)
         self.bev = BevBackbone(self.backbone.out_channels, config.bev)
         self.head = CenterHead(
             self.bev.config.out_channels, tuple(len(labels) for labels in self.group_labels), config.head

@@ -246,7 +246,7 @@ def test_parameters_of_pointpillars_are_those_of_the_published_network():
 
 
 def test_pillars_lower_than_the_bounds_are_refused():
-    with pytest.raises(ConfigError, match="pillars are as high as the bounds, 4 m, got 2"):
+    with pytest.raises(ConfigError, match="pillars are as high as the bounds, these lie 2 above"):
         build_detector(replace(PILLARS, voxel_size=(0.25, 0.25, 2.0)))
 
 

@@ -14,6 +14,7 @@ from sparse3d.models.bev_backbone import BevBackboneConfig
 from sparse3d.models.center_decode import CenterDecodeConfig
 from sparse3d.models.center_head import CenterHeadConfig
 from sparse3d.models.centerpoint import CenterPoint, CenterPointConfig
+from sparse3d.models.pillar_features import PillarScatterConfig
 from sparse3d.models.voxel_backbone import VoxelBackbone8xConfig, VoxelResBackbone8xConfig
 from sparse3d.models.voxel_features import DynamicVoxelFeaturesConfig
 
@@ -42,6 +43,13 @@ VARIANTS = {
     "plain": SMALL,
     "residual": replace(SMALL, backbone=VoxelResBackbone8xConfig(**STAGES)),
     "dynamic": replace(SMALL, voxel_features=DynamicVoxelFeaturesConfig((8, 8))),
+    "pillars": replace(
+        SMALL,
+        voxel_size=(0.25, 0.25, 4.0),
+        voxel_features=DynamicVoxelFeaturesConfig((16,)),
+        backbone=PillarScatterConfig(),
+        bev=replace(SMALL.bev, strides=(4, 2)),
+    ),
     "groups": replace(SMALL, head=replace(SMALL.head, groups=(("Pedestrian",), ("Car",)))),
     "no_iou": replace(SMALL, head=replace(SMALL.head, iou_branch=False)),
     "one_level": replace(
@@ -123,7 +131,7 @@ def test_default_is_kittis_grid():
     ],
     ids=["one_empty", "empty", "all_empty", "no_boxes", "no_points"],
 )
-@pytest.mark.parametrize("variant", ["plain", "dynamic"])
+@pytest.mark.parametrize("variant", ["plain", "dynamic", "pillars"])
 def test_empty_frames_stay_finite(frames, variant):
     model = model_of(VARIANTS[variant])
     batch = DetectionBatch.collate(frames)
@@ -205,12 +213,13 @@ def test_moving_the_cloud_by_whole_cells_moves_the_detections():
     torch.testing.assert_close(inner(shifted, (3.0, -2.0)), inner(found), rtol=1e-4, atol=1e-3)
 
 
-def test_overfits_one_frame():
+@pytest.mark.parametrize("variant", ["plain", "pillars"])
+def test_overfits_one_frame(variant):
     """In 120 steps on one frame both objects are found, with place, size, heading and class.
 
     Errors end near 0.02 for every seed tried: the bounds below leave a factor of ten.
     """
-    model = model_of()
+    model = model_of(VARIANTS[variant])
     batch = DetectionBatch.collate([frame_of()])
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, 120)
