@@ -78,14 +78,17 @@ def _decode_group(
         alphas = boxes.new_tensor([per_class(config.iou_alphas, k) for k in labels])
         scores = rectify(scores, maps.iou[frame, 0, x, y].float(), alphas[channel])
 
+    velocities = None if maps.velocity is None else maps.velocity[frame, :, x, y].T.float()
+    found = Detections(boxes, scores, label, velocities)
+
     low, high = boxes.new_tensor(config.center_bounds or grid.bounds).view(2, 3)
     inside = ((boxes[:, :3] >= low) & (boxes[:, :3] <= high)).all(dim=1)
     inside &= boxes.isfinite().all(dim=1) & scores.isfinite()
-    boxes, scores, label = boxes[inside], scores[inside], label[inside]
-
-    kept = [_suppress(boxes, scores, label, k, config) for k in labels]
-    keep = torch.cat(kept)
-    return Detections(boxes[keep], scores[keep], label[keep])
+    if velocities is not None:
+        inside &= velocities.isfinite().all(dim=1)
+    found = found.select(inside)
+    kept = [_suppress(found.boxes, found.scores, found.labels, k, config) for k in labels]
+    return found.select(torch.cat(kept))
 
 
 def _suppress(boxes: Tensor, scores: Tensor, label: Tensor, k: int, config: CenterDecodeConfig) -> Tensor:

@@ -24,6 +24,7 @@ class CenterHeadConfig:
         tuple[str, ...], ...
     ] = ()  # class names that share box maps; empty: one group of all classes
     iou_branch: bool = True  # predict the IoU of each box with the truth, to correct its score
+    velocity_branch: bool = False  # predict how each object moves; the data must know it
     norm_eps: float = 1e-5  # of the batch norms
     norm_momentum: float = 0.1
 
@@ -37,6 +38,7 @@ class CenterMaps(NamedTuple):
     dim: Float[Tensor, "B 3 X Y"]
     rot: Float[Tensor, "B 2 X Y"]
     iou: Float[Tensor, "B 1 X Y"] | None  # 2 * IoU - 1
+    velocity: Float[Tensor, "B 2 X Y"] | None = None  # along x and y, m/s
 
     def code(self) -> Float[Tensor, "B 8 X Y"]:
         return torch.cat([self.center, self.z, self.dim, self.rot], dim=1)
@@ -77,6 +79,7 @@ class _Group(nn.Module):
         self.dim = branch(3)
         self.rot = branch(2)
         self.iou = branch(1) if config.iou_branch else None
+        self.velocity = branch(2) if config.velocity_branch else None
 
     def forward(self, shared: Float[Tensor, "B C X Y"]) -> CenterMaps:
         return CenterMaps(
@@ -86,6 +89,7 @@ class _Group(nn.Module):
             dim=self.dim(shared),
             rot=self.rot(shared),
             iou=self.iou(shared) if self.iou is not None else None,
+            velocity=self.velocity(shared) if self.velocity is not None else None,
         )
 
 

@@ -30,6 +30,7 @@ class CenterLossConfig:
     heatmap: float = 1.0
     box: float = 2.0
     code: tuple[float, ...] = (1.0,) * CODE_SIZE  # weights of dx, dy, z, log l, log w, log h, cos, sin
+    velocity: float = 0.4  # of the velocity branch, where there is one: 0.2 of the weight of the box
     iou: float = 1.0  # of the IoU branch, where there is one
     iou_regression: float = 2.0  # of 1 - DIoU; 0 leaves it out
 
@@ -76,7 +77,8 @@ def at_cells(
 def center_losses(
     maps: CenterMaps, targets: CenterTargets, grid: BevGrid, config: CenterLossConfig
 ) -> dict[str, Tensor]:
-    """Weighted scalar losses of one head group: `heatmap`, `box`, where asked for `iou`, `iou_regression`."""
+    """Weighted scalar losses of one head group: `heatmap`, `box`, where asked for `velocity`, `iou`,
+    `iou_regression`. Unknown velocities cost nothing."""
     with torch.autocast(targets.heatmap.device.type, enabled=False):
         heatmap_sum, peaks = focal_loss(maps.heatmap, targets.heatmap)
         objects = targets.code.new_tensor(float(len(targets.code)))
@@ -90,6 +92,11 @@ def center_losses(
             "heatmap": config.heatmap * heatmap_sum / peaks,
             "box": config.box * error.sum() / objects,
         }
+        if maps.velocity is not None:
+            known = targets.velocity.isfinite().all(dim=1)
+            moving = all_reduce_mean(known.sum().float()).clamp(min=one)
+            predicted = at_cells(maps.velocity, targets.frame, targets.cell)[known]
+            losses["velocity"] = config.velocity * (predicted - targets.velocity[known]).abs().sum() / moving
         boxes = decode(code, targets.cell, grid)
         if maps.iou is not None:
             # A network that diverged ends in a loss of NaN (from `box`), not in an error about boxes here.

@@ -19,13 +19,15 @@ from sparse3d.models.center_code import BevGrid, encode
 
 
 class CenterTargets(NamedTuple):
-    """The heatmap, in [0, 1], and for each of M objects its frame, cell, box code and box."""
+    """The heatmap, in [0, 1], and for each of M objects its frame, cell, box code, box and velocity (m/s
+    along x and y, NaN where unknown)."""
 
     heatmap: Float[Tensor, "B K X Y"]
     frame: Int[Tensor, "M"]
     cell: Int[Tensor, "M 2"]
     code: Float[Tensor, "M 8"]
     boxes: Float[Tensor, "M 7"]
+    velocity: Float[Tensor, "M 2"]
 
 
 def gaussian_radius(
@@ -85,13 +87,15 @@ def center_targets(
     classes: Sequence[int],
     grid: BevGrid,
     *,
+    velocities: Float[Tensor, "N 2"] | None = None,
     overlap: float = 0.1,
     min_radius: int = 2,
 ) -> CenterTargets:
     """Targets of one head group, whose channel k stands for label `classes[k]`.
 
-    Left out: boxes of other classes, with a centre outside of the grid's bounds, with a size that is not
-    positive, or with a number that is not finite.
+    `velocities` may be NaN, or None, where they are not known. Left out: boxes of other classes, with a
+    centre outside of the grid's bounds, with a size that is not positive, or with a number that is not
+    finite.
     """
     boxes = boxes.float()
     match = labels[:, None] == torch.tensor(list(classes), device=labels.device)
@@ -104,4 +108,8 @@ def center_targets(
     radius = gaussian_radius(length, width, overlap).long().clamp(min=min_radius)
     heatmap = boxes.new_zeros(batch_size, len(classes), *grid.shape)
     draw_gaussians(heatmap, frame, label, cell, radius)
-    return CenterTargets(heatmap, frame, cell, encode(boxes, cell, grid), boxes)
+    if velocities is None:
+        velocity = torch.full_like(boxes[:, :2], float("nan"))
+    else:
+        velocity = velocities[keep].float()
+    return CenterTargets(heatmap, frame, cell, encode(boxes, cell, grid), boxes, velocity)

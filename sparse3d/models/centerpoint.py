@@ -112,6 +112,7 @@ class CenterPoint(nn.Module):
                 batch.batch_size,
                 labels,
                 self.grid,
+                velocities=batch.velocities,
                 overlap=self.config.gaussian_overlap,
                 min_radius=self.config.min_radius,
             )

@@ -106,6 +106,7 @@ class DSVT(nn.Module):
                 batch.batch_size,
                 labels,
                 self.grid,
+                velocities=batch.velocities,
                 overlap=self.config.gaussian_overlap,
                 min_radius=self.config.min_radius,
             )

@@ -100,7 +100,8 @@ def test_without_boxes_only_the_heatmap_counts():
     assert losses["heatmap"].item() == pytest.approx(64 * 0.25 * math.log(2), rel=1e-5)
     assert losses["box"] == 0 and losses["iou"] == 0 and losses["iou_regression"] == 0
     sum(losses.values()).backward()  # pyright: ignore
-    assert all(m is not None and m.grad is not None and m.grad.isfinite().all() for m in maps)
+    asked = [m for m in maps if m is not None]
+    assert len(asked) == 6 and all(m.grad is not None and m.grad.isfinite().all() for m in asked)
 
 
 def test_losses_are_float32_for_bfloat16_maps_and_under_autocast():
@@ -122,9 +123,23 @@ def test_huge_sizes_keep_losses_and_gradients_finite():
     total = torch.stack(list(center_losses(maps, want, GRID, CenterLossConfig()).values())).sum()
     total.backward()
     assert total.isfinite()
-    assert all(m is not None and m.grad is not None and m.grad.isfinite().all() for m in maps)
+    asked = [m for m in maps if m is not None]
+    assert len(asked) == 6 and all(m.grad is not None and m.grad.isfinite().all() for m in asked)
 
 
 def test_code_weights_of_the_wrong_number_are_refused():
     with pytest.raises(ConfigError, match="8 weights, got 2"):
         CenterLossConfig(code=(1.0, 1.0))
+
+
+def test_velocity_loss_by_hand():
+    """|1| + |-2| of the first object, times the weight, over one object: the second is not known."""
+    known = torch.tensor([[3.0, 1.0], [float("nan"), 0.0]])
+    zeros = torch.zeros(2, dtype=torch.long)
+    want = center_targets(BOXES, zeros, zeros, 1, (0,), GRID, velocities=known)
+    said = torch.zeros(1, 2, 8, 8)
+    said[0, :, want.cell[0, 0], want.cell[0, 1]] = torch.tensor([4.0, -1.0])
+    maps = perfect_maps(want)._replace(velocity=said)
+    losses = center_losses(maps, want, GRID, CenterLossConfig(velocity=0.5))
+    assert losses["velocity"].item() == pytest.approx(0.5 * 3)
+    assert "velocity" not in center_losses(perfect_maps(want), want, GRID, CenterLossConfig())
