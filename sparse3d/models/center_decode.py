@@ -7,10 +7,13 @@ then rotated non-maximum suppression class by class. Ties: the lowest (class, x,
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from sparse3d.errors import ConfigError
 from sparse3d.frames import Detections
 from sparse3d.models.center_code import BevGrid, decode
 from sparse3d.models.center_head import CenterHeadOutput, CenterMaps
@@ -33,6 +36,16 @@ class CenterDecodeConfig:
     nms_pre: int = 4096  # best boxes of a class that enter the suppression
     nms_post: int = 500  # boxes of a class that leave it
     center_bounds: Bounds | None = None  # centres outside are dropped, metres; None: the model's bounds
+
+    def check_classes(self, classes: int, iou: bool = True) -> None:
+        """Raise a ConfigError when a tuple holds neither one value nor one for each class. Without an IoU
+        branch its exponents are not looked at."""
+        for name in ("iou_alphas", "nms_thresholds", "min_distances")[0 if iou else 1 :]:
+            values = getattr(self, name)
+            if len(values) not in (1, classes):
+                raise ConfigError(
+                    f"decode.{name} has {len(values)} values, expected 1 or {classes} (one a class)"
+                )
 
 
 def per_class(values: Sequence[float], label: int) -> float:
@@ -64,28 +77,62 @@ def _decode_group(
 ) -> Detections:
     """One group in one frame."""
     heatmap = maps.heatmap[frame].float().sigmoid()
+    scores, channel, index = best_candidates(heatmap.flatten(1), config)
+    x, y = index // heatmap.shape[2], index % heatmap.shape[2]
+
+    def at(values: Tensor) -> Tensor:
+        return values[frame, :, x, y].T.float()
+
+    predicted = Predicted(
+        cell=torch.stack([x, y], dim=1),
+        code=torch.cat([at(values) for values in (maps.center, maps.z, maps.dim, maps.rot)], dim=1),
+        iou=None if maps.iou is None else at(maps.iou)[:, 0],
+        velocity=None if maps.velocity is None else at(maps.velocity),
+    )
+    return finish(scores, channel, predicted, labels, grid, config)
+
+
+def best_candidates(
+    heatmap: Float[Tensor, "K N"], config: CenterDecodeConfig
+) -> tuple[Float[Tensor, "M"], Int[Tensor, "M"], Int[Tensor, "M"]]:
+    """Scores, channels and cells of the best (channel, cell) pairs above the threshold, best first."""
     candidates = (heatmap.flatten() > config.score_threshold).nonzero()[:, 0]
     scores = heatmap.flatten()[candidates]
     order = scores.argsort(descending=True, stable=True)[: config.top_k]
-    scores, candidates = scores[order], candidates[order]
+    cells = max(1, heatmap.shape[1])
+    return scores[order], candidates[order] // cells, candidates[order] % cells
 
-    size_x, size_y = heatmap.shape[1:]
-    channel, x, y = candidates // (size_x * size_y), candidates // size_y % size_x, candidates % size_y
-    code = torch.cat([values[frame, :, x, y] for values in (maps.center, maps.z, maps.dim, maps.rot)])
-    boxes = decode(code.T.float(), torch.stack([x, y], dim=1), grid)
+
+class Predicted(NamedTuple):
+    """What a head says at M candidates, float32; `iou` is 2 * IoU - 1."""
+
+    cell: Int[Tensor, "M 2"]
+    code: Float[Tensor, "M 8"]
+    iou: Float[Tensor, "M"] | None
+    velocity: Float[Tensor, "M 2"] | None
+
+
+def finish(
+    scores: Float[Tensor, "M"],
+    channel: Int[Tensor, "M"],
+    predicted: Predicted,
+    labels: Sequence[int],
+    grid: BevGrid,
+    config: CenterDecodeConfig,
+) -> Detections:
+    """From the candidates of one group and frame to detections: boxes, corrected scores, suppression."""
+    boxes = decode(predicted.code, predicted.cell, grid)
     label = torch.tensor(list(labels), device=boxes.device)[channel]
-    if maps.iou is not None:
+    if predicted.iou is not None:
         alphas = boxes.new_tensor([per_class(config.iou_alphas, k) for k in labels])
-        scores = rectify(scores, maps.iou[frame, 0, x, y].float(), alphas[channel])
-
-    velocities = None if maps.velocity is None else maps.velocity[frame, :, x, y].T.float()
-    found = Detections(boxes, scores, label, velocities)
+        scores = rectify(scores, predicted.iou, alphas[channel])
+    found = Detections(boxes, scores, label, predicted.velocity)
 
     low, high = boxes.new_tensor(config.center_bounds or grid.bounds).view(2, 3)
     inside = ((boxes[:, :3] >= low) & (boxes[:, :3] <= high)).all(dim=1)
     inside &= boxes.isfinite().all(dim=1) & scores.isfinite()
-    if velocities is not None:
-        inside &= velocities.isfinite().all(dim=1)
+    if found.velocities is not None:
+        inside &= found.velocities.isfinite().all(dim=1)
     found = found.select(inside)
     kept = [_suppress(found.boxes, found.scores, found.labels, k, config) for k in labels]
     return found.select(torch.cat(kept))

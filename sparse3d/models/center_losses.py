@@ -7,6 +7,7 @@ Eq. 7; IoU head as in CIA-SSD (arXiv 2012.03015).
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -40,7 +41,7 @@ class CenterLossConfig:
 
 
 def focal_loss(
-    logits: Float[Tensor, "B K X Y"], heatmap: Float[Tensor, "B K X Y"]
+    logits: Float[Tensor, "..."], heatmap: Float[Tensor, "..."]
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Sum over cells, and the number of cells with g = 1.
 
@@ -74,35 +75,74 @@ def at_cells(
     return values[frame, :, cell[:, 0], cell[:, 1]].float()
 
 
+class AtObjects(NamedTuple):
+    """What a head says at each of M objects, float32; None for a branch that it does not have."""
+
+    code: Float[Tensor, "M 8"]
+    iou: Float[Tensor, "M 1"] | None
+    velocity: Float[Tensor, "M 2"] | None
+
+
+class ObjectTargets(Protocol):
+    """What a head should say: a heatmap as its own, and for each of M objects what `AtObjects` asks for."""
+
+    @property
+    def heatmap(self) -> Tensor: ...
+    @property
+    def cell(self) -> Int[Tensor, "M 2"]: ...
+    @property
+    def code(self) -> Float[Tensor, "M 8"]: ...
+    @property
+    def boxes(self) -> Float[Tensor, "M 7"]: ...
+    @property
+    def velocity(self) -> Float[Tensor, "M 2"]: ...
+
+
 def center_losses(
     maps: CenterMaps, targets: CenterTargets, grid: BevGrid, config: CenterLossConfig
 ) -> dict[str, Tensor]:
+    """Losses of one group of a dense head, see `head_losses`."""
+
+    def at_objects(values: Tensor | None) -> Tensor | None:
+        return None if values is None else at_cells(values, targets.frame, targets.cell)
+
+    code = at_cells(maps.code(), targets.frame, targets.cell)
+    predicted = AtObjects(code, at_objects(maps.iou), at_objects(maps.velocity))
+    return head_losses(maps.heatmap, predicted, targets, grid, config)
+
+
+def head_losses(
+    logits: Float[Tensor, "..."],
+    predicted: AtObjects,
+    targets: ObjectTargets,
+    grid: BevGrid,
+    config: CenterLossConfig,
+) -> dict[str, Tensor]:
     """Weighted scalar losses of one head group: `heatmap`, `box`, where asked for `velocity`, `iou`,
     `iou_regression`. Unknown velocities cost nothing."""
-    with torch.autocast(targets.heatmap.device.type, enabled=False):
-        heatmap_sum, peaks = focal_loss(maps.heatmap, targets.heatmap)
+    with torch.autocast(logits.device.type, enabled=False):
+        heatmap_sum, peaks = focal_loss(logits, targets.heatmap)
         objects = targets.code.new_tensor(float(len(targets.code)))
         one = 1 / world_size()  # the share of a single object
         peaks, objects = all_reduce_mean(torch.stack([peaks, objects])).clamp(min=one).unbind()
 
-        code = at_cells(maps.code(), targets.frame, targets.cell)
         # Written as a product with the weights: a weight of zero switches an entry off.
+        code = predicted.code
         error = (code - targets.code).abs() * code.new_tensor(config.code)
         losses = {
             "heatmap": config.heatmap * heatmap_sum / peaks,
             "box": config.box * error.sum() / objects,
         }
-        if maps.velocity is not None:
+        if predicted.velocity is not None:
             known = targets.velocity.isfinite().all(dim=1)
             moving = all_reduce_mean(known.sum().float()).clamp(min=one)
-            predicted = at_cells(maps.velocity, targets.frame, targets.cell)[known]
-            losses["velocity"] = config.velocity * (predicted - targets.velocity[known]).abs().sum() / moving
+            wrong = (predicted.velocity[known] - targets.velocity[known]).abs().sum()
+            losses["velocity"] = config.velocity * wrong / moving
         boxes = decode(code, targets.cell, grid)
-        if maps.iou is not None:
+        if predicted.iou is not None:
             # A network that diverged ends in a loss of NaN (from `box`), not in an error about boxes here.
             overlap = box_iou_3d_aligned(boxes.detach().nan_to_num(0.0, 0.0, 0.0), targets.boxes)
-            predicted = at_cells(maps.iou, targets.frame, targets.cell)[:, 0]
-            losses["iou"] = config.iou * (predicted - (2 * overlap - 1)).abs().sum() / objects
+            losses["iou"] = config.iou * (predicted.iou[:, 0] - (2 * overlap - 1)).abs().sum() / objects
         if config.iou_regression:
             regression = diou_loss(boxes, targets.boxes).sum()
             losses["iou_regression"] = config.iou_regression * regression / objects

@@ -53,12 +53,7 @@ class CenterPointConfig:
         grouped = [name for group in self.head.groups for name in group]
         if grouped and sorted(grouped) != sorted(self.classes):
             raise ConfigError(f"head.groups hold {grouped}, expected each of {list(self.classes)} once")
-        for name in ("iou_alphas", "nms_thresholds", "min_distances"):
-            values = getattr(self.decode, name)
-            if len(values) not in (1, len(self.classes)):
-                raise ConfigError(
-                    f"decode.{name} has {len(values)} values, expected 1 or {len(self.classes)} (one a class)"
-                )
+        self.decode.check_classes(len(self.classes), self.head.iou_branch)
 
     @property
     def group_labels(self) -> tuple[tuple[int, ...], ...]:

@@ -9,10 +9,11 @@ from sparse3d.models.centerpoint import CenterPoint, CenterPointConfig
 from sparse3d.models.dsvt import DSVT, DSVTConfig
 from sparse3d.models.pointpillars import PointPillars, PointPillarsConfig
 from sparse3d.models.second import Second, SecondConfig
+from sparse3d.models.voxelnext import VoxelNeXt, VoxelNeXtConfig
 
 Bounds = tuple[float, float, float, float, float, float]
 
-DetectorConfig = CenterPointConfig | SecondConfig | PointPillarsConfig | DSVTConfig
+DetectorConfig = CenterPointConfig | SecondConfig | PointPillarsConfig | DSVTConfig | VoxelNeXtConfig
 
 
 @runtime_checkable
@@ -40,3 +41,5 @@ def build_detector(config: DetectorConfig) -> nn.Module:
             return PointPillars(config)
         case DSVTConfig():
             return DSVT(config)
+        case VoxelNeXtConfig():
+            return VoxelNeXt(config)
