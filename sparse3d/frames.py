@@ -23,8 +23,8 @@ class LidarFrame:
 
     `points` (N, 3 + F) float32: x, y, z in metres, then features (KITTI: intensity in [0, 1]). `boxes` (M, 7)
     float32, `labels` (M,) int64. `velocities` (M, 2) float32: of each box along x and y of this frame, m/s,
-    NaN where unknown; None stands for all unknown. `extra` holds what a data set adds (KITTI: calibration,
-    objects) and is not batched.
+    NaN where unknown; None stands for all unknown. `box_info` holds arrays with a row for each box (track,
+    attribute, ...), `extra` what else a data set adds (KITTI: calibration, objects); neither is batched.
     """
 
     frame_id: str
@@ -33,6 +33,7 @@ class LidarFrame:
     labels: np.ndarray
     extra: dict[str, Any] = field(default_factory=dict)
     velocities: np.ndarray | None = None
+    box_info: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def known_velocities(self) -> np.ndarray:
@@ -44,7 +45,10 @@ class LidarFrame:
     def select_boxes(self, rows: np.ndarray) -> "LidarFrame":
         """The frame with some of its boxes: (M,) bool or row numbers."""
         velocities = None if self.velocities is None else self.velocities[rows]
-        return replace(self, boxes=self.boxes[rows], labels=self.labels[rows], velocities=velocities)
+        info = {name: column[rows] for name, column in self.box_info.items()}
+        return replace(
+            self, boxes=self.boxes[rows], labels=self.labels[rows], velocities=velocities, box_info=info
+        )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ up to rounding at the faces. `frame.extra` is passed on as it is: it describes t
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -228,10 +228,34 @@ AugmentStep = (
 
 
 @dataclass(frozen=True)
+class FadeOut:
+    """Steps of these kinds are left out in the last epochs of a training, so that it ends on scenes as they
+    are (for pasted objects: Wang et al., "PointAugmenting", CVPR 2021)."""
+
+    epochs: int = 4  # the last so many
+    kinds: tuple[str, ...] = ("gt_sampling",)
+
+    def __post_init__(self):
+        known = [step.kind for step in get_args(AugmentStep)]
+        unknown = [kind for kind in self.kinds if kind not in known]
+        if unknown:
+            raise ValueError(f"kinds {unknown} are no steps; there are {known}")
+        if self.epochs < 0:
+            raise ValueError(f"epochs must be at least 0, got {self.epochs}")
+
+
+@dataclass(frozen=True)
 class AugmentConfig:
     """The steps, in the order in which they are applied. None at all is legal."""
 
     steps: tuple[AugmentStep, ...] = ()
+    fade_out: FadeOut | None = None  # which of them end before the training does
+
+    def steps_in(self, epoch: int, epochs: int | None) -> tuple[AugmentStep, ...]:
+        """The steps of an epoch (counted from 0) of a training of `epochs`; of unknown length: all."""
+        if self.fade_out is None or epochs is None or epoch < epochs - self.fade_out.epochs:
+            return self.steps
+        return tuple(step for step in self.steps if step.kind not in self.fade_out.kinds)
 
 
 # What SECOND and PointPillars train KITTI with, without the per-object noise, which later work found not to

@@ -28,8 +28,8 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ObjectDatabase:
-    """K objects: `boxes` (K, 7) float32, `labels` (K,) int64, `difficulty` (K,) int64 (-1 unrated), their
-    class names.
+    """K objects: `boxes` (K, 7) float32, `labels` (K,) int64, `difficulty` (K,) int64 (-1 unrated),
+    `velocities` (K, 2) float32 (NaN unknown), their class names.
 
     The points of object k are `points[offsets[k]:offsets[k + 1]]`, (n, F) float32, in the frame of its box.
     """
@@ -38,6 +38,7 @@ class ObjectDatabase:
     boxes: np.ndarray
     labels: np.ndarray
     difficulty: np.ndarray
+    velocities: np.ndarray
     offsets: np.ndarray
     points: np.ndarray
 
@@ -101,7 +102,8 @@ class GroundTruthSampling:
             points=np.concatenate([frame.points[covered < 0], *pasted]),
             boxes=np.concatenate([frame.boxes, boxes]),
             labels=np.concatenate([frame.labels, database.labels[chosen]]),
-            velocities=_with_unknown(frame.velocities, len(chosen)),
+            velocities=_joined_velocities(frame, database.velocities[chosen]),
+            box_info={},  # which says nothing of pasted objects
         )
 
     def _choose(self, frame: LidarFrame, database: ObjectDatabase, rng: np.random.Generator) -> np.ndarray:
@@ -119,11 +121,11 @@ class GroundTruthSampling:
         return np.concatenate(chosen)
 
 
-def _with_unknown(velocities: np.ndarray | None, more: int) -> np.ndarray | None:
-    """Velocities with `more` unknown ones after them: a pasted object shows one moment."""
-    if velocities is None:
+def _joined_velocities(frame: LidarFrame, pasted: np.ndarray) -> np.ndarray | None:
+    """Those of the frame and then those of pasted objects; None where all are unknown."""
+    if frame.velocities is None and np.isnan(pasted).all():
         return None
-    return np.concatenate([velocities, np.full((more, 2), np.nan, dtype=velocities.dtype)])
+    return np.concatenate([frame.known_velocities, pasted.astype(np.float32)])
 
 
 def _collision_free(fixed: np.ndarray, boxes: np.ndarray) -> np.ndarray:
@@ -184,7 +186,7 @@ def build_object_database(
             return folder
         except DataError as error:
             _log.warning("%s; built anew", error)
-    boxes, labels, levels, counts = [], [], [], []
+    boxes, labels, levels, speeds, counts = [], [], [], [], []
     columns = 4
     with atomic_path(folder / "points.bin") as temporary, open(temporary, "wb") as file:
         for frame, level in frames():
@@ -199,6 +201,7 @@ def build_object_database(
             boxes.append(frame.boxes)
             labels.append(frame.labels)
             levels.append(level)
+            speeds.append(frame.known_velocities)
     offsets = np.concatenate([[0], *counts]).astype(np.int64).cumsum()
     with atomic_path(folder / "objects.npz") as temporary, open(temporary, "wb") as file:
         np.savez(
@@ -207,6 +210,7 @@ def build_object_database(
             boxes=np.concatenate([np.empty((0, 7)), *boxes]).astype(np.float32),
             labels=np.concatenate([np.empty(0), *labels]).astype(np.int64),
             difficulty=np.concatenate([np.empty(0), *levels]).astype(np.int64),
+            velocities=np.concatenate([np.empty((0, 2)), *speeds]).astype(np.float32),
             offsets=offsets,
             columns=np.array(columns),
         )
@@ -219,7 +223,7 @@ def open_object_database(folder: str) -> ObjectDatabase:
     """Open a database once a process; its points stay on disk and are mapped. Raises DataError."""
     if not folder:
         raise DataError(
-            "gt_sampling", "no database; KittiDataset gives its own, or set `database` to a folder"
+            "gt_sampling", "no database; a data set gives its own, or set `database` to a folder"
         )
     return _read_database(Path(folder))
 
@@ -232,7 +236,8 @@ def _read_database(folder: Path) -> ObjectDatabase:
         columns, offsets = int(arrays.pop("columns")), arrays["offsets"]
         names = tuple(str(name) for name in arrays.pop("class_names"))
         count = len(arrays["labels"])
-        if arrays["boxes"].shape != (count, 7) or len(offsets) != count + 1 or (np.diff(offsets) < 0).any():
+        whole = arrays["boxes"].shape == (count, 7) and arrays["velocities"].shape == (count, 2)
+        if not whole or len(offsets) != count + 1 or (np.diff(offsets) < 0).any():
             raise ValueError("its arrays do not fit each other")
         size = (folder / "points.bin").stat().st_size
         if size != int(offsets[-1]) * columns * 4:

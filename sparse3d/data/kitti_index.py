@@ -83,7 +83,7 @@ def find_root(root: str | Path) -> Path:
         return Path(datasets) / path
     raise DataError(
         path,
-        "no such folder, nor in $SPARSE3D_DATASETS; datasets/README.md shows what KITTI must look like, and "
+        "no such folder, nor in $SPARSE3D_DATASETS; datasets/README.md shows what each data set looks like, and "
         f"`sparse3d data make minidrive --out {path}` makes a small synthetic one",
     )
 

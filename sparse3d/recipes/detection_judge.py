@@ -14,7 +14,8 @@ import torch
 from rich.table import Table
 from torch import nn
 
-from sparse3d.data.kitti import KittiDataset, drop_sparse_boxes
+from sparse3d.data.kitti import KittiDataset
+from sparse3d.data.labelled import drop_sparse_boxes
 from sparse3d.evaluation import kitti, nuscenes
 from sparse3d.frames import DetectionBatch, Detections, LidarFrame
 from sparse3d.io.kitti import KittiCalibration, KittiObjects, boxes_to_objects, image_boxes

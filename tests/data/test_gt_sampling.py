@@ -206,7 +206,7 @@ def test_an_interrupted_build_leaves_nothing_that_looks_whole(tmp_path):
 
 
 def test_without_a_database_the_error_says_who_gives_one():
-    with pytest.raises(DataError, match="KittiDataset gives its own"):
+    with pytest.raises(DataError, match="a data set gives its own"):
         GroundTruthSampling()(EMPTY, np.random.default_rng(0))
 
 
