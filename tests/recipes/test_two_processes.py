@@ -95,9 +95,13 @@ def losses_of(frames, boxes_of, monkeypatch, world_size):
         boxes = [boxes_of[f] for f in range(start, start + share)]
         owner = torch.cat([torch.full((len(b),), i) for i, b in enumerate(boxes)])
         labels = torch.zeros(len(owner), dtype=torch.int64)
-        ranks.append((maps, center_targets(torch.cat(boxes), labels, owner, share, (0,), grid)))
+        velocities = torch.cat(boxes)[:, :2].clone()
+        velocities[velocities[:, 0] > 5] = float("nan")  # the third object's is not known
+        targets = center_targets(torch.cat(boxes), labels, owner, share, (0,), grid, velocities=velocities)
+        ranks.append((maps, targets))
     counts = torch.tensor([[float((t.heatmap == 1).sum()), float(len(t.code))] for _, t in ranks]).mean(0)
-    monkeypatch.setattr(module, "all_reduce_mean", lambda value: counts)
+    moving = torch.tensor([float(t.velocity.isfinite().all(1).sum()) for _, t in ranks]).mean()
+    monkeypatch.setattr(module, "all_reduce_mean", lambda value: counts if value.dim() else moving)
     monkeypatch.setattr(module, "world_size", lambda: world_size)
     return [center_losses(maps, targets, grid, CenterLossConfig()) for maps, targets in ranks]
 
@@ -107,7 +111,7 @@ def test_the_mean_of_the_ranks_losses_is_the_loss_of_all_frames(monkeypatch, obj
     """Also where there are fewer objects than ranks."""
     generator = torch.Generator().manual_seed(0)
     frames = [
-        CenterMaps(*(torch.randn(1, c, 8, 8, generator=generator) for c in (1, 2, 1, 3, 2, 1)))
+        CenterMaps(*(torch.randn(1, c, 8, 8, generator=generator) for c in (1, 2, 1, 3, 2, 1, 2)))
         for _ in objects
     ]
     boxes = [
@@ -116,7 +120,7 @@ def test_the_mean_of_the_ranks_losses_is_the_loss_of_all_frames(monkeypatch, obj
     ]
     (whole,) = losses_of(frames, boxes, monkeypatch, 1)
     halves = losses_of(frames, boxes, monkeypatch, 2)
-    assert len(whole) == 4
+    assert len(whole) == 5
     for name, value in whole.items():
         mean = torch.stack([half[name] for half in halves]).mean()
         torch.testing.assert_close(mean, value, rtol=1e-5, atol=1e-6)
