@@ -1,4 +1,4 @@
-"""The command line: `sparse3d train | evaluate | detect | segment | data | config | ...`.
+"""The command line: `sparse3d train | evaluate | detect | track | segment | data | config | ...`.
 
 The commands are in `sparse3d/commands`. Everything heavy is imported inside of the command that needs it, so
 that `--help` and typing errors answer at once. Faults of the input end as one line on stderr and exit code 2;
@@ -11,12 +11,12 @@ import sys
 from collections.abc import Sequence
 
 from sparse3d import __version__
-from sparse3d.commands import config, convert_weights, data, detect, doctor, evaluate, segment, train
+from sparse3d.commands import config, convert_weights, data, detect, doctor, evaluate, segment, track, train
 from sparse3d.commands.parsing import INPUT_FAULT, Parser
 from sparse3d.commands.talk import say
 from sparse3d.commands.train import INTERRUPTED, how_to_resume
 
-COMMANDS = (train, evaluate, detect, segment, data, config, convert_weights, doctor)
+COMMANDS = (train, evaluate, detect, track, segment, data, config, convert_weights, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,9 +11,11 @@ def add(commands: Commands) -> None:
     """Register with the parser."""
     data = add_group(commands, "data", "Make, check or list data sets.", "Data sets.")
     make = add_command(data, "make", _make, "Generate scenes; repeat an interrupted call to continue.")
-    make.add_argument("name", choices=["minidrive"], help="what to generate")
+    make.add_argument("name", choices=["minidrive", "minidrive-drives"], help="what to generate")
     make.add_argument("--out", required=True, metavar="DIR", help="folder for the scenes")
-    make.add_argument("--scenes", type=int, default=400, help="how many (default: %(default)s)")
+    make.add_argument(
+        "--scenes", type=int, default=400, help="how many scenes or drives (default: %(default)s)"
+    )
     make.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     make.add_argument("--val-fraction", type=float, default=0.2, help="share in val (default: %(default)s)")
     make.add_argument(
@@ -29,8 +31,13 @@ def add(commands: Commands) -> None:
 
 
 def _make(arguments: argparse.Namespace) -> int:
-    from sparse3d.data.minidrive import write_minidrive
+    from sparse3d.data.minidrive import write_drives, write_minidrive
 
+    if arguments.name == "minidrive-drives":
+        with Bar("generating drives") as report:
+            write_drives(arguments.out, arguments.scenes, arguments.seed, progress=report)
+        say(f"{arguments.scenes} drives in {arguments.out}; next: sparse3d track RUN {arguments.out}/0000")
+        return 0
     with Bar("generating scenes") as report:
         write_minidrive(
             arguments.out,

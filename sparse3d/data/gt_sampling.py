@@ -222,9 +222,7 @@ def build_object_database(
 def open_object_database(folder: str) -> ObjectDatabase:
     """Open a database once a process; its points stay on disk and are mapped. Raises DataError."""
     if not folder:
-        raise DataError(
-            "gt_sampling", "no database; a data set gives its own, or set `database` to a folder"
-        )
+        raise DataError("gt_sampling", "no database; a data set gives its own, or set `database` to a folder")
     return _read_database(Path(folder))
 
 

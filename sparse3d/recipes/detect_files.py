@@ -66,7 +66,7 @@ def detect(
         frame = LidarFrame(path.stem, points, np.zeros((0, 7), np.float32), np.zeros(0, np.int64))
         found = detector.predict([frame])[0].cpu()
         keep = found.scores >= score
-        keep &= _has_point_within(points, detector.config.model.bounds)
+        keep &= has_point_within(points, detector.config.model.bounds)
         found = found.select(keep)
         text = json.dumps(_as_json(path, found, detector), indent=1)
         write_text(Path(out) / f"{path.stem}.json", text + "\n")
@@ -114,7 +114,8 @@ def point_files(inputs: Sequence[str | Path]) -> list[Path]:
     return files
 
 
-def _has_point_within(points: np.ndarray, bounds: Sequence[float]) -> bool:
+def has_point_within(points: np.ndarray, bounds: Sequence[float]) -> bool:
+    """Whether a network with these bounds sees anything of a cloud."""
     low, high = np.array(bounds[:3]), np.array(bounds[3:])
     return bool(((points[:, :3] >= low) & (points[:, :3] < high)).all(axis=1).any())
 

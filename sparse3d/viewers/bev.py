@@ -71,17 +71,21 @@ def draw_bev(
     boxes: ArrayLike | None = None,
     labels: ArrayLike | None = None,
     scores: ArrayLike | None = None,
+    texts: Sequence[str] | None = None,
+    trails: Sequence[ArrayLike] = (),
     ground_truth: ArrayLike | None = None,
     class_names: Sequence[str] = (),
     title: str = "",
     style: BevStyle = BevStyle(),
+    legend: bool = True,
 ) -> Image.Image:
     """Picture of `bounds` (x_min, y_min, z_min, x_max, y_max, z_max) from above, the highest points on top.
 
     `points` (P, 3 + F) x, y, z and perhaps intensity in [0, 1]; `boxes` (K, 7) with a tick towards their
-    heading, in the colour of `labels` (K,) and with `scores` (K,); `ground_truth` (M, 7) as thin outlines.
-    Empty inputs are fine. Raises ValueError for bounds that are empty and for boxes, labels and scores of
-    different lengths.
+    heading, in the colour of `labels` (K,) and with `scores` (K,), or K `texts` in place of their numbers;
+    `trails`: for each box the places (T, 2) that it came along; `ground_truth` (M, 7) as thin outlines. Empty
+    inputs are fine. Raises ValueError for bounds that are empty and for boxes, labels, scores, texts and
+    trails of different lengths. `legend`: say which class has which colour.
     """
     limits = tuple(float(b) for b in bounds)
     if len(limits) != 6 or not (limits[0] < limits[3] and limits[1] < limits[4]):
@@ -92,6 +96,11 @@ def draw_bev(
     classes = _column("labels", labels, len(predicted)).astype(np.int64)
     confidence = _column("scores", scores, len(predicted))
     keep = (confidence >= style.min_score) if scores is not None else np.ones(len(predicted), dtype=bool)
+    if texts is not None and len(texts) != len(predicted) or trails and len(trails) != len(predicted):
+        raise ValueError(f"{len(predicted)} boxes need as many texts and trails, or none")
+    shown = np.flatnonzero(keep).tolist()
+    told = [f"{confidence[k]:.2f}" if texts is None else texts[k] for k in shown]
+    paths = [trails[k] for k in shown] if trails else []
     predicted, classes, confidence = predicted[keep], classes[keep], confidence[keep]
 
     view = _View(limits, style.pixels_per_metre * _OVERSAMPLING, style.forward_right)
@@ -100,12 +109,14 @@ def draw_bev(
     draw = ImageDraw.Draw(image, "RGBA")
     _draw_rings(draw, view, style.ring_step, font)
     image.paste(*_point_layer(np.asarray(points, dtype=np.float32), view, style))
+    _draw_trails(draw, view, paths, classes)
     _draw_predictions(draw, view, predicted, classes)
     for outline in _outlines(view, truth):
         draw.line([*outline, outline[0]], fill=_GROUND_TRUTH, width=_OVERSAMPLING)
-    if style.show_scores and scores is not None:
-        _draw_scores(draw, view, predicted, classes, confidence, truth, font)
-    _draw_legend(draw, view, _legend(classes, class_names, ground_truth is not None), font)
+    if texts is not None or (style.show_scores and scores is not None):
+        _draw_texts(draw, view, predicted, classes, confidence, told, truth, font)
+    if legend:
+        _draw_legend(draw, view, _legend(classes, class_names, ground_truth is not None), font)
     if title:
         draw.text((12 * _OVERSAMPLING, 8 * _OVERSAMPLING), title, fill=_TEXT, font=font)
     return image.reduce(_OVERSAMPLING)
@@ -194,7 +205,15 @@ def _draw_predictions(draw: ImageDraw.ImageDraw, view: _View, boxes: np.ndarray,
         draw.line(tick, fill=color, width=2 * _OVERSAMPLING)
 
 
-def _draw_scores(draw: ImageDraw.ImageDraw, view: _View, boxes, labels, scores, truth, font) -> None:
+def _draw_trails(draw: ImageDraw.ImageDraw, view: _View, trails, labels: np.ndarray) -> None:
+    for trail, label in zip(trails, labels.tolist(), strict=bool(trails)):
+        places = view.pixels(np.asarray(trail, dtype=np.float32).reshape(-1, 2)).tolist()
+        if len(places) > 1:
+            line = [(column, row) for column, row in places]
+            draw.line(line, fill=(*class_color(label), 170), width=_OVERSAMPLING, joint="curve")
+
+
+def _draw_texts(draw: ImageDraw.ImageDraw, view: _View, boxes, labels, scores, texts, truth, font) -> None:
     """Beside each box, at the first place with no box and no higher score on it; else nowhere."""
     gap = 4 * _OVERSAMPLING
     drawn = [o + t for o, t in zip(_outlines(view, boxes), _heading_ticks(view, boxes), strict=True)]
@@ -204,7 +223,7 @@ def _draw_scores(draw: ImageDraw.ImageDraw, view: _View, boxes, labels, scores, 
     for k in np.argsort(-scores, kind="stable").tolist():
         left, top, right, bottom = taken[k]
         column, row = (left + right) / 2, (top + bottom) / 2
-        text = f"{scores[k]:.2f}"
+        text = texts[k]
         places = (
             ((right + gap, row), "lm"),
             ((left - gap, row), "rm"),

@@ -228,6 +228,14 @@ class Collection:
         self._poses.append((x, y, z, yaw))
         self._owners.append(owner)
 
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def shift(self, index: int, dx: float, dy: float, dz: float) -> None:
+        """Move the shape that was placed as number `index`."""
+        x, y, z, yaw = self._poses[index]
+        self._poses[index] = (x + dx, y + dy, z + dz, yaw)
+
     def primitives(self) -> Primitives:
         """All solids in the world frame."""
         shapes = self._shapes

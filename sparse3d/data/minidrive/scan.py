@@ -1,7 +1,8 @@
 """The sensor: one turn while the car moves, then noise, lost returns and intensities.
 
 The world stands still during the turn; only the sensor moves, along an arc of constant speed and turn rate.
-Time 0 is when it faces forward, and the LiDAR frame is the sensor's frame at that moment.
+Time 0 is when it faces forward, and the LiDAR frame is the sensor's frame at that moment; it is the world's
+frame too, unless the sensor is placed elsewhere.
 """
 
 from typing import NamedTuple
@@ -22,6 +23,25 @@ class Motion(NamedTuple):
 
     speed: float
     turn_rate: float
+
+
+class Place(NamedTuple):
+    """Where the sensor stands in the world, metres, and its heading, radians."""
+
+    x: float = 0.0
+    y: float = 0.0
+    z: float = 0.0
+    yaw: float = 0.0
+
+    def matrix(self) -> np.ndarray:
+        """(4, 4) world_from_lidar."""
+        cos, sin = np.cos(self.yaw), np.sin(self.yaw)
+        return np.array(
+            [[cos, -sin, 0.0, self.x], [sin, cos, 0.0, self.y], [0.0, 0.0, 1.0, self.z], [0.0, 0.0, 0.0, 1.0]]
+        )
+
+
+ORIGIN = Place()
 
 
 class Scan(NamedTuple):
@@ -76,7 +96,9 @@ def intensity(reflectivity: np.ndarray, cosine: np.ndarray, distance: np.ndarray
     return reflectivity * np.sqrt(cosine) / (1 + (distance / HALF_INTENSITY_RANGE) ** 2)
 
 
-def scan(world: World, lidar: LidarConfig, motion: Motion, rng: np.random.Generator) -> Scan:
+def scan(
+    world: World, lidar: LidarConfig, motion: Motion, rng: np.random.Generator, place: Place = ORIGIN
+) -> Scan:
     """Turn the sensor once. All chance comes from `rng`, drawn outside the parallel loop."""
     shape = (lidar.columns, lidar.beams)
     azimuth, position, yaw = poses(lidar, motion)
@@ -99,8 +121,10 @@ def scan(world: World, lidar: LidarConfig, motion: Motion, rng: np.random.Genera
     material, semantic = np.empty(shape, np.int8), np.empty(shape, np.int16)
     alone = np.zeros((lidar.columns, len(world.names) + 1), np.int32)
     key = rng.integers(0, 2**64, dtype=np.uint64)
+    pose = place.matrix()
     cast(
-        world.ground, world.solids, position, directions, np.tan(elevation), key,
+        world.ground, world.solids, position @ pose[:3, :3].T + pose[:3, 3], directions @ pose[:3, :3].T,
+        np.tan(elevation), key,
         lidar.min_range, lidar.max_range,
         distance, owner, solid, material, semantic, cosine, alone,
     )  # fmt: skip

@@ -65,7 +65,7 @@ def overlaps(rectangles, count, x, y, half_length, half_width, yaw):
     return False
 
 
-class _Builder:
+class StreetBuilder:
     """A world in the making. Every `try_*` puts one thing down unless its place is taken."""
 
     def __init__(self, config: MinidriveConfig, rng: np.random.Generator):
@@ -76,6 +76,9 @@ class _Builder:
         self.count = 0
         self.names: list[str] = []
         self.boxes: list[tuple[float, ...]] = []
+        # Of each actor: whether it is under way, and its numbers in `rectangles` and in `collection`.
+        self.under_way: list[bool] = []
+        self.places: list[tuple[int, int]] = []
         self.street, self.ground = _plan(config, rng)
         # The sensor's own car.
         self._take(-1.0, 0.0, 3.2, 1.6, 0.0)
@@ -89,7 +92,7 @@ class _Builder:
         self.count += 1
         return True
 
-    def try_actor(self, actor: Actor, s: float, d: float, yaw_road: float) -> bool:
+    def try_actor(self, actor: Actor, s: float, d: float, yaw_road: float, under_way: bool = False) -> bool:
         """Stand an actor on the ground with its box centre at road coordinates (s, d)."""
         yaw = yaw_road + self.ground.heading
         x, y = self.ground.to_world(s, d)
@@ -99,6 +102,8 @@ class _Builder:
         cos, sin = math.cos(yaw), math.sin(yaw)
         cx, cy, cz = actor.centre
         owner = len(self.boxes) + 1
+        self.under_way.append(under_way)
+        self.places.append((self.count - 1, len(self.collection)))
         self.collection.place(actor.shape, x - cos * cx + sin * cy, y - sin * cx - cos * cy, z, yaw, owner)
         self.names.append(actor.name)
         self.boxes.append((x, y, z + cz, *actor.size, math.remainder(yaw, 2 * math.pi)))
@@ -121,6 +126,39 @@ class _Builder:
         if self.rng.random() < self.world.vans:
             return make_van(self.rng, self.world.van)
         return make_car(self.rng, self.world.car)
+
+    def world_now(self) -> World:
+        """The world as it stands."""
+        return World(
+            solids=self.collection.primitives(),
+            ground=self.ground,
+            names=np.array(self.names, dtype=str),
+            boxes=np.array(self.boxes, dtype=np.float64).reshape(-1, 7),
+        )
+
+    def try_move(self, actor: int, forward: float) -> bool:
+        """Move actor m along its heading, unless something is in its way."""
+        x, y, z, l, w, h, yaw = self.boxes[actor]
+        dx, dy = forward * math.cos(yaw), forward * math.sin(yaw)
+        rectangle, number = self.places[actor]
+        if not self.try_rectangle(rectangle, x + dx, y + dy, yaw):
+            return False
+        dz = surface_height(self.ground, x + dx, y + dy) - surface_height(self.ground, x, y)
+        self.boxes[actor] = (x + dx, y + dy, z + dz, l, w, h, yaw)
+        self.collection.shift(number, dx, dy, dz)
+        return True
+
+    def try_rectangle(self, number: int, x: float, y: float, yaw: float) -> bool:
+        """Move what a thing covers on the ground, unless something else is there. Number 0 is the sensor's
+        own car."""
+        before = self.rectangles[number].copy()
+        half_length, half_width = before[2:4]
+        self.rectangles[number, 0] = 1e9  # it is not in its own way
+        if overlaps(self.rectangles, self.count, x, y, half_length, half_width, yaw):
+            self.rectangles[number] = before
+            return False
+        self.rectangles[number] = x, y, half_length, half_width, yaw
+        return True
 
     # The street's parts, in the order in which they are built.
 
@@ -152,7 +190,8 @@ class _Builder:
             oncoming = rng.random() < 0.55
             d = (0.5 if oncoming else -0.5) * street.lane + rng.normal(0, 0.2)
             s = rng.uniform(6, 60) if rng.random() < 0.75 else rng.uniform(-50, -8)
-            self.try_actor(self.vehicle(), s, d, (math.pi if oncoming else 0.0) + rng.normal(0, 0.03))
+            yaw = (math.pi if oncoming else 0.0) + rng.normal(0, 0.03)
+            self.try_actor(self.vehicle(), s, d, yaw, under_way=True)
         if ground.cross_half > 0:
             for _ in range(rng.poisson(world.crossing_cars)):
                 side = int(rng.choice([-1, 1]))
@@ -164,7 +203,7 @@ class _Builder:
                     else rng.uniform(-6, 6)
                 )
                 yaw = side * math.pi / 2 + rng.normal(0, 0.1)
-                self.try_actor(self.vehicle(), s, d, yaw)
+                self.try_actor(self.vehicle(), s, d, yaw, under_way=True)
         for _ in range(rng.poisson(world.yard_cars)):
             side = int(rng.choice([-1, 1]))
             d = self.beside(side, rng.uniform(2.5, 4.5 + street.setback))
@@ -206,7 +245,7 @@ class _Builder:
             for member in range(group):
                 turn = yaw + rng.normal(0, 0.15) if group < 4 else rng.uniform(-math.pi, math.pi)
                 at_s, at_d = s + rng.normal(0, 0.3), d + member * rng.uniform(0.9, 1.2)
-                self.try_actor(make_pedestrian(rng), at_s, at_d, turn)
+                self.try_actor(make_pedestrian(rng), at_s, at_d, turn, under_way=True)
         for _ in range(rng.poisson(self.world.cyclists)):
             s, where = self.along(), rng.random()
             if where < 0.65:  # at the edge of a lane, with the traffic
@@ -216,8 +255,10 @@ class _Builder:
                 s, d, yaw = self.walkway()
             else:
                 d, yaw = rng.uniform(-8, 8), math.copysign(math.pi / 2, rng.normal())
-            if self.try_actor(make_cyclist(rng), s, d, yaw + rng.normal(0, 0.12)) and rng.random() < 0.15:
-                self.try_actor(make_cyclist(rng), s - rng.uniform(2.1, 3), d + rng.normal(0, 0.3), yaw)
+            yaw_now = yaw + rng.normal(0, 0.12)
+            if self.try_actor(make_cyclist(rng), s, d, yaw_now, under_way=True) and rng.random() < 0.15:
+                behind, beside = s - rng.uniform(2.1, 3), d + rng.normal(0, 0.3)
+                self.try_actor(make_cyclist(rng), behind, beside, yaw, under_way=True)
 
     def houses(self) -> None:
         rng, ground, street, extent = self.rng, self.ground, self.street, self.world.extent
@@ -322,17 +363,17 @@ def _plan(config: MinidriveConfig, rng: np.random.Generator) -> tuple[Street, Gr
     )
 
 
-def build_world(config: MinidriveConfig, rng: np.random.Generator) -> World:
-    """Build one scene; all its chance comes from `rng`."""
-    builder = _Builder(config, rng)
+def build_street(config: MinidriveConfig, rng: np.random.Generator) -> StreetBuilder:
+    """Build one scene, still open to change; all its chance comes from `rng`."""
+    builder = StreetBuilder(config, rng)
     builder.vehicles()
     builder.people()
     builder.houses()
     builder.fences()
     builder.scattered()
-    return World(
-        solids=builder.collection.primitives(),
-        ground=builder.ground,
-        names=np.array(builder.names, dtype=str),
-        boxes=np.array(builder.boxes, dtype=np.float64).reshape(-1, 7),
-    )
+    return builder
+
+
+def build_world(config: MinidriveConfig, rng: np.random.Generator) -> World:
+    """Build one scene; all its chance comes from `rng`."""
+    return build_street(config, rng).world_now()
