@@ -53,7 +53,7 @@ class KittiDatasetConfig:
             raise ValueError(f"columns must be at least 3 (x, y, z), got {self.columns}")
 
 
-class KittiDataset(LabelledFrames):
+class KittiDataset(LabelledFrames[KittiDatasetConfig]):
     """Frames of one split of a KITTI-layout folder.
 
     See `LabelledFrames` for what `augment` and `epochs` do. Points outside of the camera's view are removed
@@ -66,8 +66,6 @@ class KittiDataset(LabelledFrames):
     Raises DataError where the root, the split, or files of it are missing, and for corrupt ones when they are
     read.
     """
-
-    config: KittiDatasetConfig
 
     def __init__(
         self,

@@ -83,8 +83,8 @@ def find_root(root: str | Path) -> Path:
         return Path(datasets) / path
     raise DataError(
         path,
-        "no such folder, nor in $SPARSE3D_DATASETS; datasets/README.md shows what each data set looks like, and "
-        f"`sparse3d data make minidrive --out {path}` makes a small synthetic one",
+        "no such folder, nor in $SPARSE3D_DATASETS; datasets/README.md shows what each data set looks "
+        f"like, and `sparse3d data make minidrive --out {path}` makes a small synthetic one",
     )
 
 

@@ -7,7 +7,7 @@ from (seed, epoch, draw) alone.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -38,7 +38,10 @@ class FramesConfig(Protocol):
     def cache_dir(self) -> str: ...
 
 
-class LabelledFrames(Dataset[LidarFrame], ABC):
+Config = TypeVar("Config", bound=FramesConfig, covariant=True)
+
+
+class LabelledFrames(Dataset[LidarFrame], ABC, Generic[Config]):
     """Frames of one split.
 
     With an `AugmentConfig` the frames are for training: boxes with fewer than `config.min_points` points are
@@ -47,8 +50,8 @@ class LabelledFrames(Dataset[LidarFrame], ABC):
     removed in both.
     """
 
-    def __init__(self, config: FramesConfig, split: str, epochs: int | None = None):
-        self.config = config
+    def __init__(self, config: Config, split: str, epochs: int | None = None):
+        self.config: Config = config
         self.split = split
         self.root = find_root(config.root)
         self.epochs = epochs
