@@ -270,9 +270,9 @@ class SequenceDataset(LabelledFrames[Drives]):
             for label, name in enumerate(self.config.classes)
             for category in self.config.CATEGORIES.get(name, (name,))
         }
-        known = set(self.config.CATEGORIES) or set(map(str, self.table.category_names))
+        known = {*self.config.CATEGORIES, *map(str, self.table.category_names)}
         unknown = [name for name in self.config.classes if name not in known]
-        if unknown and known:
+        if unknown:
             raise ConfigError(f"data.classes {unknown} are not in {self.root}; it has {sorted(known)}")
         names = map(str, self.table.category_names)
         return np.array([class_of.get(name, -1) for name in names], dtype=np.int64).reshape(-1)
