@@ -1,23 +1,35 @@
-"""Centre-distance average precision and error terms of the nuScenes detection benchmark.
+"""nuScenes detection score: centre-distance average precision and five errors of what was found.
 
 A detection is true when the nearest free box of its class stands within a distance, centre to centre seen
 from above; detections choose by falling score over all frames. AP is the mean over the recalls 0.11, 0.12 ..
-1 of max(precision - 0.1, 0) / 0.9. The error terms are means over the true positives at 2 m, averaged over
-the reached recalls above 0.1; they are 1 where recall stays below.
+1 of max(precision - 0.1, 0) / 0.9. The errors are running means over the true positives at 2 m, averaged over
+the reached recalls above 0.1; they are 1 where recall stays below:
 
-What the benchmark does to its data before, belongs to the caller: boxes out of a class's range or without
-points are to be left out. A class without ground truth is left out of every mean (the benchmark, whose data
-have all classes, counts it as 0). Source: Caesar et al., "nuScenes" (CVPR 2020), section 3.1, and its
-development kit's choices.
+    ATE metres between centres    ASE 1 - IoU of the sizes    AOE radians
+    AVE m/s                       AAE share of wrong attributes
+    NDS = (5 mAP + sum of max(0, 1 - error)) / 10
+
+What the benchmark does to its data before (ranges, boxes without points, bicycle racks) is in
+`nuscenes_rules`. Source: Caesar et al., "nuScenes" (CVPR 2020), section 3.1, and its development kit's
+choices, which this file follows to the last digit: see tests/evaluation/test_against_devkits.py.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from rich.table import Table
 
+from sparse3d.evaluation.centre_matching import take_nearest_free
+from sparse3d.evaluation.frame_boxes import (
+    FrameBoxes,
+    JoinedBoxes,
+    check_results,
+    join,
+    mean_of_known,
+    without_nan,
+)
 from sparse3d.geometry.boxes import angle_between
 
 DISTANCES = (0.5, 1.0, 2.0, 4.0)  # metres
@@ -26,27 +38,7 @@ MIN_RECALL = MIN_PRECISION = 0.1
 POSITIONS = 101
 ERRORS = ("ATE", "ASE", "AOE", "AVE", "AAE")
 
-
-@dataclass(frozen=True)
-class FrameBoxes:
-    """The boxes of one frame, labelled or detected.
-
-    `boxes` (N, 7) in metres and radians, `labels` (N,) int, `scores` (N,) for detections; `velocities` (N, 2)
-    m/s (NaN rows: unknown) and `attributes` (N,) int (-1: unknown) where there are any, else None.
-    """
-
-    boxes: np.ndarray
-    labels: np.ndarray
-    scores: np.ndarray | None = None
-    velocities: np.ndarray | None = None
-    attributes: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        expected = {"boxes": (7,), "labels": (), "scores": (), "velocities": (2,), "attributes": ()}
-        for name, rest in expected.items():
-            column = getattr(self, name)
-            if column is not None and column.shape != (len(self.boxes), *rest):
-                raise ValueError(f"{name} has shape {column.shape}, expected {(len(self.boxes), *rest)}")
+Absent = Literal["skip", "zero"]
 
 
 @dataclass(frozen=True)
@@ -87,13 +79,14 @@ class NuscenesResult:
     @property
     def mean_ap(self) -> float:
         """Mean over classes with ground truth and distances; NaN when there is no ground truth."""
-        return _mean([score.mean_ap for score in self.classes])
+        return mean_of_known([score.mean_ap for score in self.classes])
 
     @property
     def errors(self) -> dict[str, float]:
         """Each term, averaged over the classes for which it is defined."""
         return {
-            term: _mean([s.errors[term] for s in self.classes if term in s.errors]) for term in self.terms
+            term: mean_of_known([s.errors[term] for s in self.classes if term in s.errors])
+            for term in self.terms
         }
 
     @property
@@ -111,7 +104,7 @@ class NuscenesResult:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; NaN becomes None."""
-        return _without_nan(
+        return without_nan(
             {
                 "mAP": self.mean_ap,
                 "score": self.score,
@@ -135,6 +128,10 @@ class NuscenesResult:
             cells = [_shown(value, 100) for value in (score.mean_ap, *score.ap)]
             cells += [_shown(score.errors.get(term, float("nan")), 1) for term in self.terms]
             table.add_row(score.class_name, *cells)
+        table.add_section()
+        by_distance = [mean_of_known([s.ap[i] for s in self.classes]) for i in range(len(DISTANCES))]
+        cells = [_shown(value, 100) for value in (self.mean_ap, *by_distance)]
+        table.add_row("mean", *cells, *(_shown(self.errors[term], 1) for term in self.terms))
         return table
 
 
@@ -143,83 +140,75 @@ def evaluate(
     results: Sequence[FrameBoxes],
     class_names: Sequence[str],
     rules: Mapping[str, ErrorRule] = RULES,
+    absent: Absent = "skip",
 ) -> NuscenesResult:
     """Score `results[i]` against `ground_truth[i]`; labels index `class_names`.
 
-    AVE and AAE are taken when every frame, labelled and detected, has velocities or attributes. Detections
-    without scores and frame counts that differ are a ValueError. Equal scores: the earlier frame, then the
-    lower index, first.
+    AVE and AAE are taken when every frame, labelled and detected, has velocities or attributes. A class
+    without ground truth is left out of every mean, or has AP 0 and errors of 1 (`absent` "zero": the
+    benchmark, whose splits have all classes). Detections without scores and frame counts that differ are a
+    ValueError. Equal scores: the later frame, then the higher row, first, as the development kit sorts.
     """
-    if len(ground_truth) != len(results):
-        raise ValueError(f"{len(results)} result frames for {len(ground_truth)} ground-truth frames")
-    for i, frame in enumerate(results):
-        if frame.scores is None or not np.isfinite(frame.scores).all():
-            raise ValueError(f"results[{i}] has no scores, or one that is not finite")
-    everything = (*ground_truth, *results)
+    check_results(ground_truth, results)
+    truth, found = join(ground_truth), join(results)
     terms = ["ATE", "ASE", "AOE"]
-    terms += ["AVE"] if all(frame.velocities is not None for frame in everything) else []
-    terms += ["AAE"] if all(frame.attributes is not None for frame in everything) else []
+    for term, column in (("AVE", "velocities"), ("AAE", "attributes")):
+        if getattr(truth.rows, column) is not None and getattr(found.rows, column) is not None:
+            terms.append(term)
     scores = []
     for label, name in enumerate(class_names):
         rule = rules.get(name, ErrorRule())
         defined = tuple(term for term in terms if term not in rule.undefined)
-        scores.append(_class_score(ground_truth, results, label, name, rule, defined))
+        of_class = truth.of_class(label), found.of_class(label)
+        scores.append(_class_score(*of_class, len(ground_truth), name, rule, defined, absent))
     return NuscenesResult(classes=tuple(scores), terms=tuple(terms))
 
 
-class _Assignment(NamedTuple):
-    """The detections of one class by falling score: who is true; frame, detection and box of the true."""
-
-    true: np.ndarray
-    scores: np.ndarray
-    matches: list[tuple[int, int, int]]
-
-
 def _class_score(
-    ground_truth: Sequence[FrameBoxes],
-    results: Sequence[FrameBoxes],
-    label: int,
+    truth: JoinedBoxes,
+    found: JoinedBoxes,
+    frames: int,
     name: str,
     rule: ErrorRule,
     terms: tuple[str, ...],
+    absent: Absent,
 ) -> ClassScore:
-    count = sum(int((frame.labels == label).sum()) for frame in ground_truth)
+    count = len(truth.rows)
     if not count:
-        nothing = float("nan")
-        return ClassScore(name, 0, (nothing,) * len(DISTANCES), dict.fromkeys(terms, nothing))
-    assignments = {distance: _assign(ground_truth, results, label, distance) for distance in DISTANCES}
-    ap = tuple(_average_precision(assignment.true, count) for assignment in assignments.values())
-    chosen = assignments[ERROR_DISTANCE]
-    pairs = [(ground_truth[f], g, results[f], d) for f, d, g in chosen.matches]
+        ap, error = (float("nan"),) * 2 if absent == "skip" else (0.0, 1.0)
+        return ClassScore(name, 0, (ap,) * len(DISTANCES), dict.fromkeys(terms, error))
+    ranking = rank(found)
+    matched = {distance: assign(truth, ranking, frames, distance) for distance in DISTANCES}
+    ap = tuple(average_precision(gt_rows >= 0, count) for gt_rows in matched.values())
+    gt_rows = matched[ERROR_DISTANCE]
+    true = gt_rows >= 0
+    pair = truth.rows.select(gt_rows[true]), ranking.rows.select(true)
+    assert ranking.rows.scores is not None
     errors = {
-        term: _mean_error(np.array([_error(term, rule, *pair) for pair in pairs]), chosen, count)
+        term: _mean_error(true_positive_errors(term, *pair, rule), true, ranking.rows.scores, count)
         for term in terms
     }
     return ClassScore(name, count, ap, errors)
 
 
-def _assign(
-    ground_truth: Sequence[FrameBoxes], results: Sequence[FrameBoxes], label: int, distance: float
-) -> _Assignment:
-    rows = [(f, int(d)) for f, frame in enumerate(results) for d in np.flatnonzero(frame.labels == label)]
-    scores = np.array([_scores(results[f])[d] for f, d in rows], dtype=np.float64)
-    order = np.argsort(-scores, kind="stable")
-    free = [np.flatnonzero(frame.labels == label).tolist() for frame in ground_truth]
-    true = np.zeros(len(rows), dtype=bool)
-    matches = []
-    for rank, row in enumerate(order):
-        f, d = rows[row]
-        if not free[f]:
-            continue
-        gaps = np.hypot(*(ground_truth[f].boxes[free[f], :2] - results[f].boxes[d, :2]).T)
-        nearest = int(gaps.argmin())
-        if gaps[nearest] < distance:
-            true[rank] = True
-            matches.append((f, d, free[f].pop(nearest)))
-    return _Assignment(true, scores[order], matches)
+def rank(found: JoinedBoxes) -> JoinedBoxes:
+    """By falling score; among equals the last comes first."""
+    assert found.rows.scores is not None
+    order = np.argsort(found.rows.scores, kind="stable")[::-1]
+    return JoinedBoxes(found.rows.select(order), found.frame[order])
 
 
-def _average_precision(true: np.ndarray, count: int) -> float:
+def assign(truth: JoinedBoxes, ranking: JoinedBoxes, frames: int, distance: float) -> np.ndarray:
+    """(D,) int64: the row of `truth` that each detection found, -1 for a false one."""
+    out = np.empty(len(ranking.frame), dtype=np.int64)
+    centres = (np.ascontiguousarray(boxes.rows.boxes[:, :2]) for boxes in (ranking, truth))
+    det_centres, gt_centres = centres
+    take_nearest_free(ranking.frame, det_centres, truth.starts(frames), gt_centres, distance, out)
+    return out
+
+
+def average_precision(true: np.ndarray, count: int) -> float:
+    """Of detections by falling score, `true` (D,) bool, for `count` boxes: in [0, 1]."""
     if not true.any():
         return 0.0
     hits = np.cumsum(true)
@@ -229,13 +218,32 @@ def _average_precision(true: np.ndarray, count: int) -> float:
     return float(np.maximum(beyond - MIN_PRECISION, 0).mean() / (1 - MIN_PRECISION))
 
 
-def _mean_error(values: np.ndarray, assignment: _Assignment, count: int) -> float:
+def true_positive_errors(term: str, truth: FrameBoxes, found: FrameBoxes, rule: ErrorRule) -> np.ndarray:
+    """(T,) one error term of each true positive, row for row; NaN where the label does not say."""
+    a, b = truth.boxes, found.boxes
+    if term == "ATE":
+        return np.linalg.norm(b[:, :2] - a[:, :2], axis=1)
+    if term == "ASE":  # one minus the overlap of the two boxes put onto the same centre and heading
+        shared = np.minimum(a[:, 3:6], b[:, 3:6]).prod(1)
+        return 1 - shared / (a[:, 3:6].prod(1) + b[:, 3:6].prod(1) - shared)
+    if term == "AOE":
+        return angle_between(a[:, 6], b[:, 6], rule.orientation_period)
+    if term == "AVE":
+        assert truth.velocities is not None and found.velocities is not None
+        return np.linalg.norm(found.velocities - truth.velocities, axis=1)
+    assert truth.attributes is not None and found.attributes is not None
+    wrong = (truth.attributes != found.attributes).astype(np.float64)
+    return np.where(truth.attributes < 0, np.nan, wrong)
+
+
+def _mean_error(values: np.ndarray, true: np.ndarray, scores: np.ndarray, count: int) -> float:
     """Running mean over the true positives, read off at the score of each recall position, averaged."""
     first = round(100 * MIN_RECALL) + 1
     recalls = np.linspace(0, 1, POSITIONS)
-    recall = np.cumsum(assignment.true) / count
-    last = int(np.searchsorted(recalls, recall[-1] + 1e-12, side="right")) - 1 if len(recall) else -1
-    if last < first:
+    recall = np.cumsum(true) / count
+    # Positions up to the last recall, compared as floats without leeway, because the development kit does.
+    reached = int((recalls <= recall[-1]).sum()) if len(recall) else 0
+    if reached <= first:
         return 1.0
     known = ~np.isnan(values)
     if not known.any():
@@ -244,46 +252,11 @@ def _mean_error(values: np.ndarray, assignment: _Assignment, count: int) -> floa
     running = np.divide(
         np.cumsum(np.where(known, values, 0)), seen, out=np.zeros(len(values)), where=seen > 0
     )
-    score_at = np.interp(recalls[: last + 1], recall, assignment.scores)
+    score_at = np.interp(recalls[:reached], recall, scores)
     # np.interp wants rising abscissae: scores from low to high.
-    sampled = np.interp(score_at, assignment.scores[assignment.true][::-1], running[::-1])
+    sampled = np.interp(score_at, scores[true][::-1], running[::-1])
     return float(sampled[first:].mean())
-
-
-def _error(term: str, rule: ErrorRule, truth: FrameBoxes, g: int, found: FrameBoxes, d: int) -> float:
-    """One error term of one true positive; NaN where the label does not say."""
-    a, b = truth.boxes[g].astype(np.float64), found.boxes[d].astype(np.float64)
-    if term == "ATE":
-        return float(np.hypot(*(b[:2] - a[:2])))
-    if term == "ASE":  # one minus the overlap of the two boxes put onto the same centre and heading
-        shared = np.minimum(a[3:6], b[3:6]).prod()
-        return float(1 - shared / (a[3:6].prod() + b[3:6].prod() - shared))
-    if term == "AOE":
-        return float(angle_between(a[6], b[6], rule.orientation_period))
-    if term == "AVE":
-        assert truth.velocities is not None and found.velocities is not None
-        return float(np.hypot(*(found.velocities[d] - truth.velocities[g])))
-    assert truth.attributes is not None and found.attributes is not None
-    return float("nan") if truth.attributes[g] < 0 else float(truth.attributes[g] != found.attributes[d])
-
-
-def _scores(frame: FrameBoxes) -> np.ndarray:
-    assert frame.scores is not None
-    return frame.scores
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")
 
 
 def _shown(value: float, factor: float) -> str:
     return "-" if np.isnan(value) else f"{factor * value:.2f}"
-
-
-def _without_nan(tree: Any) -> Any:
-    if isinstance(tree, dict):
-        return {key: _without_nan(value) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return [_without_nan(value) for value in tree]
-    return None if isinstance(tree, float) and np.isnan(tree) else tree

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from sparse3d.evaluation import nuscenes
 from sparse3d.evaluation.nuscenes import FrameBoxes, evaluate
+from sparse3d.geometry.boxes import rotate_boxes_z
 
 NAMES = ["car", "pedestrian", "barrier", "traffic_cone"]
 
@@ -152,6 +153,50 @@ def test_finding_more_never_lowers_ap():
     assert values == sorted(values) and values[0] < values[-1] - 0.1
 
 
+def test_a_false_positive_below_all_others_never_raises_ap_and_one_above_lowers_it():
+    truth = random_truth()
+    results = detections(truth, noise=0.5)
+    base = evaluate(truth, results, NAMES).mean_ap
+    for score, low, high in ((0.001, base - 0.01, base), (2.0, 0, base - 0.05)):
+        more = [
+            FrameBoxes(
+                np.concatenate([f.boxes, f.boxes[:1] + [500, 0, 0, 0, 0, 0, 0]]),
+                np.append(f.labels, f.labels[0]),
+                np.append(f.scores, score),
+                np.concatenate([f.velocities, f.velocities[:1]]),
+                np.append(f.attributes, 0),
+            )
+            for f in results
+        ]
+        assert low <= evaluate(truth, more, NAMES).mean_ap <= high
+
+
+def test_turning_and_moving_the_world_changes_nothing():
+    def moved(frames):
+        turn = np.array([[math.cos(2), math.sin(2)], [-math.sin(2), math.cos(2)]])
+        out = []
+        for f in frames:
+            boxes = rotate_boxes_z(f.boxes, 2.0) + [300, -70, 5, 0, 0, 0, 0]
+            out.append(FrameBoxes(boxes, f.labels, f.scores, f.velocities @ turn, f.attributes))
+        return out
+
+    truth = random_truth()
+    results = [
+        FrameBoxes(f.boxes, f.labels, f.scores, f.velocities + [0.5, 0], f.attributes)
+        for f in detections(truth, noise=0.5)
+    ]
+    here, there = evaluate(truth, results, NAMES), evaluate(moved(truth), moved(results), NAMES)
+    assert there.mean_ap == pytest.approx(here.mean_ap) and there.errors == pytest.approx(here.errors)
+    assert here.errors["AVE"] == pytest.approx(0.5)
+
+
+def test_of_equal_scores_the_last_is_first():
+    # Both detections score 0.5; the later row stands on the car, the earlier one nowhere.
+    truth = [frame(boxes_at((0, 0)))]
+    assert evaluate(truth, [frame(boxes_at((50, 0), (0, 0)), scores=[0.5, 0.5])], ["car"]).mean_ap > 0.99
+    assert evaluate(truth, [frame(boxes_at((0, 0), (50, 0)), scores=[0.5, 0.5])], ["car"]).mean_ap < 0.5
+
+
 def test_a_second_detection_of_the_same_car_is_false():
     once = evaluate(
         [frame(boxes_at((0, 0), (20, 0)))], [frame(boxes_at((0, 0), (20, 0)), scores=[0.9, 0.5])], ["car"]
@@ -168,6 +213,9 @@ def test_a_class_without_ground_truth_is_left_out():
     assert math.isnan(result.classes[1].mean_ap)
     tree = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert tree["mAP"] == pytest.approx(1) and tree["classes"][1]["ap"] == [None] * 4
+    strict = evaluate(truth, [frame(boxes_at((0, 0)), scores=[1])], ["car", "pedestrian"], absent="zero")
+    assert strict.mean_ap == pytest.approx(0.5)
+    assert strict.errors == pytest.approx({"ATE": 0.5, "ASE": 0.5, "AOE": 0.5})
     console = Console(width=160, file=io.StringIO())
     console.print(result.table())
     assert [line.count(" - ") for line in console.file.getvalue().splitlines() if "pedestrian" in line] == [8]

@@ -1,0 +1,119 @@
+"""The same numbers as the data sets' own evaluation code, which runs in an interpreter of its own."""
+
+import json
+import math
+
+import numpy as np
+
+from sparse3d.evaluation import nuscenes, nuscenes_rules
+from sparse3d.evaluation.frame_boxes import FrameBoxes
+from sparse3d.io.nuscenes_results import SampleBoxes, read_results, write_results
+
+SIZES = np.array([[4.6, 1.9, 1.7], [0.7, 0.7, 1.8], [1.7, 0.6, 1.3], [0.5, 2.5, 1.0], [0.4, 0.4, 1.0]])
+
+
+def nuscenes_scene(rng, ego, labels):
+    """Boxes (N, 7) around the vehicle, some beyond every range, and what belongs to them."""
+    count = len(labels)
+    radius, angle = rng.uniform(3, 60, count), rng.uniform(-np.pi, np.pi, count)
+    centres = np.stack([radius * np.cos(angle), radius * np.sin(angle), rng.normal(0, 0.5, count)], 1) + ego
+    sizes = SIZES[rng.integers(0, len(SIZES), count)] * rng.uniform(0.8, 1.2, (count, 3))
+    yaws = rng.uniform(-np.pi, np.pi, (count, 1))
+    velocities = rng.normal(0, 3, (count, 2))
+    velocities[rng.random(count) < 0.1] = np.nan
+    attributes = rng.integers(-1, len(nuscenes_rules.ATTRIBUTES), count)
+    points = rng.integers(0, 6, count)
+    return FrameBoxes(np.concatenate([centres, sizes, yaws], 1), labels, None, velocities, attributes, points)
+
+
+def found_in(rng, truth, classes):
+    """Detections of a scene: some boxes missed, some twice, some of another class, tied scores."""
+    rows = np.flatnonzero(rng.random(len(truth)) < 0.85)
+    rows = np.concatenate([rows, rng.permutation(rows)[: len(rows) // 3]])
+    boxes = truth.boxes[rows] + rng.normal(size=(len(rows), 7)) * [0.8, 0.8, 0.2, 0.1, 0.05, 0.05, 0.4]
+    boxes[:, 3:6] = np.maximum(boxes[:, 3:6], 0.1)
+    labels = np.where(rng.random(len(rows)) < 0.1, rng.integers(0, classes, len(rows)), truth.labels[rows])
+    velocities = np.nan_to_num(truth.velocities[rows]) + rng.normal(0, 0.5, (len(rows), 2))
+    wrong = rng.random(len(rows)) < 0.3
+    attributes = np.where(wrong, 0, np.maximum(truth.attributes[rows], 0))
+    scores = np.round(rng.uniform(0.05, 1, len(rows)), 2)
+    return FrameBoxes(boxes, labels, scores, velocities, attributes)
+
+
+def quaternion(yaw):
+    return [math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2)]
+
+
+def as_json(box):
+    return {
+        "translation": box[:3].tolist(),
+        "size": box[[4, 3, 5]].tolist(),
+        "rotation": quaternion(box[6]),
+    }
+
+
+def attribute(index):
+    return nuscenes_rules.ATTRIBUTES[index] if index >= 0 else ""
+
+
+def test_nds_is_that_of_the_nuscenes_devkit(tmp_path, run_devkit):
+    rng = np.random.default_rng(5)
+    names = nuscenes_rules.CLASSES
+    truth, tree, samples, egos, racks = [], {}, {}, [], []
+    for i in range(60):
+        token, ego = f"sample{i}", np.array([*rng.uniform(300, 900, 2), 0.0])
+        scene = nuscenes_scene(rng, ego, rng.integers(0, len(names) - 1, 40))  # no barriers: an absent class
+        found = found_in(rng, scene, len(names))
+        at_bicycles = scene.boxes[np.isin(scene.labels, [6, 7])][:2]
+        rack = at_bicycles + [0.5, 0, 0, 3, 2, 1, 0.3]
+        truth.append(scene), egos.append(ego), racks.append(rack)
+        rows = [
+            as_json(scene.boxes[k])
+            | {
+                "sample_token": token,
+                "velocity": scene.velocities[k].tolist(),
+                "num_pts": int(scene.num_points[k]),
+                "detection_name": names[scene.labels[k]],
+                "detection_score": -1.0,
+                "attribute_name": attribute(scene.attributes[k]),
+            }
+            for k in range(len(scene))
+        ]
+        tree[token] = {"ego": ego.tolist(), "racks": [as_json(box) for box in rack], "boxes": rows}
+        samples[token] = SampleBoxes(
+            found.boxes,
+            found.velocities,
+            np.array(names)[found.labels],
+            found.scores,
+            np.array([attribute(k) for k in found.attributes]),
+        )
+    (tmp_path / "truth.json").write_text(json.dumps({"samples": tree}))
+    write_results(tmp_path / "results.json", "detection", samples)
+    theirs = run_devkit("nuscenes_detection", tmp_path)
+
+    read = read_results(tmp_path / "results.json", "detection")
+    results = [nuscenes_rules.as_frame(sample, names) for sample in read.values()]
+    counted = [
+        [
+            nuscenes_rules.countable(frame, names, ego[:2], nuscenes_rules.in_racks(rack, names))
+            for frame, ego, rack in zip(frames, egos, racks, strict=True)
+        ]
+        for frames in (truth, results)
+    ]
+    assert [sum(map(len, frames)) for frames in counted] == theirs["counts"]
+    ours = nuscenes.evaluate(*counted, names, absent="zero")
+    assert 0.1 < ours.score < 0.9 and ours.score_name == "NDS"
+
+    keys = {"ATE": "trans_err", "ASE": "scale_err", "AOE": "orient_err", "AVE": "vel_err", "AAE": "attr_err"}
+    pairs = [(ours.score, theirs["nd_score"]), (ours.mean_ap, theirs["mean_ap"])]
+    pairs += [(ours.errors[term], theirs["tp_errors"][key]) for term, key in keys.items()]
+    for score in ours.classes:
+        pairs += zip(score.ap, theirs["label_aps"][score.class_name].values(), strict=True)
+        for term, key in keys.items():
+            value = theirs["label_tp_errors"][score.class_name][key]
+            assert (term in score.errors) == (not math.isnan(value)), (score.class_name, term)
+            pairs += [(score.errors[term], value)] if term in score.errors else []
+    largest = max(abs(a - b) for a, b in pairs)
+    print(f"largest difference of {len(pairs)} numbers: {largest:.1e}")
+    # The same sums in another order, and quaternions in place of headings.
+    assert largest < 1e-12
