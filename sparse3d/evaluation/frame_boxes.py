@@ -18,7 +18,7 @@ class FrameBoxes:
     """N boxes of one frame.
 
     `boxes` (N, 7) x, y, z, l, w, h, yaw in metres and radians, `labels` (N,) int; `scores` (N,) of
-    detections. `velocities` (N, 2) m/s along x and y, NaN where unknown; `attributes` (N,) int, -1 where unknown;
+    detections. `velocities` (N, 2) m/s along x and y, NaN where unknown; `attributes` (N,) int, -1: unknown;
     `num_points` (N,) int LiDAR points within a labelled box; `difficulty` (N,) int, a person's judgement: 0
     none, 1, 2 (Waymo's levels); `tracks` (N,) int: equal numbers in a sequence are one object.
     """
@@ -43,9 +43,10 @@ class FrameBoxes:
 
     def select(self, rows: np.ndarray) -> "FrameBoxes":
         """Some of the boxes: (N,) bool or row numbers."""
-        return FrameBoxes(
-            **{name: None if column is None else column[rows] for name, column in self._columns()}
-        )
+        chosen: dict[str, Any] = {
+            name: None if column is None else column[rows] for name, column in self._columns()
+        }
+        return FrameBoxes(**chosen)
 
     def _columns(self) -> list[tuple[str, Any]]:
         return [(field.name, getattr(self, field.name)) for field in fields(self)]

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from sparse3d.evaluation import nuscenes, nuscenes_rules
+from sparse3d.evaluation import argoverse2, nuscenes, nuscenes_rules
 from sparse3d.evaluation.frame_boxes import FrameBoxes
 from sparse3d.io.nuscenes_results import SampleBoxes, read_results, write_results
 
@@ -117,3 +117,52 @@ def test_nds_is_that_of_the_nuscenes_devkit(tmp_path, run_devkit):
     print(f"largest difference of {len(pairs)} numbers: {largest:.1e}")
     # The same sums in another order, and quaternions in place of headings.
     assert largest < 1e-12
+
+
+PLACE = ("tx_m", "ty_m", "tz_m", "length_m", "width_m", "height_m", "qw", "qx", "qy", "qz")
+
+
+def test_cds_is_that_of_av2(tmp_path, run_devkit):
+    rng = np.random.default_rng(6)
+    names = argoverse2.CLASSES
+    truth, results, rows = [], [], {"truth": [], "results": []}
+    for i in range(40):
+        labels = rng.integers(0, len(names) - 2, 60)  # two classes are absent
+        scene = nuscenes_scene(rng, np.zeros(3), labels)
+        far = rng.uniform(1, 3.2, (60, 1))  # up to 190 m
+        boxes = np.concatenate([scene.boxes[:, :2] * far, scene.boxes[:, 2:]], axis=1)
+        scene = FrameBoxes(boxes, labels, None, scene.velocities, scene.attributes, scene.num_points)
+        found = found_in(rng, scene, len(names))
+        clutter = np.flatnonzero(rng.random(400) < 0.6)  # more than 100 bollards
+        spread = rng.uniform([-100, -100, 0, 1, 1, 1, -3], [100, 100, 1, 2, 2, 2, 3], (len(clutter), 7))
+        scores = rng.permutation(len(found) + len(clutter)) / 1000  # av2 breaks ties as its sort likes
+        found = FrameBoxes(
+            np.concatenate([found.boxes, spread]), np.append(found.labels, np.full(len(clutter), 3)), scores
+        )
+        truth.append(scene), results.append(found)
+        for name, frame in (("truth", scene), ("results", found)):
+            for k, box in enumerate(frame.boxes):
+                last = (
+                    {"num_interior_pts": int(frame.num_points[k])}
+                    if name == "truth"
+                    else {"score": scores[k]}
+                )
+                place = dict(zip(PLACE, [*box[:6].tolist(), *quaternion(box[6])], strict=True))
+                row = {"log_id": "log", "timestamp_ns": i, "category": names[frame.labels[k]], **place}
+                rows[name].append(row | last)
+    for name, part in rows.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(part))
+    theirs = run_devkit("argoverse2", tmp_path)
+
+    counted = [[argoverse2.countable(frame) for frame in frames] for frames in (truth, results)]
+    assert [sum(map(len, frames)) for frames in counted] == theirs["counts"]
+    ours = argoverse2.evaluate(*counted, absent="zero")
+    assert 0.05 < ours.mean() < 0.9
+    names_of = {"ap": "AP", "ATE": "ATE", "ASE": "ASE", "AOE": "AOE", "cds": "CDS"}
+    pairs = [(ours.mean(name), theirs["mean"][key]) for name, key in names_of.items()]
+    for score in ours.classes:
+        row = theirs["classes"][score.class_name]
+        pairs += [(getattr(score, name), row[key]) for name, key in names_of.items()]
+    largest = max(abs(a - b) for a, b in pairs)
+    print(f"largest difference of {len(pairs)} numbers: {largest:.1e}")
+    assert largest < 1e-12  # av2 goes through quaternions

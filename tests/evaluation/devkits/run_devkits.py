@@ -97,7 +97,10 @@ def argoverse2(folder):
     from av2.evaluation.detection import eval as av2_eval
     from av2.evaluation.detection.utils import DetectionCfg
 
-    truth, found = (pandas.read_json(folder / f"{name}.json", dtype=False) for name in ("truth", "results"))
+    truth, found = (
+        pandas.read_json(folder / f"{name}.json", dtype=False, precise_float=True)
+        for name in ("truth", "results")
+    )
     cfg = DetectionCfg(eval_only_roi_instances=False)
     found, truth, _ = av2_eval.evaluate(found, truth, cfg, n_jobs=1)
     exact = av2_eval.summarize_metrics(found, truth, cfg)  # `evaluate` rounds to three digits
