@@ -15,14 +15,20 @@ def sample(features: Tensor, coordinates: Tensor, positions: Tensor, position_ba
     return (tent * (position_batch[:, None] == coordinates[:, 0])) @ features
 
 
-def corner_rows(slot_keys: Tensor, slot_rows: Tensor, positions: Tensor, position_batch: Tensor) -> Tensor:
-    """Keys: 1 valid bit | 9 bits batch | 3 x 18 bits of x, y, z with an offset of 2^17."""
+def voxels_of_table(slot_keys: Tensor, slot_rows: Tensor) -> dict[tuple[int, ...], int]:
+    """(batch, x, y, z) -> row. Keys: 1 valid bit | 9 bits batch | 3 x 18 bits of x, y, z with an offset of
+    2^17."""
     row_of = {}
     for key, row in zip(slot_keys.tolist(), slot_rows.tolist(), strict=True):
         if key:
             bits = key % 2**64 - 2**63
             batch, x, y, z = bits >> 54, (bits >> 36) % 2**18, (bits >> 18) % 2**18, bits % 2**18
             row_of[batch, x - 2**17, y - 2**17, z - 2**17] = row
+    return row_of
+
+
+def corner_rows(slot_keys: Tensor, slot_rows: Tensor, positions: Tensor, position_batch: Tensor) -> Tensor:
+    row_of = voxels_of_table(slot_keys, slot_rows)
     corners = torch.full((len(positions), 8), -1)
     for q, (position, batch) in enumerate(zip(positions.tolist(), position_batch.tolist(), strict=True)):
         if all(map(math.isfinite, position)):
