@@ -108,7 +108,7 @@ class AnchorHead(nn.Module):
 
     def _frame_loss(self, maps: AnchorMaps, batch: DetectionBatch, frame: int) -> Float[Tensor, "3"]:
         config, anchors = self.config, self.anchors
-        boxes, labels = _usable(batch, frame, self.grid)
+        boxes, labels = usable_boxes(batch, frame, self.grid)
         found = assign(anchors, boxes, labels, config.anchors)
         rows = found.positive.nonzero()[:, 0]
         each = 1 / max(len(rows), 1)
@@ -137,18 +137,26 @@ class AnchorHead(nn.Module):
 
     def _decode_frame(self, maps: AnchorMaps, frame: int) -> Detections:
         config = self.config
+        found = self.candidates(maps, frame, config.nms_pre, config.score_threshold)
+        return suppress(found, config.nms_threshold, config.nms_over, config.nms_post)
+
+    def candidates(
+        self, maps: AnchorMaps, frame: int, most: int, score_threshold: float = 0.0
+    ) -> Detections:
+        """The boxes of the `most` best anchors of a frame that score above the threshold, before any
+        suppression; highest score first, the lowest anchor wins ties."""
+        config = self.config
         scores, labels = maps.scores[frame].float().sigmoid().max(dim=1)
-        rows = (scores > config.score_threshold).nonzero()[:, 0]
-        rows = rows[scores[rows].argsort(descending=True, stable=True)[: config.nms_pre]]
+        rows = (scores > score_threshold).nonzero()[:, 0]
+        rows = rows[scores[rows].argsort(descending=True, stable=True)[:most]]
         boxes = decode(maps.codes[frame, rows].float(), self.anchors.boxes[rows])
         bins = maps.directions[frame, rows].argmax(dim=1)
         boxes[:, 6] = turn_into_bin(boxes[:, 6], bins, config.direction_offset, config.direction_bins)
         found = Detections(boxes, scores[rows], labels[rows])
-        found = found.select(boxes.isfinite().all(dim=1) & found.scores.isfinite())
-        return suppress(found, config.nms_threshold, config.nms_over, config.nms_post)
+        return found.select(boxes.isfinite().all(dim=1) & found.scores.isfinite())
 
 
-def _usable(batch: DetectionBatch, frame: int, grid: BevGrid) -> tuple[Tensor, Tensor]:
+def usable_boxes(batch: DetectionBatch, frame: int, grid: BevGrid) -> tuple[Tensor, Tensor]:
     """The boxes and labels of a frame that can be targets: finite, of positive size, centred in bounds."""
     boxes, labels = batch.boxes.float(), batch.labels
     keep = (batch.box_frame == frame) & grid.contains(boxes)

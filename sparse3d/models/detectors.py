@@ -9,11 +9,14 @@ from sparse3d.models.centerpoint import CenterPoint, CenterPointConfig
 from sparse3d.models.dsvt import DSVT, DSVTConfig
 from sparse3d.models.pointpillars import PointPillars, PointPillarsConfig
 from sparse3d.models.second import Second, SecondConfig
+from sparse3d.models.voxel_rcnn import VoxelRCNN, VoxelRCNNConfig
 from sparse3d.models.voxelnext import VoxelNeXt, VoxelNeXtConfig
 
 Bounds = tuple[float, float, float, float, float, float]
 
-DetectorConfig = CenterPointConfig | SecondConfig | PointPillarsConfig | DSVTConfig | VoxelNeXtConfig
+DetectorConfig = (
+    CenterPointConfig | SecondConfig | PointPillarsConfig | VoxelRCNNConfig | DSVTConfig | VoxelNeXtConfig
+)
 
 
 @runtime_checkable
@@ -39,6 +42,8 @@ def build_detector(config: DetectorConfig) -> nn.Module:
             return Second(config)
         case PointPillarsConfig():
             return PointPillars(config)
+        case VoxelRCNNConfig():
+            return VoxelRCNN(config)
         case DSVTConfig():
             return DSVT(config)
         case VoxelNeXtConfig():

@@ -131,8 +131,17 @@ class VoxelBackbone(nn.Module):
             layers.append(snn.ResidualBlock(channels) if residual else _submanifold(channels, channels))
         return snn.Sequential(*layers)
 
-    def forward(self, voxels: SparseTensor) -> Float[Tensor, "B C X Y"]:
-        x = self.stem(voxels)
+    def stages_of(self, voxels: SparseTensor) -> list[SparseTensor]:
+        """What each stage gives, finest first."""
+        x, outputs = self.stem(voxels), []
         for stage in self.stages:
             x = stage(x)
-        return self.to_bev(self.squeeze_z(x))
+            outputs.append(x)
+        return outputs
+
+    def bev_map(self, last: SparseTensor) -> Float[Tensor, "B C X Y"]:
+        """The map made of what the last stage gives."""
+        return self.to_bev(self.squeeze_z(last))
+
+    def forward(self, voxels: SparseTensor) -> Float[Tensor, "B C X Y"]:
+        return self.bev_map(self.stages_of(voxels)[-1])
