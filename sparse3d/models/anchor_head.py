@@ -140,9 +140,7 @@ class AnchorHead(nn.Module):
         found = self.candidates(maps, frame, config.nms_pre, config.score_threshold)
         return suppress(found, config.nms_threshold, config.nms_over, config.nms_post)
 
-    def candidates(
-        self, maps: AnchorMaps, frame: int, most: int, score_threshold: float = 0.0
-    ) -> Detections:
+    def candidates(self, maps: AnchorMaps, frame: int, most: int, score_threshold: float = 0.0) -> Detections:
         """The boxes of the `most` best anchors of a frame that score above the threshold, before any
         suppression; highest score first, the lowest anchor wins ties."""
         config = self.config

@@ -50,9 +50,7 @@ class RoiTargets(NamedTuple):
 
 
 @torch.no_grad()
-def sample_rois(
-    rois: Rois, batch: DetectionBatch, grid: BevGrid, config: RoiSamplingConfig
-) -> RoiTargets:
+def sample_rois(rois: Rois, batch: DetectionBatch, grid: BevGrid, config: RoiSamplingConfig) -> RoiTargets:
     """Draw RoIs of each frame. Labelled boxes that are centred out of the grid's bounds are no targets."""
     drawn, ious, truths = [], [], []
     for frame in range(batch.batch_size):

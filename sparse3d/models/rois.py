@@ -62,9 +62,7 @@ def turn(points: Float[Tensor, "R P D"], yaw: Float[Tensor, "R"]) -> Float[Tenso
     return torch.cat([torch.stack([c * x - s * y, s * x + c * y], dim=-1), points[..., 2:]], dim=-1)
 
 
-def points_at(
-    boxes: Float[Tensor, "R 7"], places: Float[Tensor, "P 3"]
-) -> Float[Tensor, "R P 3"]:
+def points_at(boxes: Float[Tensor, "R 7"], places: Float[Tensor, "P 3"]) -> Float[Tensor, "R P 3"]:
     """The points of each box that lie at `places`, in half lengths, widths and heights from its centre."""
     return turn(places * boxes[:, None, 3:6] / 2, boxes[:, 6]) + boxes[:, None, :3]
 

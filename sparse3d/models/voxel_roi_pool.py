@@ -123,4 +123,4 @@ class VoxelRoiPool(nn.Module):
             level(flat, frame, stages[config.stage])
             for level, config in zip(self.levels, self.config.levels, strict=True)
         ]
-        return torch.cat(pooled, dim=1).reshape(len(rois.boxes), -1)
+        return torch.cat(pooled, dim=1).reshape(len(rois.boxes), self.config.out_channels)
