@@ -1,4 +1,5 @@
-"""Backbones of OpenPCDet's detectors (SECOND, CenterPoint, ...) under the names of our CenterPoint; DSVT."""
+"""OpenPCDet's detectors under our names: the backbones of all that share ours (CenterPoint, ...), all of
+SECOND and Voxel R-CNN; DSVT."""
 
 import re
 from collections.abc import Mapping
@@ -24,13 +25,29 @@ _PCDET_3D = (
     (r"conv_out\.(\d+)\.(\w+)", "backbone.squeeze_z.{0}.{1}"),
 )
 
+# AnchorHeadSingle, whose anchors are counted as ours are: by class, then by rotation.
+_PCDET_ANCHOR_HEAD = {"conv_cls": "scores", "conv_box": "codes", "conv_dir_cls": "directions"}
+
+# VoxelRCNNHead: its 1x1 convolutions over lists of points and pairs are linear maps here.
+_PCDET_ROI_HEAD = (
+    (r"roi_grid_pool_layers\.(\d+)\.mlps_in\.0\.([01])\.(\w+)", "pool.levels.{0}.feature.{1}.{2}"),
+    (r"roi_grid_pool_layers\.(\d+)\.mlps_pos\.0\.([01])\.(\w+)", "pool.levels.{0}.way.{1}.{2}"),
+    (r"roi_grid_pool_layers\.(\d+)\.mlps_out\.0\.([01])\.(\w+)", "pool.levels.{0}.out.{1}.{2}"),
+    (r"shared_fc_layer\.(\d+)\.(\w+)", "roi_head.shared.{0}.{1}"),
+    (r"cls_fc_layers\.(\d+)\.(\w+)", "roi_head.score.{0}.{1}"),
+    (r"cls_pred_layer\.(\w+)", "roi_head.score_out.{0}"),
+    (r"reg_fc_layers\.(\d+)\.(\w+)", "roi_head.box.{0}.{1}"),
+    (r"reg_pred_layer\.(\w+)", "roi_head.box_out.{0}"),
+)
+
 
 def convert_openpcdet(tensors: Mapping[str, Tensor], hints: Hints, source: str | Path) -> list[Entry]:
-    """The sparse and the bird's-eye backbone of an OpenPCDet detector under our CenterPoint's names.
+    """An OpenPCDet detector under our names: backbones, the anchor head and the RoI head of Voxel R-CNN.
 
     Its data are (z, y, x) and its maps (C, y, x): kernels get their axes reversed, 2-D ones transposed.
-    Biases in front of a norm, which our blocks do not have, go into the norm's running mean. Heads and the
-    rest have no twin here and are skipped. A checkpoint of DSVT gets the names of our DSVT, head included.
+    Biases in front of a norm, which our blocks do not have, go into the norm's running mean. Other heads and
+    the rest have no twin here and are skipped. The anchors of its heads stand at `head.places: corners`. A
+    checkpoint of DSVT gets the names of our DSVT, head included.
     """
     sparse = {name: t for name, t in tensors.items() if name.startswith("backbone_3d.")}
     if not sparse:
@@ -44,7 +61,7 @@ def convert_openpcdet(tensors: Mapping[str, Tensor], hints: Hints, source: str |
     _fold_biases(entries, source)
     for name, tensor in tensors.items():
         if name not in entries:
-            entries[name] = _pcdet_2d(name, tensor, source)
+            entries[name] = _pcdet_2d(name, tensor)
     return [entries[name] for name in tensors]
 
 
@@ -96,16 +113,31 @@ def _fold_biases(entries: dict[str, Entry], source) -> None:
         entries[name] = Entry(name, entry.source_shape, f"folded into {mean_name}")
 
 
-def _pcdet_2d(name: str, tensor: Tensor, source) -> Entry:
+def _pcdet_2d(name: str, tensor: Tensor) -> Entry:
     shape = tuple(tensor.shape)
     new = None
+    if name.startswith("roi_head."):
+        return _pcdet_roi_head(name, tensor)
     if match := re.fullmatch(r"backbone_2d\.blocks\.(\d+)\.(\d+)\.(\w+)", name):
         level, layer, leaf = match.groups()
         new = f"bev.levels.{level}.{int(layer) - 1}.{leaf}"
     elif match := re.fullmatch(r"backbone_2d\.deblocks\.(\d+\.\d+\.\w+)", name):
         new = f"bev.resamplers.{match.group(1)}"
+    elif match := re.fullmatch(r"dense_head\.(conv_(?:cls|box|dir_cls))\.(\w+)", name):
+        new = f"head.{_PCDET_ANCHOR_HEAD[match.group(1)]}.{match.group(2)}"
     if new is None:
         return Entry(name, shape, "skipped: no twin")
     if tensor.dim() == 4:
         return Entry(name, shape, "converted, axes reversed", new, tensor.transpose(2, 3))
     return Entry(name, shape, "kept", new, tensor)
+
+
+def _pcdet_roi_head(name: str, tensor: Tensor) -> Entry:
+    rest, shape = name.removeprefix("roi_head."), tuple(tensor.shape)
+    for pattern, form in _PCDET_ROI_HEAD:
+        if match := re.fullmatch(pattern, rest):
+            new = form.format(*match.groups())
+            if tensor.dim() > 2:
+                return Entry(name, shape, "converted to a linear map", new, tensor.flatten(1))
+            return Entry(name, shape, "kept", new, tensor)
+    return Entry(name, shape, "skipped: no twin")

@@ -45,10 +45,11 @@ class Rois(NamedTuple):
 
     def select(self, rows: Tensor) -> "Rois":
         """Some of the RoIs: (R,) bool or row numbers that keep frames in rising order."""
-        return Rois(*(None if column is None else column[rows] for column in self))
+        velocities = None if self.velocities is None else self.velocities[rows]
+        return Rois(self.boxes[rows], self.scores[rows], self.labels[rows], self.frame[rows], velocities)
 
     def detections(self, boxes: Tensor, scores: Tensor, frame: int) -> Detections:
-        """Those of one frame with refined `boxes` (R, 7) and `scores` (R,) of all RoIs, highest score first."""
+        """One frame's, highest score first, with refined `boxes` (R, 7) and `scores` (R,) of all RoIs."""
         rows = (self.frame == frame).nonzero()[:, 0]
         rows = rows[scores[rows].argsort(descending=True, stable=True)]
         velocities = None if self.velocities is None else self.velocities[rows]

@@ -8,8 +8,13 @@ from torch import Tensor
 from sparse3d.errors import DataError
 from sparse3d.io.convert_openpcdet import convert_openpcdet
 from sparse3d.io.convert_weights import Hints, rename
+from sparse3d.models.anchor_head import AnchorHeadConfig
+from sparse3d.models.anchors import KITTI_ANCHORS
 from sparse3d.models.bev_backbone import BevBackbone, BevBackboneConfig
+from sparse3d.models.roi_head import RoiHeadConfig
 from sparse3d.models.voxel_backbone import VoxelBackbone, VoxelBackbone8xConfig, VoxelResBackbone8xConfig
+from sparse3d.models.voxel_rcnn import VoxelRCNN, VoxelRCNNConfig
+from sparse3d.models.voxel_roi_pool import PoolLevelConfig, VoxelRoiPoolConfig
 from sparse3d.tensor import SparseTensor
 
 SHAPE = (16, 32, 41)  # x, y, z of ours
@@ -120,7 +125,7 @@ def pair(request):
     mask = x.replace(torch.ones(len(x.features), 1).double()).dense()
     bev = theirs.backbone_3d(zyx(x.dense()), zyx(mask), config.channels)
     maps = theirs.backbone_2d(bev)
-    theirs.state["dense_head.conv_cls.weight"] = torch.zeros(18, 12, 1, 1)
+    theirs.state["dense_head.shared_conv.0.weight"] = torch.zeros(18, 12, 1, 1)
     return theirs.state, config, bev, maps
 
 
@@ -153,7 +158,7 @@ def test_what_was_done_with_each_tensor_is_told(pair):
     state, config, _, _ = pair
     entries = {entry.source: entry for entry in convert_openpcdet(state, Hints(), "x.pth")}
     assert list(entries) == list(state)
-    assert entries["dense_head.conv_cls.weight"].what == "skipped: no twin"
+    assert entries["dense_head.shared_conv.0.weight"].what == "skipped: no twin"
     assert entries["backbone_3d.conv_out.0.weight"].what == "converted, axes reversed"
     assert entries["backbone_3d.conv_out.0.weight"].tensor.shape[:3] == (1, 1, 3)
     if isinstance(config, VoxelResBackbone8xConfig):
@@ -177,3 +182,92 @@ def test_layers_and_layouts_without_a_twin_are_refused(pair):
 
 def test_names_can_be_changed_on_the_way(pair):
     assert "net.stem.0.weight" in converted(pair[0], **{"backbone.": "net."})
+
+
+def two_stage_state(config: VoxelRCNNConfig, theirs: Theirs) -> dict[str, Tensor]:
+    """The heads of Voxel R-CNN as OpenPCDet names and shapes them."""
+    state: dict[str, Tensor] = {}
+
+    def layer(name: str, *shape: int, norm: str | None = None) -> None:
+        state[f"{name}.weight"] = theirs.random(*shape) / 4
+        if norm is None:
+            state[f"{name}.bias"] = theirs.random(shape[0])
+            return
+        for leaf in ("weight", "bias", "running_mean", "running_var"):
+            state[f"{norm}.{leaf}"] = theirs.random(shape[0])
+        state[f"{norm}.running_var"] = state[f"{norm}.running_var"].square() + 0.5
+        state[f"{norm}.num_batches_tracked"] = torch.tensor(3)
+
+    anchors, bev = 2 * len(config.classes), config.bev.out_channels
+    layer("dense_head.conv_cls", anchors * len(config.classes), bev, 1, 1)
+    layer("dense_head.conv_box", anchors * 7, bev, 1, 1)
+    layer("dense_head.conv_dir_cls", anchors * 2, bev, 1, 1)
+    for k, level in enumerate(config.pool.levels):
+        at, (middle, out) = f"roi_head.roi_grid_pool_layers.{k}", level.channels
+        layer(f"{at}.mlps_in.0.0", middle, config.backbone.channels[level.stage], 1, norm=f"{at}.mlps_in.0.1")
+        layer(f"{at}.mlps_pos.0.0", middle, 3, 1, 1, norm=f"{at}.mlps_pos.0.1")
+        layer(f"{at}.mlps_out.0.0", out, middle, 1, norm=f"{at}.mlps_out.0.1")
+    last = config.pool.out_channels
+    for part, widths in (
+        ("shared_fc_layer", config.roi_head.shared),
+        ("cls_fc_layers", config.roi_head.score),
+        ("reg_fc_layers", config.roi_head.box),
+    ):
+        channels = last
+        for i, width in enumerate(widths):  # linear, norm, ReLU, dropout
+            layer(f"roi_head.{part}.{4 * i}", width, channels, norm=f"roi_head.{part}.{4 * i + 1}")
+            channels = width
+        last = channels if part == "shared_fc_layer" else last
+    layer("roi_head.cls_pred_layer", 1, config.roi_head.score[-1])
+    layer("roi_head.reg_pred_layer", 7, config.roi_head.box[-1])
+    return state
+
+
+def test_all_of_voxel_rcnn_has_a_twin_and_its_heads_compute_the_same(pair):
+    state, backbone, _, _ = pair
+    config = VoxelRCNNConfig(
+        classes=("Car",),
+        bounds=(0.0, -1.6, 0.0, 1.6, 1.6, 4.0),  # 16 x 32 x 40 voxels, and one to spare
+        voxel_size=(0.1, 0.1, 0.1),
+        backbone=backbone,
+        bev=BevBackboneConfig(
+            layers=(1, 1), filters=(8, 12), upsample_strides=(1, 2), upsample_filters=(6, 6)
+        ),
+        head=AnchorHeadConfig(anchors=KITTI_ANCHORS[:1], places="corners"),
+        pool=VoxelRoiPoolConfig(
+            grid=2,
+            levels=(PoolLevelConfig(1, 0.8, channels=(6, 5)), PoolLevelConfig(3, 1.6, channels=(4, 3))),
+        ),
+        roi_head=RoiHeadConfig((10, 8), (7, 6), (5, 4)),
+    )
+    theirs = Theirs("2", False)
+    heads = two_stage_state(config, theirs)
+    tensors = converted({**{k: v for k, v in state.items() if "shared_conv" not in k}, **heads})
+    model = VoxelRCNN(config).double().eval()
+    model.load_state_dict(tensors)  # strict
+
+    maps = theirs.random(1, 12, 3, 4)  # (B, C, y, x)
+    out = F.conv2d(maps, heads["dense_head.conv_box.weight"], heads["dense_head.conv_box.bias"])
+    want = out.reshape(2, 7, 3, 4).permute(3, 2, 0, 1).reshape(-1, 7)  # anchors in the order x, y, rotation
+    torch.testing.assert_close(model.head(maps.transpose(2, 3)).codes[0], want)
+
+    def layers(part: str, x: Tensor, count: int) -> Tensor:
+        for i in range(0, 4 * count, 4):
+            at = f"roi_head.{part}"
+            norm = [
+                heads[f"{at}.{i + 1}.{leaf}"] for leaf in ("running_mean", "running_var", "weight", "bias")
+            ]
+            x = F.batch_norm(F.linear(x, heads[f"{at}.{i}.weight"]), *norm).relu()
+        return x
+
+    features = theirs.random(9, config.pool.out_channels)
+    shared = layers("shared_fc_layer", features, 2)
+    score, box = (
+        F.linear(layers(part, shared, 2), heads[f"roi_head.{out}.weight"], heads[f"roi_head.{out}.bias"])
+        for part, out in (("cls_fc_layers", "cls_pred_layer"), ("reg_fc_layers", "reg_pred_layer"))
+    )
+    got = model.roi_head(features)
+    torch.testing.assert_close(got.scores, score[:, 0])
+    torch.testing.assert_close(got.codes, box)
+    way = tensors["pool.levels.1.way.0.weight"]
+    assert torch.equal(way, heads["roi_head.roi_grid_pool_layers.1.mlps_pos.0.0.weight"][:, :, 0, 0])
