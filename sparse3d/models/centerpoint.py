@@ -14,6 +14,7 @@ counts, not the first five; rotated NMS runs class by class.
 from dataclasses import dataclass
 from typing import Literal
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sparse3d.errors import ConfigError
@@ -92,14 +93,22 @@ class CenterPoint(nn.Module):
             config.bounds, config.voxel_size, config.backbone.stride, self.backbone.bev_size, config.bev
         )
 
-    def forward(self, batch: DetectionBatch) -> CenterHeadOutput:
+    def bev_map(self, batch: DetectionBatch) -> Float[Tensor, "B C X Y"]:
+        """What the head sees."""
         voxels = self.voxel_features(batch.points, batch.point_frame, batch.batch_size)
-        return self.head(self.bev(self.backbone(voxels)))
+        return self.bev(self.backbone(voxels))
+
+    def forward(self, batch: DetectionBatch) -> CenterHeadOutput:
+        return self.head(self.bev_map(batch))
 
     def loss(self, batch: DetectionBatch) -> dict[str, Tensor]:
         """Named scalar losses, weighted: the total is their sum. Boxes centred out of bounds are ignored."""
+        return self.losses_of(self(batch), batch)
+
+    def losses_of(self, output: CenterHeadOutput, batch: DetectionBatch) -> dict[str, Tensor]:
+        """The losses of maps that are there already."""
         total: dict[str, Tensor] = {}
-        for maps, labels in zip(self(batch).groups, self.group_labels, strict=True):
+        for maps, labels in zip(output.groups, self.group_labels, strict=True):
             targets = center_targets(
                 batch.boxes,
                 batch.labels,

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from sparse3d.frames import DetectionBatch, Detections
 from sparse3d.models.centerpoint import CenterPoint, CenterPointConfig
+from sparse3d.models.centerpoint_two_stage import CenterPointTwoStage, CenterPointTwoStageConfig
 from sparse3d.models.dsvt import DSVT, DSVTConfig
 from sparse3d.models.pointpillars import PointPillars, PointPillarsConfig
 from sparse3d.models.second import Second, SecondConfig
@@ -15,7 +16,13 @@ from sparse3d.models.voxelnext import VoxelNeXt, VoxelNeXtConfig
 Bounds = tuple[float, float, float, float, float, float]
 
 DetectorConfig = (
-    CenterPointConfig | SecondConfig | PointPillarsConfig | VoxelRCNNConfig | DSVTConfig | VoxelNeXtConfig
+    CenterPointConfig
+    | CenterPointTwoStageConfig
+    | SecondConfig
+    | PointPillarsConfig
+    | VoxelRCNNConfig
+    | DSVTConfig
+    | VoxelNeXtConfig
 )
 
 
@@ -36,6 +43,8 @@ class DetectorModel(Protocol):
 def build_detector(config: DetectorConfig) -> nn.Module:
     """The network of a config, freshly initialised; it is a `DetectorModel`."""
     match config:
+        case CenterPointTwoStageConfig():  # before the class that it extends
+            return CenterPointTwoStage(config)
         case CenterPointConfig():
             return CenterPoint(config)
         case SecondConfig():
