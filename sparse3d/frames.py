@@ -81,6 +81,12 @@ class DetectionBatch:
             frame_ids=tuple(f.frame_id for f in frames),
         )
 
+    def without_frames(self) -> "DetectionBatch":
+        """A batch of no frames with this one's columns: the share of a process that gets none."""
+        names = ("points", "point_frame", "boxes", "labels", "velocities", "box_frame")
+        rows = {name: getattr(self, name)[:0] for name in names}
+        return replace(self, **rows, batch_size=0, frame_ids=())
+
     def to(self, device: torch.device | str) -> "DetectionBatch":
         """The same batch on another device."""
         names = ("points", "point_frame", "boxes", "labels", "velocities", "box_frame")
@@ -175,6 +181,11 @@ class SegmentationBatch:
             batch_size=len(frames),
             frame_ids=tuple(f.frame_id for f in frames),
         )
+
+    def without_frames(self) -> "SegmentationBatch":
+        """A batch of no frames with this one's columns: the share of a process that gets none."""
+        rows = {name: getattr(self, name)[:0] for name in ("points", "point_frame", "labels")}
+        return replace(self, **rows, batch_size=0, frame_ids=())
 
     def split(self, rows: Tensor) -> list[Tensor]:
         """(P, ...) values of all points -> those of each frame."""

@@ -36,6 +36,8 @@ def _run(arguments: argparse.Namespace) -> int:
             progress=report,
             **options,
         )
+    if outcome is None:  # not the first of several processes: nothing to tell
+        return 0
     Console().print(*outcome.judgement.tables())
     say(f"{outcome.checkpoint.name}; written to {outcome.folder}")
     return 0

@@ -9,7 +9,7 @@ of workers, and a resumed run goes on with the batches that an uninterrupted one
 import math
 import multiprocessing
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -30,6 +30,13 @@ class FrameDataset(Protocol):
     def __getitem__(self, index: tuple[int, int]) -> Frame: ...
 
 
+class NoShare(NamedTuple):
+    """In place of the pairs of a batch without frames: the (epoch, index) of a frame of the same columns."""
+
+    epoch: int
+    index: int
+
+
 class ShardedBatches(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index) pairs of one epoch, from sample `position` on, for one of `world_size`
     processes.
@@ -37,7 +44,8 @@ class ShardedBatches(Sampler[list[tuple[int, int]]]):
     A step takes `batch_size * world_size` samples of the order; rank r gets the r-th `batch_size` of them. So
     the batches of all ranks, one after the other, are the batch of a single process with `world_size` times
     the size. The samples left at the end of an epoch are dropped, or split among the ranks as evenly as
-    possible: ranks may then differ by one sample, and the last of them may have a batch less.
+    possible: ranks may then differ by one sample. Where there are fewer samples than ranks, those without one
+    get a `NoShare`: every rank has the same number of batches, so none waits for another at its end.
     """
 
     def __init__(
@@ -85,8 +93,7 @@ class ShardedBatches(Sampler[list[tuple[int, int]]]):
         epoch, steps = self.epoch, self.steps()
         for step in steps:
             mine = np.array_split(step, self.world_size)[self.rank]
-            if len(mine):
-                yield [(epoch, int(index)) for index in mine]
+            yield [(epoch, int(index)) for index in mine] or [NoShare(epoch, int(step[0]))]
 
     def __len__(self) -> int:
         """Steps left of this epoch."""
@@ -204,27 +211,41 @@ def make_loader(
     return BatchLoader(dataset, batches, workers)
 
 
-class _FaultsAsValues(Dataset[Frame | DataError]):
+class _FaultsAsValues(Dataset["Frame | _Pattern | DataError"]):
     """A data set that returns its DataErrors: torch would turn what a worker raises into a RuntimeError
     around a traceback."""
 
     def __init__(self, dataset: FrameDataset):
         self.dataset = dataset
 
-    def __getitem__(self, index: tuple[int, int]) -> Frame | DataError:
+    def __getitem__(self, index: tuple[int, int]) -> "Frame | _Pattern | DataError":
         try:
+            if isinstance(index, NoShare):
+                return _Pattern(self.dataset[index.epoch, index.index])
             return self.dataset[index]
         except DataError as error:
             return error
 
 
-def _collate(frames: list[Frame | DataError]) -> Batch | DataError:
+class _Pattern(NamedTuple):
+    """A frame that only says what columns a batch without frames has."""
+
+    frame: Frame
+
+
+def _collate(frames: list[Frame | _Pattern | DataError]) -> Batch | DataError:
     whole: list[Any] = []
     for frame in frames:
         if isinstance(frame, DataError):
             return frame
+        if isinstance(frame, _Pattern):
+            return collate(_alone(frame.frame)).without_frames()
         whole.append(frame)
     return collate(whole)
+
+
+def _alone(frame: Frame) -> list[Any]:
+    return [frame]
 
 
 def _start_worker(worker: int) -> None:

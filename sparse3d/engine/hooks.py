@@ -3,6 +3,7 @@ TimeBudget, StopOnSignal, SaveCheckpoints: an evaluation is then on record befor
 belongs to.
 """
 
+import contextlib
 import math
 import signal
 import threading
@@ -21,6 +22,8 @@ from sparse3d.engine.loop import Evaluation, Hook, Trainer
 from sparse3d.engine.seed import isolated_rng
 from sparse3d.engine.state import capture
 from sparse3d.errors import require_extra
+
+_nothing = contextlib.nullcontext
 
 
 @dataclass(frozen=True)
@@ -97,9 +100,11 @@ class Evaluate(Hook):
     there are any.
 
     The model is in eval mode without gradients, and random numbers drawn inside do not change the training.
+    Every process calls it, with the first one's weights and statistics, so that they can share the frames
+    (`distributed.share_out`); the metrics of the first process count, the others may give None.
     """
 
-    def __init__(self, evaluate: Callable[[nn.Module], Mapping[str, float]], every_epochs: int = 1):
+    def __init__(self, evaluate: Callable[[nn.Module], Mapping[str, float] | None], every_epochs: int = 1):
         self.evaluate, self.every_epochs = evaluate, every_epochs
 
     def after_epoch(self, trainer: Trainer) -> None:
@@ -113,24 +118,20 @@ class Evaluate(Hook):
             self._run(trainer)
 
     def _run(self, trainer: Trainer) -> None:
-        metrics: dict[str, float] = {}
-        if distributed.is_main():
-            metrics = dict(evaluate_model(trainer, self.evaluate))
+        metrics = dict(evaluate_model(trainer, self.evaluate) or {})
         trainer.evaluation = Evaluation(trainer.step, distributed.from_main(metrics))
 
 
 def evaluate_model(
-    trainer: Trainer, evaluate: Callable[[nn.Module], Mapping[str, float]]
-) -> Mapping[str, float]:
+    trainer: Trainer, evaluate: Callable[[nn.Module], Mapping[str, float] | None]
+) -> Mapping[str, float] | None:
     """`evaluate(model)` on the run's present (averaged) weights, leaving no trace in the training."""
     model = trainer.model
+    averaged = _nothing() if trainer.ema is None else trainer.ema.swapped_into(model)
     model.eval()
     try:
-        with torch.no_grad(), isolated_rng():
-            if trainer.ema is None:
-                return evaluate(model)
-            with trainer.ema.swapped_into(model):
-                return evaluate(model)
+        with torch.no_grad(), isolated_rng(), averaged, distributed.buffers_of_main(model):
+            return evaluate(model)
     finally:
         model.train()
 

@@ -1,7 +1,9 @@
 """The training loop: what happens in one step, one epoch, one run. Everything else is a hook (`hooks.py`).
 
 A model is any nn.Module with `loss(batch) -> dict[str, Tensor]` of named scalars whose sum is minimised.
-`step` counts optimiser steps, `epoch` finished epochs, `batch` the batches used of the present epoch.
+`step` counts optimiser steps, `epoch` finished epochs, `batch` the batches used of the present epoch. What a
+step minimises is the mean over its batches, weighted by their numbers of samples (in all processes), of the
+mean of the processes' losses (`distributed` says what losses must do for that to be the large batch's).
 """
 
 import contextlib
@@ -47,7 +49,7 @@ class TrainConfig:
     max_minutes: float | None = None  # stop cleanly with a checkpoint; --resume continues
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    accumulate: int = 1  # batches a step; their losses are averaged
+    accumulate: int = 1  # batches a step; their losses are averaged, weighted by their samples
     clip_grad_norm: float | None = 10.0
     ema_decay: float | None = None  # average the weights, e.g. 0.999
     seed: int = 0
@@ -197,9 +199,18 @@ class Trainer:
         lr = apply_schedule(self.optimizer, self.schedule.at(self.step, self.total_steps))
         self.optimizer.zero_grad(set_to_none=True)
         moved = [batch.to(self.device) for batch in batches]
-        parts = [self._backward(batch, len(moved), last=batch is moved[-1]) for batch in moved]
+        samples = distributed.sums([batch.batch_size for batch in moved], self.device)
+        # A last batch may be smaller; where no process has a sample all weigh the same.
+        weights = [count / sum(samples) if any(samples) else 1 / len(moved) for count in samples]
+        parts = [
+            self._backward(batch, weight, last=batch is moved[-1])
+            for batch, weight in zip(moved, weights, strict=True)
+        ]
         names = list(parts[0])
-        losses = torch.stack([torch.stack([part[name] for name in names]) for part in parts]).mean(0)
+        rows = [
+            torch.stack([part[name] for name in names]) * w for part, w in zip(parts, weights, strict=True)
+        ]
+        losses = torch.stack(rows).sum(0)
         self.scaler.unscale_(self.optimizer)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients).to(losses)
@@ -217,21 +228,20 @@ class Trainer:
         if self.ema:
             self.ema.update(self.model)
         self.step += 1
-        samples = sum(batch.batch_size for batch in batches) * distributed.world_size()
         seconds, self._clock = time.perf_counter() - self._clock, time.perf_counter()
-        self.report = StepReport(report, sum(values), lr, grad_norm, samples, seconds)
+        self.report = StepReport(report, sum(values), lr, grad_norm, round(sum(samples)), seconds)
 
-    def _backward(self, batch: Any, group_size: int, last: bool) -> dict[str, Tensor]:
+    def _backward(self, batch: Any, weight: float, last: bool) -> dict[str, Tensor]:
         """Forward and backward of one batch; returns its losses without their graph."""
         wrapped = self._losses
         # Gradients are exchanged between processes once a step, with its last batch.
         with wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) and not last else _nothing():
             with self._autocast():
                 losses = wrapped(batch)
-            total = torch.stack([loss.float() for loss in losses.values()]).sum() / group_size
+            total = torch.stack([_wide(loss) for loss in losses.values()]).sum() * weight
             if total.requires_grad:  # a batch without points may have nothing to learn from
                 self.scaler.scale(total).backward()
-        return {name: loss.detach().float() for name, loss in losses.items()}
+        return {name: _wide(loss.detach()) for name, loss in losses.items()}
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.config.precision == "fp32":
@@ -289,6 +299,11 @@ class _Losses(nn.Module):
             zero = sum((p.sum() * 0.0 for p in self.model.parameters() if p.requires_grad), torch.zeros(()))
             losses = {name: loss + zero for name, loss in losses.items()}
         return losses
+
+
+def _wide(loss: Tensor) -> Tensor:
+    """In float32 at least."""
+    return loss.to(torch.promote_types(loss.dtype, torch.float32))
 
 
 def _wrap(module: nn.Module, device: torch.device) -> nn.Module:

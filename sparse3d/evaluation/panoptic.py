@@ -66,6 +66,14 @@ class PanopticCounts:
             missed[hit] = False
             np.add.at(counts, key[missed] // _INSTANCES, 1)
 
+    def merge(self, other: "PanopticCounts") -> None:
+        """Add the counts of other scans, of the same classes."""
+        self.semantic.counts += other.semantic.counts
+        self.matched += other.matched
+        self.overlap += other.overlap
+        self.false_positive += other.false_positive
+        self.false_negative += other.false_negative
+
     def _segments(self, labels: np.ndarray, instances: np.ndarray) -> np.ndarray:
         """(N,) int64 key of each point's segment, negative for IGNORE."""
         if len(instances) and not (instances.min() >= 0 and instances.max() < _INSTANCES):

@@ -28,6 +28,7 @@ from sparse3d.models.anchors import (
     turn_into_bin,
 )
 from sparse3d.models.center_code import BevGrid
+from sparse3d.nn.collectives import mean_over_ranks
 from sparse3d_ops.boxes import nms
 
 
@@ -85,7 +86,7 @@ class AnchorHead(nn.Module):
 
     def forward(self, bev: Float[Tensor, "B C X Y"]) -> AnchorMaps:
         def by_anchor(values: Tensor, columns: int) -> Tensor:
-            return values.permute(0, 2, 3, 1).reshape(len(bev), -1, columns)
+            return values.permute(0, 2, 3, 1).reshape(len(bev), len(self.anchor_boxes), columns)
 
         return AnchorMaps(
             by_anchor(self.scores(bev), len(self.config.anchors)),
@@ -95,10 +96,13 @@ class AnchorHead(nn.Module):
 
     def loss(self, maps: AnchorMaps, batch: DetectionBatch) -> dict[str, Tensor]:
         """Weighted scalar losses `score`, `box`, `direction`: each frame's sum over its anchors by its number
-        of positives (at least 1), then the mean over frames. In float32 whatever the autocast state."""
+        of positives (at least 1), then the mean over frames, of all ranks. In float32 under autocast too."""
         with torch.autocast(maps.scores.device.type, enabled=False):
-            frames = [self._frame_loss(maps, batch, frame) for frame in range(batch.batch_size)]
-            score, box, direction = torch.stack(frames).mean(dim=0).unbind()
+            # Of no frames (a rank without a share of the last step) the losses are zero, with a gradient.
+            losses = torch.stack([values[:0].sum() for values in maps])
+            for frame in range(batch.batch_size):
+                losses = losses + self._frame_loss(maps, batch, frame)
+            score, box, direction = mean_over_ranks(losses, batch.batch_size).unbind()
         config = self.config
         return {
             "score": config.class_weight * score,

@@ -201,8 +201,6 @@ class Cylinder3D(Segmenter):
         )
 
     def logits(self, batch: SegmentationBatch) -> Tensor:
-        if not len(batch.points):
-            return batch.points.new_zeros(0, len(self.config.classes))
         features, cell = self.cylinder(batch.points)
         coordinates, point_cell = distinct_voxels(torch.cat([batch.point_frame[:, None].int(), cell], dim=1))
         values = self.points(features, point_cell, len(coordinates))

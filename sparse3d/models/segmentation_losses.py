@@ -1,7 +1,9 @@
 """Losses of semantic segmentation: weighted cross entropy, focal loss and the Lovász-softmax.
 
 `logits` are (P, C), `labels` (P,) int64 with IGNORE for points that do not count. Each loss is a scalar, zero
-(with a zero gradient) where no point counts. Sources: focal loss arXiv 1708.02002, Eq. 4; Lovász-softmax
+(with a zero gradient) where no point counts. Means are over the points of all ranks: the mean of the ranks'
+losses is the loss of the whole batch, but for Lovász's, which is the mean of what the ranks with points have.
+Sources: focal loss arXiv 1708.02002, Eq. 4; Lovász-softmax
 arXiv 1705.08790, Eq. 8, 9 and Algorithm 1, over all points of a batch together.
 """
 
@@ -12,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparse3d.frames import IGNORE
+from sparse3d.nn.collectives import mean_over_ranks
 
 
 @dataclass(frozen=True)
@@ -60,21 +63,19 @@ def cross_entropy(
 ) -> Tensor:
     """Mean of -log p of the label, weighted by the label's class; the weights of the points sum to one."""
     counted = labels != IGNORE
-    if not counted.any() or weights is not None and not weights[labels[counted]].any():
-        return logits.sum() * 0.0
-    return F.cross_entropy(logits, labels, weights, ignore_index=IGNORE, label_smoothing=label_smoothing)
+    logits, labels = logits[counted], labels[counted]
+    total = F.cross_entropy(logits, labels, weights, reduction="sum", label_smoothing=label_smoothing)
+    return mean_over_ranks(total, len(labels) if weights is None else weights[labels].sum())
 
 
 def focal_loss(logits: Tensor, labels: Tensor, gamma: float = 2.0, weights: Tensor | None = None) -> Tensor:
     """Mean over the points of -w (1 - p)^gamma log p, p the label's probability."""
     counted = labels != IGNORE
-    if not counted.any():
-        return logits.sum() * 0.0
     logits, labels = logits[counted], labels[counted]
     log_p = F.log_softmax(logits, dim=1).gather(1, labels[:, None])[:, 0]
     # 1 - p through expm1: exact near p = 1, where (1 - p)^gamma for gamma < 1 has a steep slope.
     loss = -((-torch.expm1(log_p)) ** gamma) * log_p
-    return (loss if weights is None else loss * weights[labels]).mean()
+    return mean_over_ranks((loss if weights is None else loss * weights[labels]).sum(), len(labels))
 
 
 def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
@@ -87,12 +88,12 @@ def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
     logits, labels = logits[counted], labels[counted]
     present = torch.unique(labels)
     if not len(present):
-        return logits.sum() * 0.0
+        return mean_over_ranks(logits.sum() * 0.0, 0)
     probability = logits.softmax(dim=1)[:, present].T  # (K, P): sorting along rows is faster
     truth = labels == present[:, None]
     error, order = (truth.to(probability.dtype) - probability).abs().sort(dim=1, descending=True)
     steps = _jaccard_steps(truth.gather(1, order)).to(error.dtype)
-    return (error * steps).sum(dim=1).mean()
+    return mean_over_ranks((error * steps).sum(dim=1).mean(), 1)
 
 
 def _jaccard_steps(truth: Tensor) -> Tensor:

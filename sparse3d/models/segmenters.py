@@ -28,8 +28,6 @@ class VoxelSegmenter(Segmenter):
 
     def logits(self, batch: SegmentationBatch) -> Tensor:
         config = self.config
-        if not len(batch.points):
-            return batch.points.new_zeros(0, len(config.classes))
         voxels, point_voxel = point_voxels(
             batch.points, batch.point_frame, config.voxel_size, batch.batch_size, config.inputs
         )

@@ -1,4 +1,4 @@
-"""Collectives that losses need. Each is the identity where torch.distributed is not initialised."""
+"""Collectives that losses need. Alone, a process is the only rank."""
 
 import torch
 from torch import Tensor
@@ -22,3 +22,14 @@ def all_reduce_mean(value: Tensor) -> Tensor:
     total = value.clone()
     distributed.all_reduce(total)
     return total / distributed.get_world_size()
+
+
+def mean_over_ranks(total: Tensor, count: Tensor | float) -> Tensor:
+    """A rank's share of a mean: the mean over ranks of what this gives is sum of `total` / sum of `count`.
+
+    `total` has the gradient; ranks may count differently much or nothing, and where none counts anything the
+    result is 0 (for totals of 0).
+    """
+    # float64 counts points exactly; sums in float32 do so up to 2^24.
+    counted = all_reduce_mean(torch.as_tensor(count, dtype=torch.float64, device=total.device))
+    return total / torch.where(counted > 0, counted, 1.0).to(total.dtype)

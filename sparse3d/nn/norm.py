@@ -101,6 +101,9 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         # Two passes (mean, then squared deviations) keep the variance exact for features far from zero.
         first = _AllReduceSum.apply(torch.cat([count, wide.sum(axes)]))
         total = first[:1].detach().clamp(min=1)
+        if self.running_mean is not None and float(total) < 2:  # no variance to estimate, on any rank
+            arguments = (self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+            return nn.functional.batch_norm(x, *arguments)
         mean = first[1:] / total
         shape = [1, -1] + [1] * (x.dim() - 2)
         centred = wide - mean.reshape(shape)

@@ -73,7 +73,7 @@ def train(
                 workers=config.loader.workers,
                 shuffle=True,
                 seed=config.train.seed,
-                drop_last=True,  # ranks then have equally many batches, and batch norm never sees a tiny one
+                drop_last=config.loader.drop_last,
                 rank=distributed.rank(),
                 world_size=distributed.world_size(),
             ),
@@ -91,8 +91,9 @@ def train(
 def _hooks(config: DetectionConfig, run: RunFolder) -> list[Hook]:
     validation = KittiDataset(config.dataset, config.evaluation.split)
 
-    def metrics(model: nn.Module) -> Mapping[str, float]:
-        return metrics_of(judge(model, validation, config.model.bounds, config.evaluation.batch_size).kitti)
+    def metrics(model: nn.Module) -> Mapping[str, float] | None:
+        judgement = judge(model, validation, config.model.bounds, config.evaluation.batch_size)
+        return None if judgement is None else metrics_of(judgement.kitti)
 
     every = config.log.every
     made: list[Hook] = [
@@ -131,17 +132,24 @@ def evaluate(
     device: str | None = None,
     data_root: str | None = None,
     progress: Progress | None = None,
-) -> EvaluationOutcome:
+) -> EvaluationOutcome | None:
     """Judge a run's checkpoint on a split; writes `evaluation/<split>/`: metrics.json, a result file a frame.
 
-    `data_root` replaces the run's `data.root`, for data that moved or another set of the same classes.
+    `data_root` replaces the run's `data.root`, for data that moved or another set of the same classes. Under
+    torchrun all processes share the frames, with the same result; all but the first one get None.
     """
-    detector = load_detector(run, checkpoint, device)
-    config = detector.config
+    config = RunFolder(run).read_config(DetectionConfig)
     split = split or config.evaluation.split
     source = config.dataset if data_root is None else replace(config.dataset, root=data_root)
-    dataset = KittiDataset(source, split)
-    judgement = judge(detector.model, dataset, config.model.bounds, config.evaluation.batch_size, progress)
+    with distributed.process_group(device or config.train.device):
+        detector = load_detector(run, checkpoint, device)
+        with distributed.main_first():  # it writes the index
+            dataset = KittiDataset(source, split)
+        judgement = judge(
+            detector.model, dataset, config.model.bounds, config.evaluation.batch_size, progress
+        )
+    if judgement is None:
+        return None
     folder = RunFolder(run).evaluation / split
     for frame_id, objects in zip(dataset.frame_ids, judgement.results, strict=True):
         write_objects(folder / "results" / f"{frame_id}.txt", objects)

@@ -31,6 +31,7 @@ class LoaderConfig:
     batch_size: int = 4  # frames a process and step
     workers: int = 2  # processes that read and augment; 0: the training process itself
     split: str = "train"
+    drop_last: bool = True  # of an epoch, what fills no whole step; false: a smaller last step
 
     def __post_init__(self):
         if self.batch_size < 1:

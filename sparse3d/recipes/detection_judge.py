@@ -7,7 +7,7 @@ image, have their centre within the model's bounds and hold at least one point.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import nn
 
 from sparse3d.data.kitti import KittiDataset
 from sparse3d.data.labelled import drop_sparse_boxes
+from sparse3d.engine import distributed
 from sparse3d.evaluation import kitti, nuscenes
 from sparse3d.frames import DetectionBatch, Detections, LidarFrame
 from sparse3d.io.kitti import KittiCalibration, KittiObjects, boxes_to_objects, image_boxes
@@ -47,36 +48,54 @@ def judge(
     bounds: Sequence[float],
     batch_size: int,
     progress: Progress | None = None,
-) -> Judgement:
-    """Run a detector with these bounds (in eval mode) over every frame of a data set of its classes."""
+) -> Judgement | None:
+    """Run a detector with these bounds (in eval mode) over every frame of a data set of its classes.
+
+    Several processes share the frames; the first one judges what all of them found, the others get None.
+    """
     assert isinstance(model, DetectorModel)
     device = next(model.parameters()).device
-    truth: list[KittiObjects] = []
-    results: list[KittiObjects] = []
-    true_boxes: list[nuscenes.FrameBoxes] = []
-    found_boxes: list[nuscenes.FrameBoxes] = []
-    for start in range(0, len(dataset), batch_size):
-        frames = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
+
+    def look(rows: range) -> list[_FrameResult]:
+        frames = [dataset[i] for i in rows]
         with torch.no_grad():
             found = model.predict(DetectionBatch.collate(frames).to(device))
-        for frame, detections in zip(frames, found, strict=True):
-            camera, size = frame.extra["calibration"], frame.extra["image_size"]
-            detections = detections.cpu()
-            objects = as_objects(detections, dataset.class_names, camera, size)
-            seen = has_image_box(objects)
-            truth.append(frame.extra["objects"])
-            results.append(objects.select(seen))
-            true_boxes.append(countable_boxes(frame, bounds))
-            boxes, labels, scores = (
-                column.numpy()[seen] for column in (detections.boxes, detections.labels, detections.scores)
-            )
-            found_boxes.append(nuscenes.FrameBoxes(boxes, labels, scores))
-        if progress is not None:
-            progress(len(truth), len(dataset))
+        return [
+            _frame_result(frame, detections.cpu(), dataset.class_names, bounds)
+            for frame, detections in zip(frames, found, strict=True)
+        ]
+
+    frames = distributed.share_out(len(dataset), batch_size, look, progress)
+    if frames is None:
+        return None
+    truth, results, true_boxes, found_boxes = ([f[k] for f in frames] for k in range(4))
     return Judgement(
         kitti.evaluate(truth, results, dataset.class_names),
         nuscenes.evaluate(true_boxes, found_boxes, dataset.class_names),
         tuple(results),
+    )
+
+
+class _FrameResult(NamedTuple):
+    """What both measures need of a frame."""
+
+    truth: KittiObjects
+    results: KittiObjects
+    true_boxes: nuscenes.FrameBoxes
+    found_boxes: nuscenes.FrameBoxes
+
+
+def _frame_result(
+    frame: LidarFrame, found: Detections, class_names: Sequence[str], bounds: Sequence[float]
+) -> _FrameResult:
+    objects = as_objects(found, class_names, frame.extra["calibration"], frame.extra["image_size"])
+    seen = has_image_box(objects)
+    boxes, labels, scores = (column.numpy()[seen] for column in (found.boxes, found.labels, found.scores))
+    return _FrameResult(
+        frame.extra["objects"],
+        objects.select(seen),
+        countable_boxes(frame, bounds),
+        nuscenes.FrameBoxes(boxes, labels, scores),
     )
 
 

@@ -66,7 +66,7 @@ def train(
                 workers=config.loader.workers,
                 shuffle=True,
                 seed=config.train.seed,
-                drop_last=True,  # ranks then have equally many batches
+                drop_last=config.loader.drop_last,
                 rank=distributed.rank(),
                 world_size=distributed.world_size(),
             ),
@@ -84,8 +84,9 @@ def train(
 def _hooks(config: SegmentationConfig, run: RunFolder) -> list[Hook]:
     validation = SegmentationDataset(config.data, config.evaluation.split)
 
-    def metrics(model: nn.Module) -> Mapping[str, float]:
-        return metrics_of(judge_segmenter(model, validation, config.evaluation.batch_size))
+    def metrics(model: nn.Module) -> Mapping[str, float] | None:
+        judgement = judge_segmenter(model, validation, config.evaluation.batch_size)
+        return None if judgement is None else metrics_of(judgement)
 
     every = config.log.every
     made: list[Hook] = [
@@ -127,19 +128,24 @@ def evaluate(
     data_root: str | None = None,
     progress: Progress | None = None,
     tta: bool = False,
-) -> SegmentationOutcome:
+) -> SegmentationOutcome | None:
     """Judge a run's checkpoint on a split; writes `evaluation/<split>/metrics.json`.
 
     `data_root` replaces the run's `data.root`, for data that moved or another set of the same classes. `tta`:
-    average over eight views of each scan.
+    average over eight views of each scan. Under torchrun all processes share the scans, with the same result;
+    all but the first one get None.
     """
-    segmenter = load_segmenter(run, checkpoint, device)
-    config = segmenter.config
+    config = RunFolder(run).read_config(SegmentationConfig)
     split = split or config.evaluation.split
     source = config.data if data_root is None else replace(config.data, root=data_root)
-    dataset = SegmentationDataset(source, split)
     views = EIGHT_VIEWS if tta else AS_IT_IS
-    judgement = judge_segmenter(segmenter.model, dataset, config.evaluation.batch_size, progress, views)
+    with distributed.process_group(device or config.train.device):
+        segmenter = load_segmenter(run, checkpoint, device)
+        with distributed.main_first():  # it writes the index
+            dataset = SegmentationDataset(source, split)
+        judgement = judge_segmenter(segmenter.model, dataset, config.evaluation.batch_size, progress, views)
+    if judgement is None:
+        return None
     folder = RunFolder(run).evaluation / split
     summary = {
         "split": split,

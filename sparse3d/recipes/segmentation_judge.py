@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sparse3d.data.segmentation import SegmentationDataset
 from sparse3d.data.semantic_classes import THINGS
+from sparse3d.engine import distributed
 from sparse3d.evaluation.panoptic import PanopticCounts, PanopticResult
 from sparse3d.evaluation.segmentation import SegmentationResult
 from sparse3d.frames import SegmentationBatch, SegmentationFrame
@@ -78,15 +79,27 @@ def judge_segmenter(
     batch_size: int,
     progress: Progress | None = None,
     views: Sequence[View] = AS_IT_IS,
-) -> SegmentationJudgement:
-    """Run a segmenter (in eval mode) over every scan of a data set of its classes."""
+) -> SegmentationJudgement | None:
+    """Run a segmenter (in eval mode) over every scan of a data set of its classes.
+
+    Several processes share the scans; the first one adds up the counts, the others get None.
+    """
     classes = dataset.config.classes
-    counts = PanopticCounts(classes, THINGS)
-    for start in range(0, len(dataset), batch_size):
-        frames = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
+
+    def count(rows: range) -> list[PanopticCounts]:
+        found = []
+        frames = [dataset[i] for i in rows]
         for frame, labels in zip(frames, segment_frames(model, frames, views), strict=True):
             instances = cluster_instances(frame.points, labels, classes)
-            counts.add(frame.labels, frame.instances, labels, instances)
-        if progress is not None:
-            progress(start + len(frames), len(dataset))
+            found.append(PanopticCounts(classes, THINGS))
+            found[-1].add(frame.labels, frame.instances, labels, instances)
+        return found
+
+    # Counted scan by scan: sums of floats are the same bits only in the same order.
+    scans = distributed.share_out(len(dataset), batch_size, count, progress)
+    if scans is None:
+        return None
+    counts = PanopticCounts(classes, THINGS)
+    for scan in scans:
+        counts.merge(scan)
     return SegmentationJudgement(counts.semantic.result(classes), counts.result())

@@ -19,9 +19,9 @@ from tests.engine.small import SmallLoader, SmallNet, small_trainer
 CONFIG = TrainConfig(steps=6, accumulate=2, clip_grad_norm=0.5)
 
 
-def judged_by_the_first(model):
-    assert distributed.is_main(), "one process evaluates"
-    return {"ap": 0.5}
+def judged_by_all(model):
+    """The first one knows the result; it counts for all of them."""
+    return {"ap": 0.5} if distributed.is_main() else None
 
 
 def run(loader, folder):
@@ -30,7 +30,7 @@ def run(loader, folder):
     trainer = small_trainer(
         CONFIG,
         hooks=[
-            Evaluate(judged_by_the_first),
+            Evaluate(judged_by_all),
             SaveCheckpoints(CheckpointFolder(folder), CheckpointConfig(every_epochs=100), "ap"),
         ],
         model=SmallNet(dropout=0.0, norm=False),
