@@ -19,11 +19,11 @@ def add(commands: Commands) -> None:
     track = add_command(commands, "track", _run, "Detect and track the objects of a sequence of scans.")
     add_run_arguments(track)
     track.add_argument(
-        "sequence", metavar="SEQUENCE", help="folder of scans, with poses.txt and times.txt where known"
+        "sequence", metavar="SEQUENCE", help="folder of scans, or a drive of the run's data set"
     )
     track.add_argument("--out", required=True, metavar="DIR", help="folder for tracks.json")
     track.add_argument(
-        "--score", type=float, default=0.5, help="lowest score of a detection (default: %(default)s)"
+        "--score", type=float, default=0.5, help="lowest score of a detection; AMOTA wants a low one (default: %(default)s)"
     )
     track.add_argument(
         "--max-age", type=int, default=3, help="scans that an object may be missed (default: %(default)s)"
@@ -50,7 +50,7 @@ def _run(arguments: argparse.Namespace) -> int:
     tasks.task_of_run(run, "detect")
     config = load_detector(run, arguments.checkpoint, arguments.device).config
     tracker = TrackerConfig(config.data.classes, score_threshold=arguments.score, max_age=arguments.max_age)
-    scans = track_files.track(
+    tracking = track_files.track(
         run,
         arguments.sequence,
         out,
@@ -63,11 +63,11 @@ def _run(arguments: argparse.Namespace) -> int:
     times: list[float] = []
 
     def drawn() -> Iterator["Image"]:
-        for scan in scans:
+        for scan in tracking.scans:
             frame = scan.frame
             numbers.update(frame.ids.tolist())
             times.append(frame.time)
-            print(f"{scan.path.name}: {len(frame.ids)} objects, {int((scan.ages == 1).sum())} new")
+            print(f"{scan.name}: {len(frame.ids)} objects, {int((scan.ages == 1).sum())} new")
             if not arguments.pictures and not arguments.video:
                 continue
             classes = [config.data.classes[label] for label in frame.labels]
@@ -78,12 +78,12 @@ def _run(arguments: argparse.Namespace) -> int:
                 labels=frame.ids,
                 texts=[f"{name[:3]} {n}" for name, n in zip(classes, frame.ids, strict=True)],
                 trails=scan.trails,
-                title=scan.path.name,
+                title=scan.name,
                 style=BevStyle(point_size=2),
                 legend=False,
             )
             if arguments.pictures:
-                with atomic_path(out / f"{scan.path.stem}.png") as temporary:
+                with atomic_path(out / f"{scan.name}.png") as temporary:
                     picture.save(temporary, format="PNG")
             yield picture
 
@@ -96,5 +96,7 @@ def _run(arguments: argparse.Namespace) -> int:
             first.save(temporary, format="WEBP", quality=70, **options)
     for _ in pictures:
         pass
+    if tracking.result is not None:
+        show(tracking.result.table())
     say(f"{len(times)} scans, {len(numbers)} objects; written to {out}")
     return 0

@@ -31,10 +31,10 @@ class FrameDataset(Protocol):
 
 
 class NoShare(NamedTuple):
-    """In place of the pairs of a batch without frames: the (epoch, index) of a frame of the same columns."""
+    """In place of the pairs of a batch without frames: the (epoch, row) of a frame of the same columns."""
 
     epoch: int
-    index: int
+    row: int
 
 
 class ShardedBatches(Sampler[list[tuple[int, int]]]):
@@ -221,7 +221,7 @@ class _FaultsAsValues(Dataset["Frame | _Pattern | DataError"]):
     def __getitem__(self, index: tuple[int, int]) -> "Frame | _Pattern | DataError":
         try:
             if isinstance(index, NoShare):
-                return _Pattern(self.dataset[index.epoch, index.index])
+                return _Pattern(self.dataset[index.epoch, index.row])
             return self.dataset[index]
         except DataError as error:
             return error

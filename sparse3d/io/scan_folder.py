@@ -92,8 +92,8 @@ def write_sequence_files(
     world_from_lidar: Sequence[np.ndarray],
     calibration: KittiCalibration,
 ) -> None:
-    """Write times.txt, poses.txt and calib.txt, each atomically. The world becomes the frame of camera 0 at the
-    identity among the poses."""
+    """Write times.txt, poses.txt and calib.txt, each atomically; poses become those of camera 0, in the frame
+    that it has where the LiDAR is at the identity."""
     camera_from_lidar = calibration.camera_from_lidar
     poses = [camera_from_lidar @ pose @ inverse(camera_from_lidar) for pose in world_from_lidar]
     write_text(Path(folder) / "poses.txt", "".join(f"{_row(pose)}\n" for pose in poses))

@@ -86,7 +86,7 @@ class AnchorHead(nn.Module):
 
     def forward(self, bev: Float[Tensor, "B C X Y"]) -> AnchorMaps:
         def by_anchor(values: Tensor, columns: int) -> Tensor:
-            return values.permute(0, 2, 3, 1).reshape(len(bev), len(self.anchor_boxes), columns)
+            return values.permute(0, 2, 3, 1).reshape(len(bev), len(self.anchors.boxes), columns)
 
         return AnchorMaps(
             by_anchor(self.scores(bev), len(self.config.anchors)),

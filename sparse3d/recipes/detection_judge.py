@@ -68,7 +68,8 @@ def judge(
     frames = distributed.share_out(len(dataset), batch_size, look, progress)
     if frames is None:
         return None
-    truth, results, true_boxes, found_boxes = ([f[k] for f in frames] for k in range(4))
+    truth, results = [f.truth for f in frames], [f.results for f in frames]
+    true_boxes, found_boxes = [f.true_boxes for f in frames], [f.found_boxes for f in frames]
     return Judgement(
         kitti.evaluate(truth, results, dataset.class_names),
         nuscenes.evaluate(true_boxes, found_boxes, dataset.class_names),

@@ -17,7 +17,7 @@ SCANS = 8
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """A run whose detector finds the labelled objects of a drive, in an order of chance, but misses a third."""
+    """A run whose detector finds the objects of a drive, in an order of chance, but misses a third."""
     monkeypatch.chdir(tmp_path)
     config = MinidriveConfig(lidar=LidarConfig(beams=24, columns=512))
     write_drives("drives", 1, 4, DriveConfig(scans=SCANS), config)
@@ -37,7 +37,7 @@ def run(tmp_path, monkeypatch):
 
 
 def test_objects_keep_the_numbers_that_the_truth_gives_them(run, capsys):
-    """Each track is one object of the drive; each object, seen in most scans, is rarely more than one track."""
+    """Each track is one object of the drive; each object, seen in most scans, is rarely two tracks."""
     assert cli.main(["track", run, "drives/0000", "--out", "found", "--pictures", "--video"]) == 0
     shown = capsys.readouterr()
     assert shown.out.splitlines()[0].startswith("000000.bin: ") and f"{SCANS} scans" in shown.err
