@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from sparse3d.evaluation import argoverse2, nuscenes, nuscenes_rules
+from sparse3d.evaluation import argoverse2, nuscenes, nuscenes_rules, tracking
 from sparse3d.evaluation.frame_boxes import FrameBoxes
 from sparse3d.io.nuscenes_results import SampleBoxes, read_results, write_results
 
@@ -166,3 +166,107 @@ def test_cds_is_that_of_av2(tmp_path, run_devkit):
     largest = max(abs(a - b) for a, b in pairs)
     print(f"largest difference of {len(pairs)} numbers: {largest:.1e}")
     assert largest < 1e-12  # av2 goes through quaternions
+
+
+def walks(rng, frames, objects, classes):
+    """Objects that walk through a scene: (frame, object, label, x, y) rows, with holes in between."""
+    rows = []
+    for k in range(objects):
+        begin = rng.integers(0, frames - 6)
+        end = rng.integers(begin + 4, frames)
+        place, step = rng.uniform(-35, 35, 2), rng.normal(0, 1, 2)
+        label = rng.integers(0, classes)
+        rows += [
+            (t, k, label, *(place + step * (t - begin))) for t in range(begin, end) if rng.random() > 0.12
+        ]
+    return sorted(rows)
+
+
+def tracked(rng, rows):
+    """What a tracker makes of them: noise, misses, tracks that change over, false ones; (.., score) rows."""
+    found = []
+    changes = {k: rng.integers(2, 30) for k in {row[1] for row in rows}}
+    for t, k, label, x, y in rows:
+        if rng.random() > 0.15:
+            track = k if t < changes[k] else k + 1000 + (k % 2)  # even ones change over, some meet another
+            score = 0.2 + 0.7 * ((k * 7919) % 97) / 97 + 0.05 * rng.random()
+            found.append((t, track, label, x + rng.normal(0, 0.6), y + rng.normal(0, 0.6), score))
+    for k in range(12):
+        label, place, begin = rng.integers(0, 5), rng.uniform(-35, 35, 2), rng.integers(0, 20)
+        found += [
+            (t, 5000 + k, label, *(place + 0.3 * t), 0.1 + 0.5 * rng.random())
+            for t in range(begin, begin + 8)
+        ]
+    unique = {(row[0], row[1]): row for row in found}  # a track once a frame
+    return sorted(unique.values())
+
+
+def test_amota_is_that_of_the_nuscenes_devkit(tmp_path, run_devkit):
+    rng = np.random.default_rng(7)
+    names, frames = nuscenes_rules.TRACKING_CLASSES, 40
+    tree, scenes, samples, truth, results, times = {}, {}, {}, [], [], []
+    for s in range(5):
+        rows = walks(rng, frames, 40, 6)  # trucks are absent
+        found = tracked(rng, [row for row in rows if row[2] != 3])  # motorcycles are not found
+        time = np.cumsum(rng.integers(400_000, 600_000, frames))  # microseconds
+        scenes[f"scene{s}"] = [f"{s}-{t}" for t in range(frames)]
+        truth.append([]), results.append([]), times.append(time.tolist())
+        for t in range(frames):
+            here = np.array([row[1:] for row in rows if row[0] == t]).reshape(-1, 4)
+            there = np.array([row[1:] for row in found if row[0] == t]).reshape(-1, 5)
+            boxes, shown = (np.tile([0.0, 0, 0, 4, 2, 1.5, 0], (len(part), 1)) for part in (here, there))
+            boxes[:, :2], shown[:, :2] = here[:, 2:4], there[:, 2:4]
+            labels, classes = here[:, 1].astype(int), there[:, 1].astype(int)
+            truth[-1].append(FrameBoxes(boxes, labels, tracks=here[:, 0].astype(int)))
+            results[-1].append(FrameBoxes(shown, classes, there[:, 4], tracks=there[:, 0].astype(int)))
+            token = f"{s}-{t}"
+            tree[token] = {
+                "ego": [0, 0, 0],
+                "racks": [],
+                "scene": f"scene{s}",
+                "timestamp": int(time[t]),
+                "boxes": [
+                    as_json(box)
+                    | {
+                        "sample_token": token,
+                        "velocity": [0, 0],
+                        "num_pts": 1,
+                        "tracking_id": f"{s}/{int(row[0])}",
+                        "tracking_name": names[int(row[1])],
+                        "tracking_score": -1.0,
+                    }
+                    for box, row in zip(boxes, here, strict=True)
+                ],
+            }
+            ids = np.array([f"{s}/{int(row[0])}" for row in there], dtype=np.str_)
+            samples[token] = SampleBoxes(
+                shown, np.zeros((len(shown), 2)), np.array(names)[classes], there[:, 4], ids
+            )
+            order = np.argsort(-there[:, 4], kind="stable")  # as they are written
+            results[-1][-1] = results[-1][-1].select(order)
+    (tmp_path / "truth.json").write_text(json.dumps({"samples": tree, "scenes": scenes}))
+    write_results(tmp_path / "results.json", "tracking", samples)
+    theirs = run_devkit("nuscenes_tracking", tmp_path)
+
+    near = [
+        [[nuscenes_rules.countable(frame, names) for frame in frames] for frames in part]
+        for part in (truth, results)
+    ]
+    ours = tracking.evaluate(*near, names, times)
+    assert 0.1 < ours.amota < 0.9 and ours.total("switches") > 5
+    keys = {
+        "amota": "amota", "amotp": "amotp", "recall": "recall", "motar": "motar", "mota": "mota",
+        "motp": "motp", "true_positives": "tp", "false_positives": "fp", "misses": "fn", "switches": "ids",
+        "fragments": "frag", "mostly_tracked": "mt", "mostly_lost": "ml", "false_alarms": "faf",
+        "first_seconds": "tid", "gap_seconds": "lgd", "count": "gt",
+    }  # fmt: skip
+    pairs = {name: (ours.total(name), theirs[key]) for name, key in keys.items() if name != "count"}
+    for score in ours.classes:
+        for name, key in keys.items():
+            value = theirs["label_metrics"][key].get(score.class_name, math.nan)
+            if score.count or name != "count":
+                pairs[score.class_name, name] = getattr(score, name), value
+    gaps = {key: 0.0 if math.isnan(a) and math.isnan(b) else abs(a - b) for key, (a, b) in pairs.items()}
+    worst = max(gaps, key=lambda key: gaps[key])
+    print(f"largest difference of {len(pairs)} numbers: {gaps[worst]:.1e} ({worst})")
+    assert gaps[worst] < 1e-6, pairs[worst]  # the kit's distances are differences of squares
