@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 VIDEO_MS = 100  # milliseconds a picture
+TABLE_WIDTH = 118  # characters
 
 
 def add(commands: Commands) -> None:
@@ -23,7 +24,10 @@ def add(commands: Commands) -> None:
     )
     track.add_argument("--out", required=True, metavar="DIR", help="folder for tracks.json")
     track.add_argument(
-        "--score", type=float, default=0.5, help="lowest score of a detection; AMOTA wants a low one (default: %(default)s)"
+        "--score",
+        type=float,
+        default=0.5,
+        help="lowest score of a detection; AMOTA wants a low one (default: %(default)s)",
     )
     track.add_argument(
         "--max-age", type=int, default=3, help="scans that an object may be missed (default: %(default)s)"
@@ -36,6 +40,8 @@ def add(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
     from sparse3d.io.files import atomic_path
     from sparse3d.models.tracker import TrackerConfig
     from sparse3d.recipes import tasks, track_files
@@ -97,6 +103,7 @@ def _run(arguments: argparse.Namespace) -> int:
     for _ in pictures:
         pass
     if tracking.result is not None:
-        show(tracking.result.table())
+        console = Console()
+        console.print(tracking.result.table(), width=max(console.width, TABLE_WIDTH))
     say(f"{len(times)} scans, {len(numbers)} objects; written to {out}")
     return 0

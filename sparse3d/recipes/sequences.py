@@ -39,11 +39,11 @@ class Recording:
 
 
 def open_recording(config: DetectionConfig, sequence: str | Path, period: float = PERIOD) -> Recording:
-    """A folder of scans (see `io.scan_folder`; the truth is in its tracks.json, where it has one), or else the
-    drive of this name in the run's data set. Raises DataError where it is neither.
+    """A folder of scans (see `io.scan_folder`; the truth is in its tracks.json, where it has one), or else
+    the drive of this name in the run's data set. Raises DataError where it is neither.
 
-    Scans of a folder are `period` seconds apart where it does not tell. They are cut to the camera's view where
-    the run was trained on that and the folder has a calibration.
+    Scans of a folder are `period` seconds apart where it does not tell. They are cut to the camera's view
+    where the run was trained on that and the folder has a calibration.
     """
     folder, data = Path(sequence), config.dataset
     if folder.is_dir():

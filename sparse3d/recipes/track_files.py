@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from sparse3d.data.kitti_index import DEFAULT_IMAGE_SIZE
 from sparse3d.evaluation.frame_boxes import FrameBoxes
@@ -38,8 +39,8 @@ class TrackedScan:
 
 @dataclass
 class Tracking:
-    """A sequence on its way: iterate over `scans`; then tracks.json is written and, where the truth is known of
-    every scan, `result` says how good the tracks are (metrics.json)."""
+    """A sequence on its way: iterate over `scans`; then tracks.json is written and, where the truth is known
+    of every scan, `result` says how good the tracks are (metrics.json)."""
 
     classes: tuple[str, ...]
     scans: Iterator[TrackedScan] = field(default_factory=lambda: iter(()))
@@ -131,7 +132,8 @@ class _Judge:
             return
         boxes = scan.truth.boxes
         countable = ((boxes[:, :3] >= self.low) & (boxes[:, :3] < self.high)).all(axis=1)
-        countable &= points_per_box(scan.points, boxes) > 0
+        inside = points_per_box(torch.from_numpy(scan.points[:, :3].copy()), torch.from_numpy(boxes))
+        countable &= inside.numpy() > 0
         truth = scan.truth.select(countable & self._in_picture(boxes))
         self.truth.append(self._in_world(scan, truth))
         self.found.append(self._in_world(scan, frame.select(self._in_picture(frame.boxes))))
