@@ -1,10 +1,13 @@
 """`sparse3d data make | check | list`: data sets."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from sparse3d.commands.parsing import Commands, add_command, add_group
 from sparse3d.commands.talk import Bar, say
+
+CHECKED = ("kitti", "semantickitti", "nuscenes", "argoverse2", "waymo", "kitti_raw")
 
 
 def add(commands: Commands) -> None:
@@ -22,11 +25,17 @@ def add(commands: Commands) -> None:
         "--labels", action="store_true", help="also a class and an instance for each point (.label)"
     )
     check = add_command(data, "check", _check, "Read every file of a data set and say what is wrong.")
-    check.add_argument("name", choices=["kitti", "semantickitti"], help="layout of the folder")
+    check.add_argument("name", choices=CHECKED, help="layout of the folder")
     check.add_argument(
         "--root", required=True, metavar="DIR", help="the folder, or its name in $SPARSE3D_DATASETS"
     )
-    check.add_argument("--columns", type=int, default=4, help="float32 values a point (default: %(default)s)")
+    check.add_argument(
+        "--columns", type=int, default=4, help="kitti: float32 values a point (default: %(default)s)"
+    )
+    check.add_argument(
+        "--every", type=int, default=1, metavar="N", help="drives: read every N-th frame (default: all)"
+    )
+    check.add_argument("--picture", metavar="PNG", help="draw the first frame with its boxes from above")
     add_command(data, "list", _list, "List the data sets that sparse3d knows and those that are here.")
 
 
@@ -52,16 +61,61 @@ def _make(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from sparse3d.data.kitti_check import check_kitti
-
-    if arguments.name == "semantickitti":
+    name, root = arguments.name, arguments.root
+    if arguments.picture and name == "semantickitti":
+        raise ValueError("--picture shows boxes, and semantickitti has none")
+    if arguments.every < 1:
+        raise ValueError(f"--every is {arguments.every}, expected at least 1")
+    if name == "semantickitti":
         from sparse3d.data.semantickitti_check import check_semantickitti
 
-        report = check_semantickitti(arguments.root)
+        report = check_semantickitti(root)
+    elif name == "kitti":
+        from sparse3d.data.kitti_check import check_kitti
+
+        report = check_kitti(root, arguments.columns)
     else:
-        report = check_kitti(arguments.root, arguments.columns)
+        from sparse3d.data.drives_check import check_drives
+
+        with Bar(f"reading {name}") as progress:
+            report = check_drives(name, root, arguments.every, progress)
     print(report)
+    if arguments.picture:
+        _draw_first(name, report.root, Path(arguments.picture))
     return 0 if report.ok else 1
+
+
+def _draw_first(name: str, root: Path, target: Path) -> None:
+    """The first frame of the data set that can be read, with every class that it has."""
+    from sparse3d.data.drives_check import NAMES, splits_of
+    from sparse3d.data.kitti import KittiDatasetConfig
+    from sparse3d.data.open import open_dataset
+    from sparse3d.io.files import atomic_path
+    from sparse3d.viewers.bev import BevStyle, draw_bev
+
+    if name in NAMES:
+        _, config, split = next(splits_of(name, root))
+    else:
+        split = sorted(path.stem for path in (root / "ImageSets").glob("*.txt"))[0]
+        config = KittiDatasetConfig(root=str(root))
+    dataset = open_dataset(replace(config, skip_missing=True), split)
+    frame = dataset.frame(0)
+    picture = draw_bev(
+        frame.points,
+        (-54.0, -54.0, -5.0, 54.0, 54.0, 5.0),
+        boxes=frame.boxes,
+        labels=frame.labels,
+        class_names=dataset.class_names,
+        title=f"{name} {frame.frame_id}",
+        style=BevStyle(pixels_per_metre=10, point_size=1),
+    )
+    with atomic_path(target) as temporary:
+        picture.save(temporary, format="PNG")
+    say(f"{frame.frame_id}: {len(frame.points)} points, {len(frame.boxes)} boxes; written to {target}")
+
+
+# Folders that data sets have in their roots.
+_SIGNS = ("ImageSets", "sequences", "train", "training", "2011_09_26")
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -70,9 +124,10 @@ def _list(arguments: argparse.Namespace) -> int:
     folder = os.environ.get("SPARSE3D_DATASETS")
     print("kitti      the KITTI object benchmark; the expected folders: datasets/README.md")
     print("semantickitti  scans with a class for every point; the same file shows its tree")
+    print("nuscenes, argoverse2, waymo, kitti_raw  drives: scans with poses and times, labelled with boxes")
     print("minidrive  generated streets in the same layout: sparse3d data make minidrive --out DIR")
     print(f"$SPARSE3D_DATASETS: {folder or 'not set (data.root is then a path)'}")
     for path in sorted(Path(folder).iterdir()) if folder and Path(folder).is_dir() else []:
-        if (path / "ImageSets").is_dir() or (path / "sequences").is_dir():
+        if any((path / part).is_dir() for part in _SIGNS) or any(path.glob("v1.0-*")):
             print(f"  {path.name}")
     return 0

@@ -6,49 +6,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sparse3d.data.box_report import BoxReport
 from sparse3d.data.kitti_index import find_root, frame_files, read_split
 from sparse3d.errors import DataError
 from sparse3d.io.kitti import KittiObjects, objects_to_boxes, read_calibration, read_objects
 from sparse3d.io.points import drop_invalid, read_points
 from sparse3d_ops.boxes import points_per_box
 
-# Lines of one kind that a report prints; the rest is counted.
-_SHOWN = 10
 
-
-@dataclass(frozen=True)
-class KittiReport:
-    """What `check_kitti` found. `problems` make frames unusable or wrong; `notes` are odd but harmless."""
-
-    root: Path
-    splits: dict[str, int] = field(default_factory=dict)  # frames a split
-    points: int = 0
-    objects: dict[str, int] = field(default_factory=dict)  # labelled objects a class
-    empty_boxes: dict[str, int] = field(default_factory=dict)  # of them, without a single point
-    problems: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        """Whether training and evaluation can use every frame."""
-        return not self.problems
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.root}: " + (", ".join(f"{k} {v} frames" for k, v in self.splits.items()) or "no split")
-        ]
-        lines.append(f"{self.points} points")
-        for name, count in sorted(self.objects.items(), key=lambda item: -item[1]):
-            empty = self.empty_boxes.get(name, 0)
-            lines.append(f"{name}: {count}" + (f", {empty} of them without points" if empty else ""))
-        for title, items in (("problem", self.problems), ("note", self.notes)):
-            lines += [f"{title}: {item}" for item in items[:_SHOWN]]
-            if len(items) > _SHOWN:
-                lines.append(f"{title}: {len(items) - _SHOWN} more")
-        return "\n".join([*lines, "ok" if self.ok else f"{len(self.problems)} problems"])
-
-
-def check_kitti(root: str | Path, columns: int = 4) -> KittiReport:
+def check_kitti(root: str | Path, columns: int = 4) -> BoxReport:
     """Read every file of every split of a KITTI-layout folder and say what is wrong. Changes nothing.
 
     Missing, truncated and unreadable files and impossible labels are problems; boxes without points (also
@@ -77,7 +43,7 @@ def check_kitti(root: str | Path, columns: int = 4) -> KittiReport:
         _check_frame(folder, split, key.partition("/")[2], columns, counts, problems, notes)
     if counts.pictures < len(frames):
         notes.append(f"{len(frames) - counts.pictures} of {len(frames)} frames have no picture in image_2")
-    return KittiReport(
+    return BoxReport(
         folder, splits, counts.points, counts.objects, counts.empty, tuple(problems), tuple(notes)
     )
 

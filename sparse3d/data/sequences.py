@@ -133,6 +133,7 @@ class SequenceDataset(LabelledFrames[Drives]):
     ):
         super().__init__(config, split, epochs)
         self._reported: set[int] = set()  # scans whose bad points have been told of
+        self.absent: tuple[str, ...] = ()  # scans of frames that were left out since their file is not there
         self.table = self._complete(self.load_table())
         if augment is not None and config.every > 1:
             drive = self.table.scan_sequence[self.table.frame_scan]
@@ -285,9 +286,9 @@ class SequenceDataset(LabelledFrames[Drives]):
         gone = self.missing(table.frame_scan)
         if not gone.any():
             return table
-        names = [name.decode() for name in table.scan_file[table.frame_scan[gone]][:5]]
-        more = ", ..." if gone.sum() > 5 else ""
-        message = f"{gone.sum()} of {len(gone)} frames of {self.split!r} lack files: {', '.join(names)}{more}"
+        self.absent = tuple(name.decode() for name in table.scan_file[table.frame_scan[gone]])
+        names = ", ".join(self.absent[:5]) + (", ..." if len(self.absent) > 5 else "")
+        message = f"{gone.sum()} of {len(gone)} frames of {self.split!r} lack files: {names}"
         if not self.config.skip_missing or gone.all():
             raise DataError(self.root, f"{message}; see `sparse3d data check`, or set data.skip_missing=true")
         _log.warning("%s: %s; skipped", self.root, message)

@@ -16,7 +16,7 @@ from sparse3d.data.sequences import SequenceConfig, SequenceDataset, SequenceTab
 from sparse3d.errors import DataError
 from sparse3d.io.arrow import ParquetRows
 from sparse3d.io.reading import read_bytes
-from sparse3d.io.waymo import LASERS, OBJECT, TIME, VEHICLE_POSE, matrices, read_frame_points
+from sparse3d.io.waymo import LASERS, OBJECT, TIME, VEHICLE_POSE, SegmentFiles, matrices
 
 # Raise it when the meaning of the table changes.
 _VERSION = 1
@@ -78,7 +78,7 @@ class WaymoDataset(SequenceDataset[WaymoConfig]):
         if self._default_points and decoded.is_file():
             return read_decoded(decoded)
         pose = self.table.world_from_lidar[scan]
-        return read_frame_points(folder, segment, time, pose, self.config.lasers, self.config.returns)
+        return SegmentFiles(folder, segment).points(time, pose, self.config.lasers, self.config.returns)
 
     def missing(self, scans: np.ndarray) -> np.ndarray:
         found: dict[Path, bool] = {}

@@ -64,6 +64,7 @@ class ParquetRows:
         self._arrow = require_extra("pyarrow", "datasets")
         try:
             self._file = self._parquet.ParquetFile(path)
+            self._last: tuple[Any, Any] | None = None  # what was read last: neighbours lie in one row group
         except FileNotFoundError as error:
             raise DataError(path, "no such file") from error
         except (self._arrow.ArrowException, OSError) as error:
@@ -83,7 +84,10 @@ class ParquetRows:
         sizes = [metadata.row_group(g).num_rows for g in range(self._file.num_row_groups)]
         ends = np.cumsum(sizes)
         groups = np.unique(np.searchsorted(ends, rows, side="right"))
-        table = self._read(groups.tolist(), names)
+        wanted = (tuple(groups.tolist()), tuple(names))
+        if self._last is None or self._last[0] != wanted:
+            self._last = (wanted, self._read(groups.tolist(), names))
+        table = self._last[1]
         starts = ends - sizes
         place = np.cumsum([0, *(sizes[g] for g in groups)])
         found = []

@@ -5,6 +5,7 @@ from the back seen against the turn: the middle column looks forward. Its channe
 return), intensity, elongation, and whether the pixel lies in a zone without labels.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,60 +110,68 @@ def _moved(points: np.ndarray, b_from_a: np.ndarray) -> np.ndarray:
     return points @ b_from_a[:3, :3].T + b_from_a[:3, 3]
 
 
-def read_frame_points(
-    folder: Path,
-    segment: str,
-    time: int,
-    world_from_vehicle: np.ndarray,
-    lasers: tuple[str, ...],
-    returns: int,
-) -> np.ndarray:
-    """The points of one frame (`time` in microseconds) from the components lidar, lidar_pose and
-    lidar_calibration in `folder`: laser after laser as named, the first `returns` returns of each.
+class SegmentFiles:
+    """The components lidar, lidar_pose and lidar_calibration of one segment, open to read frames.
 
     DataError for files that are missing or damaged, and for a frame or laser that they do not have.
     """
-    file = f"{segment}.parquet"
-    calibrations = read_calibrations(folder / "lidar_calibration" / file)
-    names = [_RETURN.format(i + 1) + part for i in range(returns) for part in ("values", "shape")]
-    scans = _frame_rows(folder / "lidar" / file, time, names)
-    poses = None
-    clouds = []
-    for laser in lasers:
-        number = LASERS[laser]
-        if number not in scans or number not in calibrations:
-            where = "lidar" if number not in scans else "lidar_calibration"
-            raise DataError(folder / where / file, f"no laser {laser} in the frame {time}")
-        pixel_pose = None
-        if laser == "TOP":  # the only one that turns slowly enough for the vehicle to move meanwhile
-            if poses is None:
-                parts = [_PIXEL_POSE + "values", _PIXEL_POSE + "shape"]
-                poses = _frame_rows(folder / "lidar_pose" / file, time, parts)
-            if number not in poses:
-                raise DataError(folder / "lidar_pose" / file, f"no laser {laser} in the frame {time}")
-            pixel_pose = _image(folder / "lidar_pose" / file, poses[number], _PIXEL_POSE, 6)
-        for i in range(returns):
-            image = _image(folder / "lidar" / file, scans[number], _RETURN.format(i + 1), 4)
-            if image is None:
-                continue
-            if pixel_pose is not None and pixel_pose.shape[:2] != image.shape[:2]:
-                raise DataError(
-                    folder / "lidar_pose" / file,
-                    f"poses of {pixel_pose.shape[:2]} pixels for an image of {image.shape[:2]}",
-                )
-            try:
-                clouds.append(range_image_points(image, calibrations[number], pixel_pose, world_from_vehicle))
-            except ValueError as error:
-                raise DataError(folder / "lidar" / file, f"laser {laser}: {error}") from error
-    return np.concatenate(clouds) if clouds else np.zeros((0, 5), np.float32)
 
+    def __init__(self, folder: Path, segment: str):
+        self._paths = {
+            part: folder / part / f"{segment}.parquet"
+            for part in ("lidar", "lidar_pose", "lidar_calibration")
+        }
+        self._files: dict[str, tuple[ParquetRows, dict[str, np.ndarray]]] = {}
+        self._calibrations = read_calibrations(self._paths["lidar_calibration"])
 
-def _frame_rows(path: Path, time: int, names: list[str]) -> dict[int, dict[str, Any]]:
-    """The rows of one frame by laser."""
-    file = ParquetRows(path)
-    keys = file.columns((TIME, LASER))
-    rows = np.flatnonzero(keys[TIME] == time)
-    return {int(keys[LASER][row]): found for row, found in zip(rows, file.rows(rows, names), strict=True)}
+    def points(
+        self, time: int, world_from_vehicle: np.ndarray, lasers: Sequence[str], returns: int
+    ) -> np.ndarray:
+        """The points (P, 5) of the frame at `time` (microseconds), see `range_image_points`: laser after
+        laser as named, the first `returns` returns of each."""
+        names = [_RETURN.format(i + 1) + part for i in range(returns) for part in ("values", "shape")]
+        scans = self._rows("lidar", time, names)
+        clouds = [np.zeros((0, 5), np.float32)]
+        for laser in lasers:
+            scan = self._of_laser("lidar", scans, laser, time)
+            calibration = self._of_laser("lidar_calibration", self._calibrations, laser, time)
+            # The only one that turns slowly enough for the vehicle to move meanwhile.
+            poses = self._pixel_poses(time) if laser == "TOP" else None
+            for i in range(returns):
+                image = _image(self._paths["lidar"], scan, _RETURN.format(i + 1), 4)
+                if image is None:
+                    continue
+                if poses is not None and poses.shape[:2] != image.shape[:2]:
+                    message = f"poses of {poses.shape[:2]} pixels for an image of {image.shape[:2]}"
+                    raise DataError(self._paths["lidar_pose"], message)
+                try:
+                    clouds.append(range_image_points(image, calibration, poses, world_from_vehicle))
+                except ValueError as error:
+                    raise DataError(self._paths["lidar"], f"laser {laser}: {error}") from error
+        return np.concatenate(clouds)
+
+    def _pixel_poses(self, time: int) -> np.ndarray:
+        rows = self._rows("lidar_pose", time, [_PIXEL_POSE + "values", _PIXEL_POSE + "shape"])
+        path = self._paths["lidar_pose"]
+        poses = _image(path, self._of_laser("lidar_pose", rows, "TOP", time), _PIXEL_POSE, 6)
+        if poses is None:
+            raise DataError(path, f"no poses of laser TOP in the frame {time}")
+        return poses
+
+    def _of_laser(self, part: str, found: dict[int, Any], laser: str, time: int) -> Any:
+        if LASERS[laser] not in found:
+            raise DataError(self._paths[part], f"no laser {laser} in the frame {time}")
+        return found[LASERS[laser]]
+
+    def _rows(self, part: str, time: int, names: list[str]) -> dict[int, dict[str, Any]]:
+        """The rows of one frame by the number of their laser."""
+        if part not in self._files:
+            file = ParquetRows(self._paths[part])
+            self._files[part] = (file, file.columns((TIME, LASER)))
+        file, keys = self._files[part]
+        rows = np.flatnonzero(keys[TIME] == time)
+        found = file.rows(rows, names) if len(rows) else []
+        return {int(keys[LASER][row]): values for row, values in zip(rows, found, strict=True)}
 
 
 def _image(path: Path, row: dict[str, Any], prefix: str, channels: int) -> np.ndarray | None:

@@ -54,7 +54,8 @@ def front_image() -> np.ndarray:
     return image
 
 
-def write_waymo(root: Path, split: str = "training", name: str = NAME, row_group_size: int = 2) -> Path:
+def write_waymo(root: Path, split: str = "training", name: str = NAME, all_lasers: bool = False) -> Path:
+    """The lasers TOP and FRONT; the other three, if asked for, are like FRONT."""
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
@@ -63,7 +64,7 @@ def write_waymo(root: Path, split: str = "training", name: str = NAME, row_group
         path.parent.mkdir(parents=True, exist_ok=True)
         types = types or {}
         arrays = {key: pa.array(values, type=types.get(key)) for key, values in columns.items()}
-        parquet.write_table(pa.table(arrays), path, row_group_size=row_group_size)
+        parquet.write_table(pa.table(arrays), path, row_group_size=2)
 
     count = len(TIMES)
     seconds = (TIMES - TIMES[0]) * 1e-6
@@ -78,17 +79,17 @@ def write_waymo(root: Path, split: str = "training", name: str = NAME, row_group
     write(
         "lidar_calibration",
         {
-            "key.segment_context_name": [name] * 2,
-            "key.laser_name": [2, 1],
-            f"{part}extrinsic.transform": [FRONT.ravel().tolist(), top.ravel().tolist()],
-            f"{part}beam_inclination.min": [FRONT_ENDS[0], INCLINATIONS[0]],
-            f"{part}beam_inclination.max": [FRONT_ENDS[1], INCLINATIONS[-1]],
-            f"{part}beam_inclination.values": [None, INCLINATIONS.tolist()],
+            "key.segment_context_name": [name] * 5,
+            "key.laser_name": [2, 1, 3, 4, 5],
+            f"{part}extrinsic.transform": [(top if i == 1 else FRONT).ravel().tolist() for i in range(5)],
+            f"{part}beam_inclination.min": [INCLINATIONS[0] if i == 1 else FRONT_ENDS[0] for i in range(5)],
+            f"{part}beam_inclination.max": [INCLINATIONS[-1] if i == 1 else FRONT_ENDS[1] for i in range(5)],
+            f"{part}beam_inclination.values": [INCLINATIONS.tolist() if i == 1 else None for i in range(5)],
         },
         {f"{part}extrinsic.transform": matrix},
     )
-    lasers = [(int(t), laser) for t in TIMES for laser in (1, 2)]
-    images = {1: top_image(), 2: front_image()}
+    lasers = [(int(t), laser) for t in TIMES for laser in ((1, 2, 3, 4, 5) if all_lasers else (1, 2))]
+    images = {laser: top_image() if laser == 1 else front_image() for laser in range(1, 6)}
     rows = {
         "key.segment_context_name": [name] * len(lasers),
         "key.frame_timestamp_micros": [t for t, _ in lasers],
