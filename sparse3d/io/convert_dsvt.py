@@ -1,9 +1,10 @@
 """Checkpoints of DSVT as its authors release them, under the names of our DSVT.
 
 Their state is OpenPCDet's: `vfe`, `backbone_3d` (with its position embeddings in `input_layer`),
-`backbone_2d` and `dense_head`. All but a TransFusion head has a twin here. Their maps are (C, y, x) and ours
-(C, x, y), so that 2-D kernels are transposed; nothing else changes. The weights were trained with the
-positions of `model.backbone.legacy_pos_embed=true`.
+`backbone_2d` and `dense_head`. Their maps are (C, y, x) and ours (C, x, y), so that 2-D kernels are
+transposed. In a TransFusion head 1x1 convolutions over lists of queries are linear maps here, and its heading
+(sin, cos) is our (cos, sin). The weights were trained with the positions of
+`model.backbone.legacy_pos_embed=true`.
 """
 
 import re
@@ -14,7 +15,33 @@ from torch import Tensor
 from sparse3d.io.convert_weights import Entry
 
 _EMBEDDING = {"0": "enter", "1": "norm", "3": "leave"}
-_BRANCHES = {"center": "center", "center_z": "z", "dim": "dim", "rot": "rot", "iou": "iou", "hm": "heatmap"}
+_BRANCHES = {
+    "center": "center",
+    "center_z": "z",
+    "dim": "dim",
+    "rot": "rot",
+    "vel": "velocity",
+    "iou": "iou",
+    "hm": "heatmap",
+}
+_QUERY_BRANCHES = {
+    "center": "center",
+    "height": "z",
+    "dim": "dim",
+    "rot": "rot",
+    "vel": "velocity",
+    "iou": "iou",
+    "heatmap": "scores",
+}
+_QUERY_LAYERS = {
+    "self_attn": "self_attention",
+    "multihead_attn": "cross_attention",
+    "linear1": "widen",
+    "linear2": "narrow",
+    "norm1": "self_norm",
+    "norm2": "cross_norm",
+    "norm3": "norm",
+}
 _LAYER = {
     "linear1": "widen",
     "linear2": "narrow",
@@ -81,6 +108,36 @@ _NAMES: tuple[tuple[str, str, dict[int, Mapping[str, str]]], ...] = (
         "head.groups.{0}.{1}.3.{2}",
         {1: _BRANCHES},
     ),
+    (r"dense_head\.shared_conv\.(weight|bias)", "head.shared.{0}", {}),
+    (r"dense_head\.heatmap_head\.0\.conv\.(\w+)", "head.heatmap.0.{0}", {}),
+    (r"dense_head\.heatmap_head\.0\.bn\.(\w+)", "head.heatmap.1.{0}", {}),
+    (r"dense_head\.heatmap_head\.1\.(\w+)", "head.heatmap.3.{0}", {}),
+    (r"dense_head\.class_encoding\.(\w+)", "head.embedding.{0}", {}),
+    (
+        r"dense_head\.decoder\.self_posembed\.position_embedding_head\.([013])\.(\w+)",
+        "head.decoder.query_places.{0}.{1}",
+        {},
+    ),
+    (
+        r"dense_head\.decoder\.cross_posembed\.position_embedding_head\.([013])\.(\w+)",
+        "head.decoder.key_places.{0}.{1}",
+        {},
+    ),
+    (
+        rf"dense_head\.decoder\.({_choices(_QUERY_LAYERS)})\.(.+)",
+        "head.decoder.{0}.{1}",
+        {0: _QUERY_LAYERS},
+    ),
+    (
+        rf"dense_head\.prediction_head\.({_choices(_QUERY_BRANCHES)})\.0\.([01])\.(\w+)",
+        "head.{0}.{1}.{2}",
+        {0: _QUERY_BRANCHES},
+    ),
+    (
+        rf"dense_head\.prediction_head\.({_choices(_QUERY_BRANCHES)})\.1\.(\w+)",
+        "head.{0}.3.{1}",
+        {0: _QUERY_BRANCHES},
+    ),
 )
 
 
@@ -100,6 +157,17 @@ def _entry(name: str, tensor: Tensor) -> Entry:
         return Entry(name, shape, "skipped: no twin")
     if tensor.dim() == 4:
         return Entry(name, shape, "converted, axes reversed", new, tensor.transpose(2, 3))
+    if new.startswith("head.rot.3."):
+        tensor = tensor.flip(0)
+        return Entry(
+            name,
+            shape,
+            "converted, sin and cos exchanged",
+            new,
+            tensor.flatten(1) if tensor.dim() > 2 else tensor,
+        )
+    if tensor.dim() == 3 and name.startswith("dense_head."):
+        return Entry(name, shape, "converted to a linear map", new, tensor.flatten(1))
     return Entry(name, shape, "kept", new, tensor)
 
 

@@ -159,11 +159,16 @@ class AnchorHead(nn.Module):
 
 
 def usable_boxes(batch: DetectionBatch, frame: int, grid: BevGrid) -> tuple[Tensor, Tensor]:
-    """The boxes and labels of a frame that can be targets: finite, of positive size, centred in bounds."""
-    boxes, labels = batch.boxes.float(), batch.labels
+    """The boxes and labels of a frame that can be targets."""
+    keep = usable_rows(batch, frame, grid)
+    return batch.boxes[keep].float(), batch.labels[keep]
+
+
+def usable_rows(batch: DetectionBatch, frame: int, grid: BevGrid) -> Tensor:
+    """(M,) bool: the boxes of a frame that are finite, of positive size and centred in bounds."""
+    boxes = batch.boxes.float()
     keep = (batch.box_frame == frame) & grid.contains(boxes)
-    keep &= (boxes[:, 3:6] > 0).all(dim=1) & boxes.isfinite().all(dim=1)
-    return boxes[keep], labels[keep]
+    return keep & (boxes[:, 3:6] > 0).all(dim=1) & boxes.isfinite().all(dim=1)
 
 
 def focal_loss(logits: Tensor, target: Tensor, alpha: float, gamma: float) -> Tensor:

@@ -6,7 +6,7 @@ Classes that share a group share their box maps. Source: CenterPoint (arXiv 2006
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -27,6 +27,7 @@ class CenterHeadConfig:
     velocity_branch: bool = False  # predict how each object moves; the data must know it
     norm_eps: float = 1e-5  # of the batch norms
     norm_momentum: float = 0.1
+    kind: Literal["center"] = "center"
 
 
 class CenterMaps(NamedTuple):

@@ -4,7 +4,7 @@
 
 Wang et al., "DSVT: Dynamic Sparse Voxel Transformer with Rotated Sets" (arXiv 2301.06051). Where we differ:
 points outside of the bounds are dropped in z too; each layer embeds places in the windows that it works in
-(see `dsvt_layers`). The head is CenterPoint's with an IoU branch.
+(see `dsvt_layers`). The head is CenterPoint's with an IoU branch, or TransFusion's.
 """
 
 from dataclasses import dataclass
@@ -21,6 +21,8 @@ from sparse3d.models.center_head import CenterHead, CenterHeadConfig, CenterHead
 from sparse3d.models.center_losses import CenterLossConfig, center_losses
 from sparse3d.models.center_targets import center_targets
 from sparse3d.models.dsvt_backbone import DSVTBackbone, DSVTBackboneConfig
+from sparse3d.models.transfusion_boxes import QueryOutput
+from sparse3d.models.transfusion_head import TransFusionHead, TransFusionHeadConfig
 from sparse3d.models.voxel_features import DynamicVoxelFeaturesConfig, VoxelFeatures, VoxelFeaturesConfig
 
 Bounds = tuple[float, float, float, float, float, float]
@@ -38,14 +40,28 @@ class DSVTConfig:
     voxel_features: VoxelFeaturesConfig = DynamicVoxelFeaturesConfig((192, 192))
     backbone: DSVTBackboneConfig = DSVTBackboneConfig()
     bev: BevResBackboneConfig = BevResBackboneConfig()
-    head: CenterHeadConfig = CenterHeadConfig(norm_eps=1e-3, norm_momentum=0.01)
+    head: CenterHeadConfig | TransFusionHeadConfig = CenterHeadConfig(norm_eps=1e-3, norm_momentum=0.01)
+    # Of the centre head; TransFusion's has its own within.
     gaussian_overlap: float = 0.1  # IoU that the heatmap's Gaussians are sized for
     min_radius: int = 2  # of a Gaussian, BEV cells
     loss: CenterLossConfig = CenterLossConfig()
     decode: CenterDecodeConfig = CenterDecodeConfig()
 
     def __post_init__(self) -> None:
-        grouped = [name for group in self.head.groups for name in group]
+        if isinstance(self.head, TransFusionHeadConfig):
+            strangers = sorted(set(self.head.crowded) - set(self.classes))
+            if strangers:
+                raise ConfigError(f"head.crowded names {strangers}, the classes are {list(self.classes)}")
+        else:
+            self._check_center_head(self.head)
+        features, channels = self.voxel_features, self.backbone.channels[0]
+        if isinstance(features, DynamicVoxelFeaturesConfig) and features.channels[-1] != channels:
+            raise ConfigError(
+                f"voxel_features end in {features.channels[-1]} channels, the backbone begins with {channels}"
+            )
+
+    def _check_center_head(self, head: CenterHeadConfig) -> None:
+        grouped = [name for group in head.groups for name in group]
         if grouped and sorted(grouped) != sorted(self.classes):
             raise ConfigError(f"head.groups hold {grouped}, expected each of {list(self.classes)} once")
         for name in ("iou_alphas", "nms_thresholds", "min_distances"):
@@ -54,16 +70,11 @@ class DSVTConfig:
                 raise ConfigError(
                     f"decode.{name} has {len(values)} values, expected 1 or {len(self.classes)} (one a class)"
                 )
-        features, channels = self.voxel_features, self.backbone.channels[0]
-        if isinstance(features, DynamicVoxelFeaturesConfig) and features.channels[-1] != channels:
-            raise ConfigError(
-                f"voxel_features end in {features.channels[-1]} channels, the backbone begins with {channels}"
-            )
 
     @property
     def group_labels(self) -> tuple[tuple[int, ...], ...]:
-        """Labels of each head group's channels."""
-        groups = self.head.groups or (self.classes,)
+        """Labels of the channels of each group of the centre head."""
+        groups = (isinstance(self.head, CenterHeadConfig) and self.head.groups) or (self.classes,)
         return tuple(tuple(self.classes.index(name) for name in group) for group in groups)
 
 
@@ -80,25 +91,29 @@ class DSVT(nn.Module):
         )
         self.backbone = DSVTBackbone(self.voxel_features.shape, config.backbone)
         self.bev = BevResBackbone(self.backbone.out_channels, config.bev)
-        self.head = CenterHead(
-            config.bev.out_channels, tuple(len(labels) for labels in self.group_labels), config.head
-        )
-
         size_x, size_y = (config.bev.output_size(size) for size in self.backbone.bev_size)
         cell_x, cell_y = (
             voxel * stride * config.bev.stride
             for voxel, stride in zip(config.voxel_size, config.backbone.stride, strict=False)
         )
         self.grid = BevGrid(config.bounds, (cell_x, cell_y), (size_x, size_y))
+        channels = config.bev.out_channels
+        if isinstance(config.head, TransFusionHeadConfig):
+            self.head = TransFusionHead(channels, config.classes, self.grid, config.head)
+        else:
+            self.head = CenterHead(channels, tuple(len(labels) for labels in self.group_labels), config.head)
 
-    def forward(self, batch: DetectionBatch) -> CenterHeadOutput:
+    def forward(self, batch: DetectionBatch) -> CenterHeadOutput | QueryOutput:
         voxels = self.voxel_features(batch.points, batch.point_frame, batch.batch_size)
         return self.head(self.bev(self.backbone(voxels)))
 
     def loss(self, batch: DetectionBatch) -> dict[str, Tensor]:
         """Named scalar losses, weighted: the total is their sum. Boxes centred out of bounds are ignored."""
+        output = self(batch)
+        if isinstance(self.head, TransFusionHead):
+            return self.head.loss(output, batch)
         total: dict[str, Tensor] = {}
-        for maps, labels in zip(self(batch).groups, self.group_labels, strict=True):
+        for maps, labels in zip(output.groups, self.group_labels, strict=True):
             targets = center_targets(
                 batch.boxes,
                 batch.labels,
@@ -116,4 +131,7 @@ class DSVT(nn.Module):
 
     def predict(self, batch: DetectionBatch) -> list[Detections]:
         """Detections of each frame, highest score first. Call `eval()` before: batch norm asks for it."""
-        return decode_detections(self(batch), self.group_labels, self.grid, self.config.decode)
+        output = self(batch)
+        if isinstance(self.head, TransFusionHead):
+            return self.head.decode(output)
+        return decode_detections(output, self.group_labels, self.grid, self.config.decode)

@@ -315,9 +315,9 @@ def test_the_places_that_layers_embed_matter():
 
 def test_what_has_no_twin_is_told():
     state = theirs_of(config_of("attention", True)).state_dict()
-    state["dense_head.decoder.self_attn.in_proj_weight"] = torch.zeros(3, 1)
+    state["dense_head.decoder.self_attn2.in_proj_weight"] = torch.zeros(3, 1)
     state["global_step"] = torch.zeros(1)
     entries = {entry.source: entry for entry in convert_openpcdet(state, Hints(), "x.pth")}
     assert list(entries) == list(state)
     skipped = [name for name, entry in entries.items() if entry.what == "skipped: no twin"]
-    assert skipped == ["dense_head.decoder.self_attn.in_proj_weight", "global_step"]
+    assert skipped == ["dense_head.decoder.self_attn2.in_proj_weight", "global_step"]
