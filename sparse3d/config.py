@@ -309,12 +309,16 @@ def _join(path: str, key: str) -> str:
 
 
 def _trailing_comments(cls: type) -> dict[str, str]:
-    """The comments behind a dataclass's fields; none where the source is not at hand."""
-    try:
-        source = inspect.getsource(cls)
-    except (OSError, TypeError):
-        return {}
-    return dict(re.findall(r"^    (\w+):[^#\n]*#\s*(.+?)\s*$", source, re.MULTILINE))
+    """The comments behind a dataclass's fields, its own before those of its bases; none where the source is
+    not at hand."""
+    comments: dict[str, str] = {}
+    for part in reversed(cls.__mro__):
+        try:
+            source = inspect.getsource(part) if is_dataclass(part) else ""
+        except (OSError, TypeError):
+            continue
+        comments |= dict(re.findall(r"^    (\w+):[^#\n]*#\s*(.+?)\s*$", source, re.MULTILINE))
+    return comments
 
 
 class _Dumper(yaml.SafeDumper):

@@ -10,7 +10,7 @@ import hashlib
 import logging
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple, TypeVar
 
 import numpy as np
@@ -96,8 +96,18 @@ class SequenceConfig:
     seed: int = 0  # of the augmentation
     cache_dir: str = ""  # for the index and object database; "" is the root, or the user cache if read-only
 
+    camera_view: ClassVar[bool] = False  # nothing is cut to what a camera sees
+
     # What each class of ours is called in the files; a class that is not here has the same name there.
     CATEGORIES: ClassVar[dict[str, tuple[str, ...]]] = {}
+
+    # Values a point of a scan: x, y, z, intensity.
+    SCAN_CHANNELS: ClassVar[int] = 4
+
+    @property
+    def point_channels(self) -> int:
+        """Values a point of the frames, with the time lag where there is one."""
+        return self.SCAN_CHANNELS + (self.sweeps > 1)
 
     def __post_init__(self):
         if not self.classes or len(set(self.classes)) != len(self.classes):
@@ -180,6 +190,11 @@ class SequenceDataset(LabelledFrames[Drives]):
         return {str(name): range(int(a), int(b)) for name, a, b in zip(names, first, ends, strict=True)}
 
     def frame(self, index: int) -> LidarFrame:
+        frame = self.labelled(index)
+        return replace(frame, points=self._points(int(self.table.frame_scan[index])))
+
+    def labelled(self, index: int) -> LidarFrame:
+        """The frame at `index` as recorded but for its points, (0, 3): no file is opened."""
         frame_scan = int(self.table.frame_scan[self._checked(index)])
         table, rows = self.table, self._rows(index)
         labels = self._label_of[table.category[rows]]
@@ -192,7 +207,7 @@ class SequenceDataset(LabelledFrames[Drives]):
         other = (labels < 0) & (boxes[:, 3:6] > 0).all(axis=1)
         return LidarFrame(
             frame_id=frame_id,
-            points=self._points(frame_scan),
+            points=np.zeros((0, 3), np.float32),
             boxes=table.boxes[ours],
             labels=labels[labels >= 0],
             velocities=table.velocity[ours],

@@ -40,6 +40,7 @@ class WaymoConfig(SequenceConfig):
     returns: int = 2  # of each pulse: 1, the strongest, or 2
 
     CATEGORIES = {name: (name,) for name in CATEGORIES}
+    SCAN_CHANNELS = 5  # elongation besides
 
     def __post_init__(self):
         super().__post_init__()

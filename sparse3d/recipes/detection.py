@@ -5,13 +5,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from sparse3d.data.balance import ClassBalanced
 from sparse3d.data.kitti import KittiDataset
-from sparse3d.data.loader import make_loader
+from sparse3d.data.labelled import LabelledFrames
+from sparse3d.data.loader import FrameDataset, make_loader
+from sparse3d.data.open import open_dataset
+from sparse3d.data.sequences import SequenceDataset
 from sparse3d.engine import distributed, hooks
 from sparse3d.engine.checkpoint import load_weights, read_checkpoint
 from sparse3d.engine.loop import Hook, Trainer
@@ -25,6 +29,7 @@ from sparse3d.io.kitti import write_objects
 from sparse3d.models.detectors import DetectorModel, build_detector
 from sparse3d.recipes.detection_config import DetectionConfig
 from sparse3d.recipes.detection_judge import Judgement, Progress, judge
+from sparse3d.recipes.drive_judge import DriveJudgement, best_metric, judge_drives
 from sparse3d.recipes.generated import generate_scenes
 from sparse3d.recipes.run_folder import RunFolder
 
@@ -61,7 +66,7 @@ def train(
             if distributed.is_main():
                 run.start(config, resume)
                 prepare_data(config, progress_of_data)
-            dataset = KittiDataset(config.dataset, config.loader.split, config.augment)
+            dataset = training_frames(config)
         if config.train.deterministic:
             use_deterministic_algorithms()
         seed_everything(config.train.seed, distributed.rank())
@@ -89,10 +94,12 @@ def train(
 
 
 def _hooks(config: DetectionConfig, run: RunFolder) -> list[Hook]:
-    validation = KittiDataset(config.dataset, config.evaluation.split)
+    validation = open_dataset(config.dataset, config.evaluation.split)
 
     def metrics(model: nn.Module) -> Mapping[str, float] | None:
-        judgement = judge(model, validation, config.model.bounds, config.evaluation.batch_size)
+        judgement = judged(model, validation, config)
+        if isinstance(judgement, DriveJudgement):
+            return judgement.metrics()
         return None if judgement is None else metrics_of(judgement.kitti)
 
     every = config.log.every
@@ -106,7 +113,32 @@ def _hooks(config: DetectionConfig, run: RunFolder) -> list[Hook]:
         made.append(hooks.WriteTensorBoard(run.path / "tensorboard", every))
     if config.train.max_minutes is not None:
         made.append(hooks.TimeBudget(config.train.max_minutes))
-    return [*made, hooks.SaveCheckpoints(run.checkpoints, config.checkpoint, BEST_METRIC)]
+    best = BEST_METRIC if isinstance(validation, KittiDataset) else best_metric(config.data)
+    return [*made, hooks.SaveCheckpoints(run.checkpoints, config.checkpoint, best)]
+
+
+def training_frames(config: DetectionConfig) -> FrameDataset:
+    """The frames of the training split, in the order and number that the config asks for."""
+    frames = open_dataset(config.dataset, config.loader.split)
+    balanced = ClassBalanced(frames, config.train.seed) if config.loader.balance == "classes" else None
+    frames.epochs = config.train.epochs
+    if config.train.steps is not None:
+        samples = config.train.steps * config.loader.batch_size * config.train.accumulate
+        samples *= distributed.world_size()
+        frames.epochs = math.ceil(samples / max(len(balanced or frames), 1))
+    frames.augment_with(config.augment)
+    return balanced or frames
+
+
+def judged(
+    model: nn.Module, frames: LabelledFrames[Any], config: DetectionConfig, progress: Progress | None = None
+) -> Judgement | DriveJudgement | None:
+    """The measures of the data set's kind; None in all but the first of several processes."""
+    bounds, batch_size = config.model.bounds, config.evaluation.batch_size
+    if isinstance(frames, KittiDataset):
+        return judge(model, frames, bounds, batch_size, progress)
+    assert isinstance(frames, SequenceDataset)
+    return judge_drives(model, frames, bounds, batch_size, progress)
 
 
 def prepare_data(config: DetectionConfig, progress_of_data: Progress | None = None) -> None:
@@ -119,7 +151,7 @@ def prepare_data(config: DetectionConfig, progress_of_data: Progress | None = No
 class EvaluationOutcome:
     """What was found, the folder that it was written to, and the checkpoint that was judged."""
 
-    judgement: Judgement
+    judgement: Judgement | DriveJudgement
     folder: Path
     checkpoint: Path
 
@@ -133,7 +165,7 @@ def evaluate(
     data_root: str | None = None,
     progress: Progress | None = None,
 ) -> EvaluationOutcome | None:
-    """Judge a run's checkpoint on a split; writes `evaluation/<split>/`: metrics.json, a result file a frame.
+    """Judge a run's checkpoint on a split; writes `evaluation/<split>/`: metrics.json, and the detections.
 
     `data_root` replaces the run's `data.root`, for data that moved or another set of the same classes. Under
     torchrun all processes share the frames, with the same result; all but the first one get None.
@@ -144,15 +176,16 @@ def evaluate(
     with distributed.process_group(device or config.train.device):
         detector = load_detector(run, checkpoint, device)
         with distributed.main_first():  # it writes the index
-            dataset = KittiDataset(source, split)
-        judgement = judge(
-            detector.model, dataset, config.model.bounds, config.evaluation.batch_size, progress
-        )
+            dataset = open_dataset(source, split)
+        judgement = judged(detector.model, dataset, config, progress)
     if judgement is None:
         return None
     folder = RunFolder(run).evaluation / split
-    for frame_id, objects in zip(dataset.frame_ids, judgement.results, strict=True):
-        write_objects(folder / "results" / f"{frame_id}.txt", objects)
+    if isinstance(judgement, DriveJudgement):
+        judgement.write(folder)
+    else:
+        for frame_id, objects in zip(dataset.frame_ids, judgement.results, strict=True):
+            write_objects(folder / "results" / f"{frame_id}.txt", objects)
     summary = {"split": split, "checkpoint": detector.checkpoint.name, "frames": len(dataset)}
     write_text(folder / "metrics.json", json.dumps(summary | judgement.to_dict(), indent=1) + "\n")
     return EvaluationOutcome(judgement, folder, detector.checkpoint)

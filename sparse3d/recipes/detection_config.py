@@ -6,6 +6,8 @@ from typing import Literal
 from sparse3d.data.augment import AugmentConfig
 from sparse3d.data.kitti import KittiDatasetConfig
 from sparse3d.data.minidrive import MinidriveConfig
+from sparse3d.data.open import DataConfig
+from sparse3d.data.sequences import SequenceConfig
 from sparse3d.engine.hooks import CheckpointConfig
 from sparse3d.engine.loop import TrainConfig
 from sparse3d.engine.optim import AdamWConfig, SGDConfig
@@ -31,6 +33,7 @@ class LoaderConfig:
     batch_size: int = 4  # frames a process and step
     workers: int = 2  # processes that read and augment; 0: the training process itself
     split: str = "train"
+    balance: Literal["none", "classes"] = "none"  # classes: each is in as many frames of an epoch (CBGS)
     drop_last: bool = True  # of an epoch, what fills no whole step; false: a smaller last step
 
     def __post_init__(self):
@@ -72,7 +75,7 @@ class DetectionConfig:
 
     task: Literal["detection"] = "detection"
     model: DetectorConfig = CenterPointConfig()
-    data: KittiDatasetConfig = KittiDatasetConfig()  # bounds null: those of the model
+    data: DataConfig = KittiDatasetConfig()  # bounds null: those of the model
     generate: GenerateConfig | None = None
     augment: AugmentConfig = AugmentConfig()
     loader: LoaderConfig = LoaderConfig()
@@ -89,8 +92,13 @@ class DetectionConfig:
                 f"data.classes {list(self.data.classes)} are not model.classes {list(self.model.classes)}; "
                 "a label is a position in both, write the same list"
             )
+        if isinstance(self.data, SequenceConfig) and self.model.point_channels != self.data.point_channels:
+            raise ValueError(
+                f"model.point_channels is {self.model.point_channels}, but points of the data have "
+                f"{self.data.point_channels} values with data.sweeps={self.data.sweeps}"
+            )
 
     @property
-    def dataset(self) -> KittiDatasetConfig:
+    def dataset(self) -> DataConfig:
         """The data as this model needs them: cropped to its bounds unless others are given."""
         return self.data if self.data.bounds is not None else replace(self.data, bounds=self.model.bounds)
