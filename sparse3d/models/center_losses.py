@@ -6,6 +6,7 @@ of all their frames in one batch. Sources: CornerNet (arXiv 1808.01244) Eq. 1; D
 Eq. 7; IoU head as in CIA-SSD (arXiv 2012.03015).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -14,9 +15,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sparse3d.errors import ConfigError
+from sparse3d.frames import DetectionBatch
 from sparse3d.models.center_code import CODE_SIZE, BevGrid, decode
-from sparse3d.models.center_head import CenterMaps
-from sparse3d.models.center_targets import CenterTargets
+from sparse3d.models.center_head import CenterHeadOutput, CenterMaps
+from sparse3d.models.center_targets import CenterTargets, center_targets
+from sparse3d.models.class_groups import sum_losses
 from sparse3d.nn.collectives import all_reduce_mean, world_size
 from sparse3d_ops.boxes import box_iou_3d_aligned
 
@@ -96,6 +99,39 @@ class ObjectTargets(Protocol):
     def boxes(self) -> Float[Tensor, "M 7"]: ...
     @property
     def velocity(self) -> Float[Tensor, "M 2"]: ...
+
+
+def batch_losses(
+    output: CenterHeadOutput,
+    batch: DetectionBatch,
+    groups: Sequence[Sequence[int]],
+    grid: BevGrid,
+    config: CenterLossConfig,
+    *,
+    overlap: float,
+    min_radius: int,
+) -> dict[str, Tensor]:
+    """Losses of a dense head, summed over its groups of labels; `overlap` and `min_radius` size the
+    heatmap's Gaussians. Boxes centred out of the grid's bounds are ignored."""
+    return sum_losses(
+        center_losses(
+            maps,
+            center_targets(
+                batch.boxes,
+                batch.labels,
+                batch.box_frame,
+                batch.batch_size,
+                labels,
+                grid,
+                velocities=batch.velocities,
+                overlap=overlap,
+                min_radius=min_radius,
+            ),
+            grid,
+            config,
+        )
+        for maps, labels in zip(output.groups, groups, strict=True)
+    )
 
 
 def center_losses(

@@ -17,14 +17,13 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sparse3d.errors import ConfigError
 from sparse3d.frames import DetectionBatch, Detections
 from sparse3d.models.bev_backbone import BevBackbone, BevBackboneConfig
 from sparse3d.models.center_code import BevGrid
 from sparse3d.models.center_decode import CenterDecodeConfig, decode_detections
 from sparse3d.models.center_head import CenterHead, CenterHeadConfig, CenterHeadOutput
-from sparse3d.models.center_losses import CenterLossConfig, center_losses
-from sparse3d.models.center_targets import center_targets
+from sparse3d.models.center_losses import CenterLossConfig, batch_losses
+from sparse3d.models.class_groups import group_labels
 from sparse3d.models.pillar_features import PillarScatter, PillarScatterConfig
 from sparse3d.models.voxel_backbone import VoxelBackbone, VoxelBackbone8xConfig, VoxelResBackbone8xConfig
 from sparse3d.models.voxel_features import MeanVoxelFeaturesConfig, VoxelFeatures, VoxelFeaturesConfig
@@ -51,16 +50,13 @@ class CenterPointConfig:
     decode: CenterDecodeConfig = CenterDecodeConfig()
 
     def __post_init__(self) -> None:
-        grouped = [name for group in self.head.groups for name in group]
-        if grouped and sorted(grouped) != sorted(self.classes):
-            raise ConfigError(f"head.groups hold {grouped}, expected each of {list(self.classes)} once")
+        group_labels(self.head.groups, self.classes)  # raises where they do not fit
         self.decode.check_classes(len(self.classes), self.head.iou_branch)
 
     @property
     def group_labels(self) -> tuple[tuple[int, ...], ...]:
         """Labels of each head group's channels."""
-        groups = self.head.groups or (self.classes,)
-        return tuple(tuple(self.classes.index(name) for name in group) for group in groups)
+        return group_labels(self.head.groups, self.classes)
 
 
 class CenterPoint(nn.Module):
@@ -107,22 +103,15 @@ class CenterPoint(nn.Module):
 
     def losses_of(self, output: CenterHeadOutput, batch: DetectionBatch) -> dict[str, Tensor]:
         """The losses of maps that are there already."""
-        total: dict[str, Tensor] = {}
-        for maps, labels in zip(output.groups, self.group_labels, strict=True):
-            targets = center_targets(
-                batch.boxes,
-                batch.labels,
-                batch.box_frame,
-                batch.batch_size,
-                labels,
-                self.grid,
-                velocities=batch.velocities,
-                overlap=self.config.gaussian_overlap,
-                min_radius=self.config.min_radius,
-            )
-            for name, value in center_losses(maps, targets, self.grid, self.config.loss).items():
-                total[name] = total[name] + value if name in total else value
-        return total
+        return batch_losses(
+            self(batch),
+            batch,
+            self.group_labels,
+            self.grid,
+            self.config.loss,
+            overlap=self.config.gaussian_overlap,
+            min_radius=self.config.min_radius,
+        )
 
     def predict(self, batch: DetectionBatch) -> list[Detections]:
         """Detections of each frame, highest score first. Call `eval()` before: batch norm asks for it."""

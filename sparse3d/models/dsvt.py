@@ -18,8 +18,8 @@ from sparse3d.models.bev_res_backbone import BevResBackbone, BevResBackboneConfi
 from sparse3d.models.center_code import BevGrid
 from sparse3d.models.center_decode import CenterDecodeConfig, decode_detections
 from sparse3d.models.center_head import CenterHead, CenterHeadConfig, CenterHeadOutput
-from sparse3d.models.center_losses import CenterLossConfig, center_losses
-from sparse3d.models.center_targets import center_targets
+from sparse3d.models.center_losses import CenterLossConfig, batch_losses
+from sparse3d.models.class_groups import group_labels
 from sparse3d.models.dsvt_backbone import DSVTBackbone, DSVTBackboneConfig
 from sparse3d.models.transfusion_boxes import QueryOutput
 from sparse3d.models.transfusion_head import TransFusionHead, TransFusionHeadConfig
@@ -53,29 +53,19 @@ class DSVTConfig:
             if strangers:
                 raise ConfigError(f"head.crowded names {strangers}, the classes are {list(self.classes)}")
         else:
-            self._check_center_head(self.head)
+            group_labels(self.head.groups, self.classes)  # raises where they do not fit
+            self.decode.check_classes(len(self.classes), self.head.iou_branch)
         features, channels = self.voxel_features, self.backbone.channels[0]
         if isinstance(features, DynamicVoxelFeaturesConfig) and features.channels[-1] != channels:
             raise ConfigError(
                 f"voxel_features end in {features.channels[-1]} channels, the backbone begins with {channels}"
             )
 
-    def _check_center_head(self, head: CenterHeadConfig) -> None:
-        grouped = [name for group in head.groups for name in group]
-        if grouped and sorted(grouped) != sorted(self.classes):
-            raise ConfigError(f"head.groups hold {grouped}, expected each of {list(self.classes)} once")
-        for name in ("iou_alphas", "nms_thresholds", "min_distances"):
-            values = getattr(self.decode, name)
-            if len(values) not in (1, len(self.classes)):
-                raise ConfigError(
-                    f"decode.{name} has {len(values)} values, expected 1 or {len(self.classes)} (one a class)"
-                )
-
     @property
     def group_labels(self) -> tuple[tuple[int, ...], ...]:
         """Labels of the channels of each group of the centre head."""
-        groups = (isinstance(self.head, CenterHeadConfig) and self.head.groups) or (self.classes,)
-        return tuple(tuple(self.classes.index(name) for name in group) for group in groups)
+        groups = self.head.groups if isinstance(self.head, CenterHeadConfig) else ()
+        return group_labels(groups, self.classes)
 
 
 class DSVT(nn.Module):
@@ -112,22 +102,15 @@ class DSVT(nn.Module):
         output = self(batch)
         if isinstance(self.head, TransFusionHead):
             return self.head.loss(output, batch)
-        total: dict[str, Tensor] = {}
-        for maps, labels in zip(output.groups, self.group_labels, strict=True):
-            targets = center_targets(
-                batch.boxes,
-                batch.labels,
-                batch.box_frame,
-                batch.batch_size,
-                labels,
-                self.grid,
-                velocities=batch.velocities,
-                overlap=self.config.gaussian_overlap,
-                min_radius=self.config.min_radius,
-            )
-            for name, value in center_losses(maps, targets, self.grid, self.config.loss).items():
-                total[name] = total[name] + value if name in total else value
-        return total
+        return batch_losses(
+            output,
+            batch,
+            self.group_labels,
+            self.grid,
+            self.config.loss,
+            overlap=self.config.gaussian_overlap,
+            min_radius=self.config.min_radius,
+        )
 
     def predict(self, batch: DetectionBatch) -> list[Detections]:
         """Detections of each frame, highest score first. Call `eval()` before: batch norm asks for it."""

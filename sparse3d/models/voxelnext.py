@@ -13,11 +13,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sparse3d.errors import ConfigError
 from sparse3d.frames import DetectionBatch, Detections
 from sparse3d.models.center_code import BevGrid
 from sparse3d.models.center_decode import CenterDecodeConfig, Predicted, best_candidates, finish
 from sparse3d.models.center_losses import AtObjects, CenterLossConfig, head_losses
+from sparse3d.models.class_groups import group_labels, sum_losses
 from sparse3d.models.sparse_center_head import (
     CellTargets,
     CenterCells,
@@ -53,16 +53,13 @@ class VoxelNeXtConfig:
     decode: CenterDecodeConfig = CenterDecodeConfig(nms_thresholds=(0.2,))
 
     def __post_init__(self) -> None:
-        grouped = [name for group in self.head.groups for name in group]
-        if grouped and sorted(grouped) != sorted(self.classes):
-            raise ConfigError(f"head.groups hold {grouped}, expected each of {list(self.classes)} once")
+        group_labels(self.head.groups, self.classes)  # raises where they do not fit
         self.decode.check_classes(len(self.classes), self.head.iou_branch)
 
     @property
     def group_labels(self) -> tuple[tuple[int, ...], ...]:
         """Labels of each head group's channels."""
-        groups = self.head.groups or (self.classes,)
-        return tuple(tuple(self.classes.index(name) for name in group) for group in groups)
+        return group_labels(self.head.groups, self.classes)
 
 
 class VoxelNeXt(nn.Module):
@@ -92,23 +89,24 @@ class VoxelNeXt(nn.Module):
 
     def loss(self, batch: DetectionBatch) -> dict[str, Tensor]:
         """Named scalar losses, weighted: the total is their sum. Boxes centred out of bounds are ignored."""
-        total: dict[str, Tensor] = {}
         cells, groups = self(batch)
-        for outputs, labels in zip(groups, self.group_labels, strict=True):
-            targets = cell_targets(
-                cells.coordinates,
-                batch.boxes,
-                batch.labels,
-                batch.box_frame,
-                labels,
-                self.grid,
-                velocities=batch.velocities,
-                overlap=self.config.gaussian_overlap,
-                min_radius=self.config.min_radius,
+        return sum_losses(
+            self._group_losses(
+                outputs,
+                cell_targets(
+                    cells.coordinates,
+                    batch.boxes,
+                    batch.labels,
+                    batch.box_frame,
+                    labels,
+                    self.grid,
+                    velocities=batch.velocities,
+                    overlap=self.config.gaussian_overlap,
+                    min_radius=self.config.min_radius,
+                ),
             )
-            for name, value in self._group_losses(outputs, targets).items():
-                total[name] = total[name] + value if name in total else value
-        return total
+            for outputs, labels in zip(groups, self.group_labels, strict=True)
+        )
 
     def _group_losses(self, outputs: CenterCells, targets: CellTargets) -> dict[str, Tensor]:
         def at_objects(values: Tensor | None) -> Tensor | None:
