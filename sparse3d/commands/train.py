@@ -2,9 +2,13 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sparse3d.commands.parsing import Commands, add_command
 from sparse3d.commands.talk import Bar, say
+
+if TYPE_CHECKING:
+    from sparse3d.engine.loop import Hook
 
 INTERRUPTED = 130
 
@@ -20,6 +24,18 @@ def add(commands: Commands) -> None:
     )
     train.add_argument("--out", type=Path, metavar="DIR", help="run folder (default: runs/<config name>)")
     train.add_argument("--resume", action="store_true", help="continue the run in the folder")
+    train.add_argument(
+        "--resume-if-begun",
+        action="store_true",
+        help="continue the run if the folder has one, else start it",
+    )
+    train.add_argument("--profile", action="store_true", help="say where the time of the first steps goes")
+    train.add_argument(
+        "--profile-steps", type=int, default=50, metavar="N", help="how many (default: %(default)s)"
+    )
+    train.add_argument(
+        "--trace", type=Path, metavar="FILE", help="with --profile: three steps for ui.perfetto.dev (.json)"
+    )
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -31,13 +47,36 @@ def _run(arguments: argparse.Namespace) -> int:
     out = arguments.out or Path("runs") / Path(arguments.config).stem
     arguments.out = out
     with Bar("generating scenes") as report:
-        outcome = task.recipe.train(loaded, out, arguments.resume, progress_of_data=report)
+        outcome = task.recipe.train(
+            loaded,
+            out,
+            arguments.resume,
+            if_begun=arguments.resume_if_begun,
+            progress_of_data=report,
+            extra_hooks=_profile(arguments),
+        )
     interrupted = outcome.ended == StopOnSignal.REASON
     if outcome.is_main and interrupted:
         say(f"interrupted after a whole step, checkpoint written{how_to_resume(arguments)}")
     elif outcome.is_main:
         say(f"{outcome.ended}; evaluate with: sparse3d evaluate {outcome.run}")
     return INTERRUPTED if interrupted else 0
+
+
+def _profile(arguments: argparse.Namespace) -> "list[Hook]":
+    if not arguments.profile:
+        if arguments.trace is not None:
+            raise ValueError("--trace is written by a profile; add --profile")
+        return []
+    from rich.console import Console
+
+    from sparse3d.engine.profile import Profile, ProfileSteps
+
+    def tell(profile: Profile) -> None:
+        Console().print(profile.table())
+        print("\n".join(profile.lines()), flush=True)
+
+    return [ProfileSteps(arguments.profile_steps, tell, arguments.trace)]
 
 
 def how_to_resume(arguments: argparse.Namespace) -> str:

@@ -6,6 +6,7 @@ serve; what they make of a pair must depend on nothing else. Then a run gives th
 of workers, and a resumed run goes on with the batches that an uninterrupted one would have had.
 """
 
+import copy
 import math
 import multiprocessing
 from collections.abc import Iterator
@@ -118,6 +119,7 @@ class BatchLoader:
     def __init__(self, dataset: FrameDataset, batches: ShardedBatches, workers: int, prefetch: int = 2):
         self.dataset = dataset
         self.batches = batches
+        self.workers, self.prefetch = workers, prefetch
         if workers:
             # Never fork: a child forked after a parallel numba region may abort.
             methods = multiprocessing.get_all_start_methods()
@@ -139,6 +141,12 @@ class BatchLoader:
             generator=torch.Generator(),
             **options,
         )
+
+    def again(self) -> "BatchLoader":
+        """Another loader of the same data, at the begin of the present epoch, with workers of its own."""
+        batches = copy.copy(self.batches)
+        batches.position = 0
+        return BatchLoader(self.dataset, batches, self.workers, self.prefetch)
 
     @property
     def epoch(self) -> int:

@@ -21,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from sparse3d.engine.meeting import meet
 from sparse3d.nn.collectives import all_reduce_mean as all_reduce_mean
 from sparse3d.nn.collectives import mean_over_ranks as mean_over_ranks
 from sparse3d.nn.collectives import world_size as world_size
@@ -68,11 +69,18 @@ def process_group(device: str) -> Iterator[torch.device]:
     if missing:
         raise ValueError(f"WORLD_SIZE is set but {', '.join(missing)} is not; start with torchrun")
     # The others wait while the first process evaluates or generates data; NCCL's default is ten minutes.
-    dist.init_process_group("nccl" if local.type == "cuda" else "gloo", timeout=timedelta(hours=4))
+    store, number, count = meet()
+    backend = "nccl" if local.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=timedelta(hours=4))
     try:
         yield local
     finally:
         dist.destroy_process_group()
+
+
+def is_restart() -> bool:
+    """True in the processes that torchrun (--max-restarts) started after it lost some."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 
 def any_process(flag: bool, device: torch.device) -> bool:

@@ -9,15 +9,14 @@ mean of the processes' losses (`distributed` says what losses must do for that t
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from sparse3d.engine import distributed, diverged
+from sparse3d.engine import distributed, diverged, parallel
 from sparse3d.engine.ema import Ema
 from sparse3d.engine.optim import OptimizerConfig, build_optimizer
 from sparse3d.engine.schedule import ScheduleConfig, apply_schedule
@@ -25,6 +24,8 @@ from sparse3d.engine.seed import isolated_rng
 from sparse3d.nn import convert_sync_batchnorm
 
 _nothing = contextlib.nullcontext
+# What a step is made of, for who measures it.
+PHASES = ("data", "transfer", "forward", "backward", "optimizer")
 
 
 class Loader(Protocol):
@@ -55,6 +56,8 @@ class TrainConfig:
     seed: int = 0
     deterministic: bool = False  # refuse operations that torch cannot repeat bit for bit
     sync_batchnorm: bool = True  # several processes: batch norm over the samples of all of them
+    # several processes: the whole model in each (ddp), or its weights spread over them, for large ones (fsdp)
+    distributed: Literal["ddp", "fsdp"] = "ddp"
 
     def __post_init__(self):
         for name in ("epochs", "accumulate"):
@@ -64,6 +67,8 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be above 0 or null, got {value}")
+        if self.distributed == "fsdp" and self.precision == "fp16":
+            raise ValueError("distributed fsdp has no loss scaling for fp16; use precision bf16 or fp32")
         if self.ema_decay is not None and not 0.0 < self.ema_decay < 1.0:
             raise ValueError(f"ema_decay must lie in (0, 1) or be null, got {self.ema_decay}")
 
@@ -127,6 +132,9 @@ class Trainer:
         if config.sync_batchnorm and distributed.world_size() > 1:
             model = convert_sync_batchnorm(model)  # the names and values of the weights stay
         self.model = model.to(self.device)
+        parallel.same_everywhere(self.model)
+        if config.distributed == "fsdp" and distributed.is_distributed():
+            parallel.spread(self.model, self.device)
         self.optimizer = build_optimizer(optimizer, self.model)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         self.ema = Ema(self.model, config.ema_decay) if config.ema_decay is not None else None
@@ -138,8 +146,11 @@ class Trainer:
         self.stopped: str | None = None
         self.report: StepReport | None = None
         self.evaluation: Evaluation | None = None
+        self.phase: Callable[[str], contextlib.AbstractContextManager[Any]] = (
+            _nothing  # around each of PHASES
+        )
         self._clock = 0.0
-        self._losses: nn.Module = _wrap(_Losses(self.model), self.device)
+        self._losses = parallel.wrap(self.model, config.distributed, self.device)
 
     def train(self) -> str:
         """Run until the budget is used up or a hook stops it."""
@@ -185,20 +196,24 @@ class Trainer:
         with (
             isolated_rng()
         ):  # a loader draws seeds for its workers: a resumed epoch must not draw a second time
-            iterator = iter(self.loader)
-            group = [batch for batch in [next(iterator, None)] if batch is not None]
+            with self.phase("data"):
+                iterator = iter(self.loader)
+                group = [batch for batch in [next(iterator, None)] if batch is not None]
         while group:
-            while len(group) < self.config.accumulate and (batch := next(iterator, None)) is not None:
-                group.append(batch)
+            with self.phase("data"):
+                while len(group) < self.config.accumulate and (batch := next(iterator, None)) is not None:
+                    group.append(batch)
             self.batch += len(group)
             yield group
-            group = [batch for batch in [next(iterator, None)] if batch is not None]
+            with self.phase("data"):
+                group = [batch for batch in [next(iterator, None)] if batch is not None]
         self.batch = self.batches_per_epoch  # also where the loader gave fewer than it promised
 
     def _step(self, batches: list[Any]) -> None:
         lr = apply_schedule(self.optimizer, self.schedule.at(self.step, self.total_steps))
         self.optimizer.zero_grad(set_to_none=True)
-        moved = [batch.to(self.device) for batch in batches]
+        with self.phase("transfer"):
+            moved = [batch.to(self.device) for batch in batches]
         samples = distributed.sums([batch.batch_size for batch in moved], self.device)
         # A last batch may be smaller; where no process has a sample all weigh the same.
         weights = [count / sum(samples) if any(samples) else 1 / len(moved) for count in samples]
@@ -211,36 +226,38 @@ class Trainer:
             torch.stack([part[name] for name in names]) * w for part, w in zip(parts, weights, strict=True)
         ]
         losses = torch.stack(rows).sum(0)
-        self.scaler.unscale_(self.optimizer)
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients).to(losses)
-        # One transfer from the device a step, after everything was queued and before the weights change.
-        *values, grad_norm = torch.cat([distributed.all_reduce_mean(losses), norm.reshape(1)]).tolist()
-        report = dict(zip(names, values, strict=True))
-        self._check_finite(report, grad_norm, moved)
-        if gradients:
-            if self.config.clip_grad_norm is not None:
-                torch.nn.utils.clip_grads_with_norm_(
-                    self.model.parameters(), self.config.clip_grad_norm, norm
-                )
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
-        if self.ema:
-            self.ema.update(self.model)
+        with self.phase("optimizer"):
+            self.scaler.unscale_(self.optimizer)
+            gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients).to(losses.dtype)
+            means = distributed.all_reduce_mean(losses)
+            # One transfer from the device a step, after everything was queued and before the weights change.
+            *values, grad_norm = torch.cat([means, parallel.whole_scalar(norm).to(means).reshape(1)]).tolist()
+            report = dict(zip(names, values, strict=True))
+            self._check_finite(report, grad_norm, moved)
+            if gradients:
+                if self.config.clip_grad_norm is not None:
+                    torch.nn.utils.clip_grads_with_norm_(
+                        self.model.parameters(), self.config.clip_grad_norm, norm
+                    )
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+            if self.ema:
+                self.ema.update(self.model)
         self.step += 1
         seconds, self._clock = time.perf_counter() - self._clock, time.perf_counter()
         self.report = StepReport(report, sum(values), lr, grad_norm, round(sum(samples)), seconds)
 
     def _backward(self, batch: Any, weight: float, last: bool) -> dict[str, Tensor]:
         """Forward and backward of one batch; returns its losses without their graph."""
-        wrapped = self._losses
         # Gradients are exchanged between processes once a step, with its last batch.
-        with wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) and not last else _nothing():
-            with self._autocast():
-                losses = wrapped(batch)
-            total = torch.stack([_wide(loss) for loss in losses.values()]).sum() * weight
-            if total.requires_grad:  # a batch without points may have nothing to learn from
-                self.scaler.scale(total).backward()
+        with parallel.exchange(self._losses, now=last):
+            with self.phase("forward"), self._autocast():
+                losses = self._losses(batch)
+            with self.phase("backward"):
+                total = torch.stack([_wide(loss) for loss in losses.values()]).sum() * weight
+                if total.requires_grad:  # a batch without points may have nothing to learn from
+                    self.scaler.scale(total).backward()
         return {name: _wide(loss.detach()) for name, loss in losses.items()}
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -285,28 +302,6 @@ class Trainer:
         return diverged.blame_layer(self.model, run)
 
 
-class _Losses(nn.Module):
-    """DistributedDataParallel only sees calls of `forward`; this makes `loss` one."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch: Any) -> dict[str, Tensor]:
-        losses = self.model.loss(batch)  # pyright: ignore[reportCallIssue]
-        if distributed.is_distributed() and not any(loss.requires_grad for loss in losses.values()):
-            # Every process must take part in the exchange of gradients, also the one whose batch is empty.
-            zero = sum((p.sum() * 0.0 for p in self.model.parameters() if p.requires_grad), torch.zeros(()))
-            losses = {name: loss + zero for name, loss in losses.items()}
-        return losses
-
-
 def _wide(loss: Tensor) -> Tensor:
     """In float32 at least."""
     return loss.to(torch.promote_types(loss.dtype, torch.float32))
-
-
-def _wrap(module: nn.Module, device: torch.device) -> nn.Module:
-    if not distributed.is_distributed():
-        return module
-    return DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None)

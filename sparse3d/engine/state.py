@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import sparse3d
-from sparse3d.engine import distributed
-from sparse3d.engine.checkpoint import Checkpoint, check_names, load_weights
+from sparse3d.engine import distributed, parallel
+from sparse3d.engine.checkpoint import Checkpoint, check_names
 from sparse3d.engine.seed import rng_state, set_rng_state
 from sparse3d.errors import DataError
 
@@ -27,9 +27,9 @@ def capture(trainer: Trainer) -> Checkpoint:
     result.
     """
     parts = {
-        "model": trainer.model.state_dict(),
-        "ema": trainer.ema.tensors if trainer.ema else {},
-        "optimizer": optimizer_tensors(trainer.model, trainer.optimizer),
+        "model": parallel.whole(trainer.model.state_dict()),
+        "ema": parallel.whole(trainer.ema.tensors if trainer.ema else {}),
+        "optimizer": parallel.whole(optimizer_tensors(trainer.model, trainer.optimizer)),
         # One row a process: each has random numbers of its own.
         "rng": {name: distributed.gather(tensor, trainer.device) for name, tensor in rng_state().items()},
     }
@@ -73,7 +73,9 @@ def restore(trainer: Trainer, checkpoint: Checkpoint, source: str | Path) -> Non
             f"written by a run of {state['total_steps']} steps, this one has {trainer.total_steps}; "
             "the schedule would jump: resume with the same data set, batch size and epochs",
         )
-    load_weights(trainer.model, checkpoint.part("model"), source)
+    own, weights = trainer.model.state_dict(), checkpoint.part("model")
+    check_names(own, weights, source)
+    trainer.model.load_state_dict({name: parallel.spread_as(weights[name], own[name]) for name in own})
     averaged = checkpoint.part("ema")
     if bool(averaged) != (trainer.ema is not None):
         raise DataError(
@@ -83,7 +85,8 @@ def restore(trainer: Trainer, checkpoint: Checkpoint, source: str | Path) -> Non
         check_names(trainer.ema.tensors, averaged, source)
         trainer.ema.updates = state["ema_updates"]
         for name, tensor in averaged.items():
-            trainer.ema.tensors[name].copy_(tensor)
+            own = trainer.ema.tensors[name]
+            own.copy_(parallel.spread_as(tensor, own))
     load_optimizer(trainer.model, trainer.optimizer, checkpoint.part("optimizer"), source)
     if state["scaler"]:
         trainer.scaler.load_state_dict(state["scaler"])
@@ -121,5 +124,5 @@ def load_optimizer(
             raise DataError(source, f"optimiser state '{full_name}' is {shapes}")
         # Step counters are scalars and stay on the CPU, as torch keeps them.
         optimizer.state[parameter][key] = (
-            tensor.clone().to(parameter.device) if tensor.dim() else tensor.clone()
+            parallel.spread_as(tensor.clone(), parameter) if tensor.dim() else tensor.clone()
         )

@@ -38,8 +38,10 @@ class RunFolder:
         """False for a run that failed before its first step (no data, say); it may be started again."""
         return self.metrics.exists() or self.checkpoints.last() is not None
 
-    def start(self, config: Any, resume: bool) -> None:
-        """Claim the folder for a run of `config`, or go on with the run that is in it. Raises ConfigError."""
+    def start(self, config: Any, resume: bool, if_begun: bool = False) -> None:
+        """Claim the folder for a run of `config`, or go on with the run that is in it (`if_begun`: whichever
+        it takes). Raises ConfigError."""
+        resume = resume or if_begun and self.config.exists()
         if not self.config.exists():
             if resume:
                 raise ConfigError(

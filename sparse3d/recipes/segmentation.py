@@ -39,10 +39,12 @@ def train(
     out: str | Path,
     resume: bool = False,
     *,
+    if_begun: bool = False,
     progress_of_data: Progress | None = None,
     extra_hooks: Sequence[Hook] = (),
 ) -> TrainOutcome:
-    """Train into the run folder `out`; `resume` continues the run in it, bit for bit.
+    """Train into the run folder `out`; `resume` continues the run in it, bit for bit. With `if_begun` a run
+    is continued if there is one, and else started; so is one whose processes torchrun had to start again.
 
     Missing data are generated first where the config says how (`progress_of_data(done, scenes)` is called on
     the way). Under torchrun all processes train together.
@@ -51,7 +53,7 @@ def train(
     with distributed.process_group(config.train.device) as device:
         with distributed.main_first():
             if distributed.is_main():
-                run.start(config, resume)
+                run.start(config, resume, if_begun or distributed.is_restart())
                 if config.generate is not None:
                     generate_scenes(config.data.root, config.generate, True, progress_of_data)
             dataset = SegmentationDataset(config.data, config.loader.split, config.augment)
@@ -76,7 +78,8 @@ def train(
             hooks=[*_hooks(config, run), *extra_hooks],
             device=device,
         )
-        if resume and (last := run.checkpoints.last()) is not None:
+        # A run that starts has none; the first process says which one all of them continue from.
+        if (last := distributed.from_main(run.checkpoints.last())) is not None:
             restore(trainer, read_checkpoint(last), last)
         return TrainOutcome(run.path, trainer.train(), distributed.is_main())
 
