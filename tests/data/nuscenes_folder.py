@@ -68,7 +68,10 @@ def write_nuscenes(
     """Each scene has `frames` key frames half a second apart and the sweeps since the first."""
     rng = np.random.default_rng(0)
     tables: dict[str, list[dict]] = {
-        "sensor": [{"token": "lidar", "channel": "LIDAR_TOP"}, {"token": "cam", "channel": "CAM_FRONT"}],
+        "sensor": [
+            {"token": "lidar", "channel": "LIDAR_TOP", "modality": "lidar"},
+            {"token": "cam", "channel": "CAM_FRONT", "modality": "camera"},
+        ],
         "calibrated_sensor": [
             {"token": "cs-lidar", "sensor_token": "lidar"} | pose_fields(LIDAR),
             {"token": "cs-cam", "sensor_token": "cam"} | pose_fields(np.eye(4)),
@@ -104,7 +107,12 @@ def write_nuscenes(
             if key:
                 tables["sample"].append({"token": sample, "timestamp": time, "scene_token": f"t-{scene}"})
                 tables["sample_annotation"] += annotations(scene, sample, seconds)
+    for name in ("sample", "sample_data", "sample_annotation"):
+        link(tables[name])
     rng.shuffle(tables["sample_data"])
+    # The development kit wants these too; we do not.
+    some_map = {"token": "map", "log_tokens": [], "filename": f"{version}/map.json"}
+    tables |= {"visibility": [{"token": "4", "level": "v80-100"}], "log": [], "map": [some_map]}
     for name, rows in tables.items():
         (root / version).mkdir(parents=True, exist_ok=True)
         (root / version / f"{name}.json").write_text(json.dumps(rows, indent=0))
@@ -127,6 +135,19 @@ def annotations(scene: str, sample: str, seconds: float) -> list[dict]:
         }
         for k, (centre, size, yaw) in enumerate(zip(objects_at(seconds), SIZES, YAW, strict=True))
     ]
+
+
+def link(rows: list[dict]) -> None:
+    """Tokens of the record before and after: of the same scene, sensor and object."""
+    last: dict[object, dict] = {}
+    for row in rows:
+        chain = [row.get(key) for key in ("scene_token", "calibrated_sensor_token", "instance_token")]
+        scene = row["token"].split("-")[1]
+        before = last.get((scene, *chain))
+        row |= {"prev": before["token"] if before else "", "next": ""}
+        if before:
+            before["next"] = row["token"]
+        last[(scene, *chain)] = row
 
 
 def pose_fields(pose: np.ndarray) -> dict:

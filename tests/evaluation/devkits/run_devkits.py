@@ -1,7 +1,7 @@
 """Runs the evaluation code of nuscenes-devkit and av2 on what a test wrote, and writes the numbers.
 
-Usage: run_devkits.py nuscenes_detection|nuscenes_tracking|argoverse2 FOLDER. This file is run by an
-interpreter that has these packages: it imports nothing of sparse3d.
+Usage: run_devkits.py nuscenes_detection|nuscenes_tracking|nuscenes_frames|argoverse2 FOLDER. This file is run
+by an interpreter that has these packages: it imports nothing of sparse3d.
 """
 
 import json
@@ -106,6 +106,30 @@ def argoverse2(folder):
     exact = av2_eval.summarize_metrics(found, truth, cfg)  # `evaluate` rounds to three digits
     counts = [int(truth["is_evaluated"].sum()), int(found["is_evaluated"].sum())]
     return {"classes": exact.to_dict(orient="index"), "mean": exact.mean().to_dict(), "counts": counts}
+
+
+def nuscenes_frames(folder):
+    """What the development kit makes of a release: points of ten sweeps, boxes and velocities in the frame of
+    the LiDAR, to `frames.npz`."""
+    import numpy as np
+    from nuscenes import NuScenes
+    from nuscenes.utils.data_classes import LidarPointCloud
+
+    release = NuScenes("v1.0-mini", str(folder), verbose=False)
+    arrays = {}
+    for sample in release.sample:
+        points, lags = LidarPointCloud.from_file_multisweep(release, sample, "LIDAR_TOP", "LIDAR_TOP", 10)
+        _, boxes, _ = release.get_sample_data(sample["data"]["LIDAR_TOP"])
+        rows = []
+        for box in boxes:
+            box.velocity = release.box_velocity(box.token)
+            rows.append([*box.center, *box.wlh, *box.orientation.rotation_matrix[:, 0], *box.velocity])
+        token = sample["token"]
+        arrays[f"points {token}"] = np.concatenate([points.points, lags]).T
+        arrays[f"boxes {token}"] = np.array(rows)
+        arrays[f"names {token}"] = np.array([box.name for box in boxes])
+    np.savez(folder / "frames.npz", **arrays)
+    return {"frames": len(release.sample)}
 
 
 if __name__ == "__main__":
