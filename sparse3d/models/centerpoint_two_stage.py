@@ -51,7 +51,8 @@ class CenterPointTwoStage(CenterPoint):
     @torch.no_grad()
     def propose(self, maps: CenterHeadOutput) -> Rois:
         """The RoIs of every frame. No gradient: the centre head learns from its own losses."""
-        return Rois.of(decode_detections(maps, self.group_labels, self.grid, self.config.decode))
+        found = decode_detections(maps, self.group_labels, self.grid, self.config.decode)
+        return Rois.of(found, like=maps.groups[0].heatmap)
 
     def features_of(self, rois: Rois, bev: Float[Tensor, "B C X Y"]) -> Float[Tensor, "R F"]:
         """What the map says at the five points of each RoI, side by side."""

@@ -52,7 +52,7 @@ class RoiTargets(NamedTuple):
 @torch.no_grad()
 def sample_rois(rois: Rois, batch: DetectionBatch, grid: BevGrid, config: RoiSamplingConfig) -> RoiTargets:
     """Draw RoIs of each frame. Labelled boxes that are centred out of the grid's bounds are no targets."""
-    drawn, ious, truths = [], [], []
+    drawn, ious, truths = [rois.labels[:0]], [rois.scores[:0]], [rois.boxes[:0]]
     for frame in range(batch.batch_size):
         rows = (rois.frame == frame).nonzero()[:, 0]
         boxes, labels = usable_boxes(batch, frame, grid)

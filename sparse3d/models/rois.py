@@ -31,8 +31,12 @@ class Rois(NamedTuple):
     velocities: Float[Tensor, "R 2"] | None = None
 
     @staticmethod
-    def of(found: Sequence[Detections]) -> "Rois":
-        """The detections of each frame (at least one frame) as RoIs."""
+    def of(found: Sequence[Detections], like: Tensor) -> "Rois":
+        """The detections of each frame as RoIs; without a frame, none on the device of `like`."""
+        if not found:
+            nobody = torch.zeros(0, dtype=torch.int64, device=like.device)
+            nothing = like.new_zeros(0, dtype=torch.float32)
+            return Rois(nothing.reshape(0, 7), nothing, nobody, nobody)
         told = [frame.velocities for frame in found if frame.velocities is not None]
         owner = [torch.full_like(frame.labels, index) for index, frame in enumerate(found)]
         return Rois(

@@ -87,7 +87,8 @@ class Matches(NamedTuple):
 @torch.no_grad()
 def match(output: QueryOutput, batch: DetectionBatch, grid: BevGrid, config: MatchingConfig) -> Matches:
     """Match the queries of each frame with its boxes."""
-    parts = []
+    nothing = batch.boxes[:0].float()
+    parts = [(batch.labels[:0], nothing, batch.labels[:0], batch.velocities[:0].float())]
     for frame in range(batch.batch_size):
         keep = usable_rows(batch, frame, grid)
         boxes, labels = batch.boxes[keep].float(), batch.labels[keep]

@@ -138,10 +138,9 @@ class TransFusionHead(nn.Module):
         middle = places[peaks.cells]
         queries = self.decoder(queries, middle, keys, places)
 
-        flat, (batch, count) = queries.flatten(0, 1), queries.shape[:2]
-
         def say(branch: nn.Module) -> Tensor:
-            return branch(flat).float().reshape(batch, count, -1)
+            said = branch(queries.flatten(0, 1)).float()
+            return said.reshape(*queries.shape[:2], said.shape[1])
 
         code = [middle + say(self.center), say(self.z), say(self.dim), say(self.rot)]
         return QueryOutput(

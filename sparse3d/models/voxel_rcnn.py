@@ -107,7 +107,8 @@ class VoxelRCNN(nn.Module):
     def propose(self, maps: AnchorMaps, config: ProposalConfig) -> Rois:
         """The RoIs of every frame. No gradient: the anchor head learns from its own losses."""
         found = [self.head.candidates(maps, frame, config.pre) for frame in range(len(maps.scores))]
-        return Rois.of([suppress(frame, config.threshold, "all", config.post) for frame in found])
+        kept = [suppress(frame, config.threshold, "all", config.post) for frame in found]
+        return Rois.of(kept, like=maps.scores)
 
     def loss(self, batch: DetectionBatch) -> dict[str, Tensor]:
         """Named scalar losses of both stages, weighted: the total is their sum. Boxes centred out of bounds

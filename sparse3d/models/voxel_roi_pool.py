@@ -93,7 +93,7 @@ class VoxelPooling(nn.Module):
         way = torch.where(row[:, None] >= 0, centre[row] - points[point], 0.0)
         feature = self.feature(voxels.features)
         feature = torch.cat([feature, feature.new_zeros(1, feature.shape[1])])
-        seen = (feature[row] + self.way(way)).relu()
+        seen = (feature[row] + self.way(way.to(voxels.dtype))).relu()
         return self.out(segment_max(seen, point, len(points))[0])
 
 

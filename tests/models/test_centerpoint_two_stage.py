@@ -48,7 +48,7 @@ def near_truth(model: CenterPointTwoStage, spread: float = 0.15) -> None:
         boxes = boxes + noise * torch.tensor([1, 1, 1, 0.5, 0.5, 0.5, 0.5])
         labels = torch.from_numpy(LABELS).repeat_interleave(20)
         frames = len(maps.groups[0].heatmap)
-        return Rois.of([Detections(boxes, torch.full((len(boxes),), 0.8), labels)] * frames)
+        return Rois.of([Detections(boxes, torch.full((len(boxes),), 0.8), labels)] * frames, like=boxes)
 
     model.propose = propose  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -98,7 +98,7 @@ def test_rois_of_frames_and_back():
         return Detections(boxes, torch.linspace(0.9, 0.1, count), torch.full((count,), labels))
 
     parts = [found(3, 1), found(0, 0), found(2, 5)]
-    regions = Rois.of(parts)
+    regions = Rois.of(parts, like=parts[0].boxes)
     assert regions.frame.tolist() == [0, 0, 0, 2, 2] and regions.labels.tolist() == [1, 1, 1, 5, 5]
     scores = torch.tensor([0.2, 0.9, 0.4, 0.1, 0.3])
     again = [regions.detections(regions.boxes, scores, frame) for frame in range(3)]
@@ -106,3 +106,5 @@ def test_rois_of_frames_and_back():
     assert again[0].scores.tolist() == pytest.approx([0.9, 0.4, 0.2])
     assert torch.equal(again[0].boxes, parts[0].boxes[[1, 2, 0]])
     assert again[0].velocities is None
+    nobody = Rois.of([], like=scores)
+    assert nobody.boxes.shape == (0, 7) and nobody.labels.dtype == nobody.frame.dtype == torch.int64

@@ -25,10 +25,13 @@ NEAR = "model.bounds=[0, -12.8, -3, 25.6, 12.8, 1]"
 MODELS = (
     "centerpoint",
     "centerpoint_pillar",
+    "centerpoint_two_stage",
     "second",
     "pointpillars",
+    "voxel_rcnn",
     "voxelnext",
     "dsvt",
+    "dsvt_transfusion",
     "minkunet",
     "cylinder3d",
 )
@@ -39,7 +42,10 @@ SHARES = {"two and one": ([0, 1], [2]), "two and none": ([0, 1], [])}
 def build(name: str):
     """A model of minidrive's, in float64, on the ground near the sensor."""
     detector = name not in ("minkunet", "cylinder3d")
-    config = tasks.load(f"{name}_minidrive", [NEAR] if detector else [])
+    changes = [NEAR] if detector else []
+    if name in ("centerpoint_two_stage", "voxel_rcnn"):
+        changes.append("model.sampling.count=10000")  # all RoIs: which are drawn differs with the process
+    config = tasks.load(f"{name}_minidrive", changes)
     torch.manual_seed(0)
     return (build_detector if detector else build_segmenter)(config.model).double()  # pyright: ignore
 
