@@ -5,6 +5,7 @@ listens. After a restart the addresses of the former life still stand there: pro
 are dead (PyTorch issue 135712). So the first process names each life anew, and all use keys below that name.
 """
 
+# pyright: reportPrivateImportUsage=false
 import json
 import time
 import uuid

@@ -49,7 +49,7 @@ class Losses(nn.Module):
         self.model = model
 
     def forward(self, batch: Any) -> dict[str, Tensor]:
-        losses = self.model.loss(batch)  # pyright: ignore[reportCallIssue]
+        losses = self.model.loss(batch)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
         if distributed.is_distributed() and not any(loss.requires_grad for loss in losses.values()):
             # Every process must take part in the exchange of gradients, also the one whose batch is empty.
             zero = sum((p.sum() * 0.0 for p in self.model.parameters() if p.requires_grad), torch.zeros(()))
@@ -71,7 +71,7 @@ def exchange(wrapped: nn.Module, now: bool) -> contextlib.AbstractContextManager
         return contextlib.nullcontext() if now else wrapped.no_sync()
     model = wrapped.model
     if hasattr(model, "set_requires_gradient_sync"):
-        model.set_requires_gradient_sync(now)  # pyright: ignore[reportCallIssue]
+        model.set_requires_gradient_sync(now)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
     return contextlib.nullcontext()
 
 

@@ -102,7 +102,7 @@ class ProfileSteps(Hook):
         if steps < 1:
             raise ValueError(f"a profile needs at least 1 step, got {steps}")
         self.steps, self.tell, self.trace = steps, tell, trace
-        self._spent = dict.fromkeys(PHASES, 0.0)
+        self._spent: dict[str, float] = dict.fromkeys(PHASES, 0.0)
         self._rows: list[tuple[float, ...]] = []
         self._reports: list[tuple[float, int]] = []
         self._loader: LoaderSpeed | None = None
@@ -122,7 +122,8 @@ class ProfileSteps(Hook):
         if self._told:
             return
         self._seen += 1
-        row, self._spent = tuple(self._spent.values()), dict.fromkeys(PHASES, 0.0)
+        row = tuple(self._spent.values())
+        self._spent = dict.fromkeys(self._spent, 0.0)
         # A run shorter than the warm-up is measured all the same, but for its first step.
         if self._seen > min(WARM_UP, trainer.total_steps - 1):
             assert trainer.report is not None

@@ -16,7 +16,8 @@ from sparse3d.io.files import write_text
 from sparse3d.io.kitti import KittiCalibration, in_image, read_calibration, write_objects
 from sparse3d.io.points import POINT_SUFFIXES, read_valid_points
 from sparse3d.recipes.detection import Detector, load_detector
-from sparse3d.recipes.detection_judge import as_objects
+from sparse3d.recipes.detection_judge import objects_of
+from sparse3d.recipes.detection_metrics import as_objects, detected
 
 
 class CameraView(NamedTuple):
@@ -60,7 +61,7 @@ def detect(
     detector = load_detector(run, checkpoint, device)
     for path, camera in zip(files, cameras, strict=True):
         points = read_valid_points(path)
-        if detector.config.data.camera_view and camera.source is not None:
+        if getattr(detector.config.data, "camera_view", False) and camera.source is not None:
             # The network was trained on what the camera sees; beside that it would only guess.
             points = points[in_image(points[:, :3], camera.calibration, camera.image_size)]
         frame = LidarFrame(path.stem, points, np.zeros((0, 7), np.float32), np.zeros(0, np.int64))
@@ -121,14 +122,8 @@ def has_point_within(points: np.ndarray, bounds: Sequence[float]) -> bool:
 
 
 def _as_json(path: Path, found: Detections, detector: Detector) -> dict[str, object]:
-    names = detector.config.data.classes
-    rows = zip(found.labels.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
-    keys = ("x", "y", "z", "length", "width", "height", "yaw")
     return {
         "input": path.name,
         "frame": "LiDAR: x forward, y left, z up; x, y, z is the centre in metres, yaw in radians from +x",
-        "objects": [
-            {"class": names[label], "score": score, **dict(zip(keys, box, strict=True))}
-            for label, score, box in rows
-        ],
+        "objects": objects_of(detected(found), detector.config.data.classes),
     }

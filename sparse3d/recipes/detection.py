@@ -5,35 +5,28 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from sparse3d.data.balance import ClassBalanced
-from sparse3d.data.kitti import KittiDataset
-from sparse3d.data.labelled import LabelledFrames
 from sparse3d.data.loader import FrameDataset, make_loader
 from sparse3d.data.open import open_dataset
-from sparse3d.data.sequences import SequenceDataset
 from sparse3d.engine import distributed, hooks
 from sparse3d.engine.checkpoint import load_weights, read_checkpoint
 from sparse3d.engine.loop import Hook, Trainer
 from sparse3d.engine.progress import ShowProgress, WriteMetrics
 from sparse3d.engine.seed import seed_everything, use_deterministic_algorithms
 from sparse3d.engine.state import restore
-from sparse3d.evaluation import kitti
 from sparse3d.frames import DetectionBatch, Detections, LidarFrame
 from sparse3d.io.files import write_text
-from sparse3d.io.kitti import write_objects
 from sparse3d.models.detectors import DetectorModel, build_detector
 from sparse3d.recipes.detection_config import DetectionConfig
 from sparse3d.recipes.detection_judge import Judgement, Progress, judge
-from sparse3d.recipes.drive_judge import DriveJudgement, best_metric, judge_drives
+from sparse3d.recipes.detection_metrics import BEST
 from sparse3d.recipes.generated import generate_scenes
 from sparse3d.recipes.run_folder import RunFolder
-
-BEST_METRIC = "mAP_3d_moderate"
 
 
 class TrainOutcome(NamedTuple):
@@ -100,10 +93,14 @@ def _hooks(config: DetectionConfig, run: RunFolder) -> list[Hook]:
     validation = open_dataset(config.dataset, config.evaluation.split)
 
     def metrics(model: nn.Module) -> Mapping[str, float] | None:
-        judgement = judged(model, validation, config)
-        if isinstance(judgement, DriveJudgement):
-            return judgement.metrics()
-        return None if judgement is None else metrics_of(judgement.kitti)
+        judgement = judge(
+            model,
+            validation,
+            config.model.bounds,
+            config.evaluation.batch_size,
+            metrics=config.metrics[:1],
+        )
+        return None if judgement is None else judgement.watched()
 
     every = config.log.every
     made: list[Hook] = [
@@ -116,8 +113,7 @@ def _hooks(config: DetectionConfig, run: RunFolder) -> list[Hook]:
         made.append(hooks.WriteTensorBoard(run.path / "tensorboard", every))
     if config.train.max_minutes is not None:
         made.append(hooks.TimeBudget(config.train.max_minutes))
-    best = BEST_METRIC if isinstance(validation, KittiDataset) else best_metric(config.data)
-    return [*made, hooks.SaveCheckpoints(run.checkpoints, config.checkpoint, best)]
+    return [*made, hooks.SaveCheckpoints(run.checkpoints, config.checkpoint, BEST[config.metrics[0]])]
 
 
 def training_frames(config: DetectionConfig) -> FrameDataset:
@@ -133,17 +129,6 @@ def training_frames(config: DetectionConfig) -> FrameDataset:
     return balanced or frames
 
 
-def judged(
-    model: nn.Module, frames: LabelledFrames[Any], config: DetectionConfig, progress: Progress | None = None
-) -> Judgement | DriveJudgement | None:
-    """The measures of the data set's kind; None in all but the first of several processes."""
-    bounds, batch_size = config.model.bounds, config.evaluation.batch_size
-    if isinstance(frames, KittiDataset):
-        return judge(model, frames, bounds, batch_size, progress)
-    assert isinstance(frames, SequenceDataset)
-    return judge_drives(model, frames, bounds, batch_size, progress)
-
-
 def prepare_data(config: DetectionConfig, progress_of_data: Progress | None = None) -> None:
     """Generate the data where they are missing and the config says how; a started generation is continued."""
     if config.generate is not None:
@@ -154,7 +139,7 @@ def prepare_data(config: DetectionConfig, progress_of_data: Progress | None = No
 class EvaluationOutcome:
     """What was found, the folder that it was written to, and the checkpoint that was judged."""
 
-    judgement: Judgement | DriveJudgement
+    judgement: Judgement
     folder: Path
     checkpoint: Path
 
@@ -168,7 +153,8 @@ def evaluate(
     data_root: str | None = None,
     progress: Progress | None = None,
 ) -> EvaluationOutcome | None:
-    """Judge a run's checkpoint on a split; writes `evaluation/<split>/`: metrics.json, and the detections.
+    """Judge a run's checkpoint on a split; writes metrics.json and the benchmark's result files to
+    `evaluation/<split>/`.
 
     `data_root` replaces the run's `data.root`, for data that moved or another set of the same classes. Under
     torchrun all processes share the frames, with the same result; all but the first one get None.
@@ -180,26 +166,21 @@ def evaluate(
         detector = load_detector(run, checkpoint, device)
         with distributed.main_first():  # it writes the index
             dataset = open_dataset(source, split)
-        judgement = judged(detector.model, dataset, config, progress)
+        judgement = judge(
+            detector.model,
+            dataset,
+            config.model.bounds,
+            config.evaluation.batch_size,
+            progress,
+            config.metrics,
+        )
     if judgement is None:
         return None
     folder = RunFolder(run).evaluation / split
-    if isinstance(judgement, DriveJudgement):
-        judgement.write(folder)
-    else:
-        for frame_id, objects in zip(dataset.frame_ids, judgement.results, strict=True):
-            write_objects(folder / "results" / f"{frame_id}.txt", objects)
+    judgement.write_results(folder)
     summary = {"split": split, "checkpoint": detector.checkpoint.name, "frames": len(dataset)}
     write_text(folder / "metrics.json", json.dumps(summary | judgement.to_dict(), indent=1) + "\n")
     return EvaluationOutcome(judgement, folder, detector.checkpoint)
-
-
-def metrics_of(result: kitti.KittiResult) -> dict[str, float]:
-    """The numbers that training watches: AP R40 in percent, moderate; mAP over classes with ground truth."""
-    metrics = {BEST_METRIC: result.mean("3d"), "mAP_bev_moderate": result.mean("bev")}
-    for name in dict.fromkeys(row.class_name for row in result.rows):
-        metrics[f"{name}_3d_moderate"] = result.value(name, "3d")
-    return {name: value for name, value in metrics.items() if name == BEST_METRIC or not math.isnan(value)}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from sparse3d.engine.optim import AdamWConfig, SGDConfig
 from sparse3d.engine.schedule import ConstantConfig, CosineConfig, MultiStepConfig, OneCycleConfig
 from sparse3d.models.centerpoint import CenterPointConfig
 from sparse3d.models.detectors import DetectorConfig
+from sparse3d.recipes.detection_metrics import Metric, metrics_of_data
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class EvaluationConfig:
     split: str = "val"
     every_epochs: int = 5
     batch_size: int = 4
+    metrics: tuple[Metric, ...] = ()  # the first one is what training watches; none: those of the data set
 
     def __post_init__(self):
         for name in ("every_epochs", "batch_size"):
@@ -97,6 +99,12 @@ class DetectionConfig:
                 f"model.point_channels is {self.model.point_channels}, but points of the data have "
                 f"{self.data.point_channels} values with data.sweeps={self.data.sweeps}"
             )
+        metrics_of_data(self.data.kind, self.evaluation.metrics)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What judges the model, the most important first."""
+        return metrics_of_data(self.data.kind, self.evaluation.metrics)
 
     @property
     def dataset(self) -> DataConfig:

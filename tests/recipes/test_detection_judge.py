@@ -11,7 +11,7 @@ from sparse3d.frames import LidarFrame
 from sparse3d.io.kitti import boxes_to_objects, write_calibration, write_objects
 from sparse3d.io.points import write_points
 from sparse3d.models.centerpoint import CenterPoint
-from sparse3d.recipes.detection_judge import countable_boxes
+from sparse3d.recipes.detection_metrics import countable_boxes
 from tests.data.kitti_folder import CALIBRATION, points_in
 from tests.recipes.small_run import finding, write_run
 
