@@ -157,16 +157,20 @@ def assign(
     Positive: an IoU of at least `matched` with a box of the class, or the best IoU that any anchor has with
     some box (several where they are equal). Background: less than `unmatched` with all, and not positive.
     """
-    count = len(anchors.labels)
-    if not len(boxes):
-        nothing = torch.zeros(count, dtype=torch.bool, device=boxes.device)
-        return Assignment(nothing, ~nothing, torch.zeros(count, dtype=torch.int64, device=boxes.device))
-    iou = footprint_iou(footprints(anchors.boxes), footprints(boxes))
-    iou = torch.where(anchors.labels[:, None] == labels[None, :], iou, 0.0)
-    best, box = iou.max(dim=1)
-    best_of_box = iou.amax(dim=0)
-    forced = ((iou == best_of_box) & (best_of_box > 0)).any(dim=1)
-    matched = best.new_tensor([config.matched for config in configs])[anchors.labels]
-    unmatched = best.new_tensor([config.unmatched for config in configs])[anchors.labels]
-    positive = forced | (best >= matched)
-    return Assignment(positive, (best < unmatched) & ~positive, box)
+    prints, truth = footprints(anchors.boxes), footprints(boxes)
+    positive = torch.zeros_like(anchors.labels, dtype=torch.bool)
+    background, nearest = ~positive, torch.zeros_like(anchors.labels)
+    for label, config in enumerate(configs):
+        rows = (anchors.labels == label).nonzero()[:, 0]
+        mine = (labels == label).nonzero()[:, 0]
+        if not len(rows) or not len(mine):
+            continue
+        iou = footprint_iou(prints[rows], truth[mine])
+        best, box = iou.max(dim=1)
+        best_of_box = iou.amax(dim=0)
+        forced = ((iou == best_of_box) & (best_of_box > 0)).any(dim=1)
+        found = forced | (best >= config.matched)
+        positive[rows] = found
+        background[rows] = (best < config.unmatched) & ~found
+        nearest[rows] = torch.where(best > 0, mine[box], 0)
+    return Assignment(positive, background, nearest)
