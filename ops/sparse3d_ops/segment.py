@@ -1,4 +1,4 @@
-"""Reductions over rows that share a segment id: one schema here, one body a device.
+"""Reductions over rows that share a segment id, and the way back: one schema here, one body a device.
 
 `values` are (N, C) float, `segment` is (N,) int64 in [0, num_segments). Half precision is computed in
 float32. Every result is bitwise repeatable, for any number of threads; segment ids that are sorted already
@@ -38,6 +38,41 @@ def _sorted_rows(segment: Tensor, num_segments: int):
     return offsets, order
 
 
+@torch.library.custom_op("sparse3d::gather_rows", mutates_args=(), device_types=("cpu", "cuda"))
+def gather_rows(values: Tensor, rows: Tensor) -> Tensor:
+    """`values[rows]`, repeatable both ways: (S, C) float, (N,) int64 -> (N, C). Row -1 gives zeros.
+
+    Torch's own indexing sums its gradient with atomics, on a CPU too: where a row is taken more than once,
+    its gradient would change from run to run.
+    """
+    check_tensor("values", values, ("S", "C"), FLOATS)
+    check_tensor("rows", rows, ("N",), (torch.int64,))
+    check_same_device(("values", values), ("rows", rows))
+    check_range("rows", rows, -1, len(values))
+    if not len(values):
+        return values.new_zeros(len(rows), values.shape[1])
+    out = values.index_select(0, rows.clamp(min=0))
+    return out.masked_fill_((rows < 0)[:, None], 0.0)
+
+
+@gather_rows.register_fake
+def _(values: Tensor, rows: Tensor) -> Tensor:
+    return values.new_empty(rows.shape[0], values.shape[1])
+
+
+def _gather_rows_setup(ctx, inputs, output):
+    ctx.save_for_backward(inputs[1])
+    ctx.size = inputs[0].shape[0]
+
+
+def _gather_rows_backward(ctx, grad):
+    (rows,) = ctx.saved_tensors
+    return segment_sum(grad, rows + 1, ctx.size + 1)[1:], None
+
+
+gather_rows.register_autograd(_gather_rows_backward, setup_context=_gather_rows_setup)
+
+
 @torch.library.custom_op("sparse3d::segment_sum", mutates_args=(), device_types="cpu")
 def segment_sum(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
     """Sum of the rows of each segment: (N, C) float, (N,) int64 -> (num_segments, C). Empty segments are
@@ -74,7 +109,7 @@ def _save_segment(ctx, inputs, output):
 
 def _segment_sum_backward(ctx, grad):
     (segment,) = ctx.saved_tensors
-    return grad[segment], None, None
+    return gather_rows(grad, segment), None, None
 
 
 segment_sum.register_autograd(_segment_sum_backward, setup_context=_save_segment)
@@ -115,7 +150,7 @@ def _segment_mean_backward(ctx, grad):
     # Counted in float32 at least: half precision cannot count beyond 2048.
     count = torch.promote_types(grad.dtype, torch.float32)
     counts = segment_sum(grad.new_ones((len(segment), 1), dtype=count), segment, grad.shape[0])
-    return (grad / counts.clamp_min(1)).to(grad.dtype)[segment], None, None
+    return gather_rows((grad / counts.clamp_min(1)).to(grad.dtype), segment), None, None
 
 
 segment_mean.register_autograd(_segment_mean_backward, setup_context=_save_segment)
@@ -164,7 +199,7 @@ def _segment_max_backward(ctx, grad, _):
     segment, argmax = ctx.saved_tensors
     # A row lies in one segment only, so each row reads its gradient: no scatter.
     rows = torch.arange(len(segment), device=segment.device)[:, None]
-    return torch.where(argmax[segment] == rows, grad[segment], 0), None, None
+    return torch.where(argmax[segment] == rows, gather_rows(grad, segment), 0), None, None
 
 
 segment_max.register_autograd(_segment_max_backward, setup_context=_segment_max_setup)
@@ -217,7 +252,8 @@ def _segment_softmax_setup(ctx, inputs, output):
 def _segment_softmax_backward(ctx, grad):
     # d x_i = y_i (g_i - sum_j g_j y_j), j over the segment of i.
     y, segment = ctx.saved_tensors
-    return y * (grad - segment_sum(grad * y, segment, ctx.num_segments)[segment]), None, None
+    total = segment_sum(grad * y, segment, ctx.num_segments)
+    return y * (grad - gather_rows(total, segment)), None, None
 
 
 segment_softmax.register_autograd(_segment_softmax_backward, setup_context=_segment_softmax_setup)

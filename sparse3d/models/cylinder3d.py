@@ -35,7 +35,7 @@ from sparse3d.models.segmentation_losses import SegmentationLossConfig
 from sparse3d.models.segmenter import Segmenter
 from sparse3d.nn.conv import Size
 from sparse3d.tensor import SparseTensor, cat
-from sparse3d_ops.segment import segment_max
+from sparse3d_ops.segment import gather_rows, segment_max
 
 A, B = (1, 3, 3), (3, 1, 3)
 RHO, PHI, Z = (3, 1, 1), (1, 3, 1), (1, 1, 3)
@@ -205,7 +205,7 @@ class Cylinder3D(Segmenter):
         coordinates, point_cell = distinct_voxels(torch.cat([batch.point_frame[:, None].int(), cell], dim=1))
         values = self.points(features, point_cell, len(coordinates))
         cells = SparseTensor(values, coordinates, batch_size=batch.batch_size, shape=self.config.grid)
-        return self.network(cells).features[point_cell]
+        return gather_rows(self.network(cells).features, point_cell)
 
     def cylinder(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """(P, 3 + F) -> the features of each point, and its cell (P, 3) int32 along rho, phi and z."""

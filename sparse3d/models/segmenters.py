@@ -8,6 +8,7 @@ from sparse3d.models.minkunet import MinkUNet, MinkUNetConfig
 from sparse3d.models.point_voxels import input_channels, point_voxels
 from sparse3d.models.segmenter import Segmenter
 from sparse3d.models.spunet import SpUNet, SpUNetConfig
+from sparse3d_ops.segment import gather_rows
 
 UNetConfig = MinkUNetConfig | SpUNetConfig
 SegmenterConfig = MinkUNetConfig | SpUNetConfig | Cylinder3DConfig
@@ -31,7 +32,7 @@ class VoxelSegmenter(Segmenter):
         voxels, point_voxel = point_voxels(
             batch.points, batch.point_frame, config.voxel_size, batch.batch_size, config.inputs
         )
-        return self.network(voxels).features[point_voxel]
+        return gather_rows(self.network(voxels).features, point_voxel)
 
 
 def build_segmenter(config: SegmenterConfig) -> Segmenter:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sparse3d.errors import ConfigError
 from sparse3d.nn import BatchNorm
 from sparse3d.tensor import SparseTensor
-from sparse3d_ops.segment import segment_max, segment_mean
+from sparse3d_ops.segment import gather_rows, segment_max, segment_mean
 from sparse3d_ops.voxelize import grid_shape, voxelize
 
 Bounds = tuple[float, float, float, float, float, float]
@@ -78,7 +78,7 @@ class PointLayer(nn.Module):
         """(P, in_channels) -> (num_voxels, channels) from the last layer, (P, channels) from the others."""
         values = self.norm.normalize(self.linear(points)).relu()
         best, _ = segment_max(values, point_voxel, num_voxels)
-        return best if self.last else torch.cat([values, best[point_voxel]], dim=1)
+        return best if self.last else torch.cat([values, gather_rows(best, point_voxel)], dim=1)
 
 
 class VoxelFeatures(nn.Module):

@@ -22,7 +22,7 @@ from sparse3d.models.roi_head import RowNorm
 from sparse3d.models.rois import Rois, grid_points
 from sparse3d.models.voxel_features import Bounds
 from sparse3d.tensor import SparseTensor
-from sparse3d_ops.segment import segment_max
+from sparse3d_ops.segment import gather_rows, segment_max
 from sparse3d_ops.voxel_query import voxel_query
 
 
@@ -91,9 +91,8 @@ class VoxelPooling(nn.Module):
         centre = (voxels.coordinates[:, 1:] + 0.5) * step + low
         centre = torch.cat([centre, centre.new_zeros(1, 3)])  # row -1
         way = torch.where(row[:, None] >= 0, centre[row] - points[point], 0.0)
-        feature = self.feature(voxels.features)
-        feature = torch.cat([feature, feature.new_zeros(1, feature.shape[1])])
-        seen = (feature[row] + self.way(way.to(voxels.dtype))).relu()
+        feature = gather_rows(self.feature(voxels.features), row)
+        seen = (feature + self.way(way.to(voxels.dtype))).relu()
         return self.out(segment_max(seen, point, len(points))[0])
 
 

@@ -29,6 +29,7 @@ from sparse3d.models.voxel_features import MeanVoxelFeaturesConfig, VoxelFeature
 from sparse3d.models.voxelnext_backbone import VoxelNeXtBackbone, VoxelNeXtBackboneConfig
 from sparse3d.nn.functional import max_pool
 from sparse3d.tensor import SparseTensor
+from sparse3d_ops.segment import gather_rows
 
 Bounds = tuple[float, float, float, float, float, float]
 
@@ -110,11 +111,10 @@ class VoxelNeXt(nn.Module):
 
     def _group_losses(self, outputs: CenterCells, targets: CellTargets) -> dict[str, Tensor]:
         def at_objects(values: Tensor | None) -> Tensor | None:
-            return None if values is None else values[targets.row].float()
+            return None if values is None else gather_rows(values, targets.row).float()
 
-        predicted = AtObjects(
-            outputs.code()[targets.row].float(), at_objects(outputs.iou), at_objects(outputs.velocity)
-        )
+        code = gather_rows(outputs.code(), targets.row).float()
+        predicted = AtObjects(code, at_objects(outputs.iou), at_objects(outputs.velocity))
         return head_losses(outputs.heatmap, predicted, targets, self.grid, self.config.loss)
 
     @torch.no_grad()

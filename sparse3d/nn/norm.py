@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sparse3d.tensor import SparseTensor
-from sparse3d_ops.segment import segment_mean
+from sparse3d_ops.segment import gather_rows, segment_mean
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -181,9 +181,8 @@ class GroupNorm(nn.Module):
         """Mean per sample and group, spread back to (N, C)."""
         per_channel = segment_mean(values, sample, batch_size)
         per_group = per_channel.reshape(batch_size, self.groups, -1).mean(2, keepdim=True)
-        return per_group.expand(-1, -1, self.channels // self.groups).reshape(batch_size, self.channels)[
-            sample
-        ]
+        spread = per_group.expand(-1, -1, self.channels // self.groups).reshape(batch_size, self.channels)
+        return gather_rows(spread, sample)
 
     def extra_repr(self) -> str:
         return f"{self.groups}, {self.channels}, eps={self.eps}, affine={self.weight is not None}"

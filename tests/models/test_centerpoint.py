@@ -1,6 +1,5 @@
 """CenterPoint as a whole: laws that must hold for any weights, and that it learns."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +16,7 @@ from sparse3d.models.centerpoint import CenterPoint, CenterPointConfig
 from sparse3d.models.pillar_features import PillarScatterConfig
 from sparse3d.models.voxel_backbone import VoxelBackbone8xConfig, VoxelResBackbone8xConfig
 from sparse3d.models.voxel_features import DynamicVoxelFeaturesConfig
+from tests.models.two_objects import BOXES, LABELS, assert_finds_both, frame_of, learn, no_points, total
 
 # 64 x 64 x 17 voxels, 16 x 16 cells of one metre.
 STAGES = dict(
@@ -60,43 +60,11 @@ VARIANTS = {
         ),
     ),
 }
-BOXES = np.array(
-    [[4.3, 3.2, -0.6, 3.8, 1.7, 1.5, 0.4], [11.6, -3.4, -0.5, 0.8, 0.8, 1.7, -2.0]], dtype=np.float32
-)
-LABELS = np.array([0, 1])
-
-
-def frame_of(boxes=BOXES, labels=LABELS, points=400, ground=600, seed=0) -> LidarFrame:
-    """Points inside of each box over a flat ground."""
-    rng = np.random.default_rng(seed)
-    clouds = [
-        np.stack([rng.uniform(0, 16, ground), rng.uniform(-8, 8, ground), np.full(ground, -1.4)], axis=1)
-    ]
-    for x, y, z, l, w, h, yaw in boxes:
-        local = rng.uniform(-0.5, 0.5, (points, 3)) * (l, w, h)
-        c, s = math.cos(yaw), math.sin(yaw)
-        turned = np.stack(
-            [c * local[:, 0] - s * local[:, 1], s * local[:, 0] + c * local[:, 1], local[:, 2]], 1
-        )
-        clouds.append(turned + (x, y, z))
-    xyz = np.concatenate(clouds)
-    cloud = np.concatenate([xyz, rng.uniform(0, 1, (len(xyz), 1))], axis=1).astype(np.float32)
-    return LidarFrame(f"{seed:06d}", cloud, boxes, labels)
-
-
-def no_points() -> LidarFrame:
-    return LidarFrame(
-        "empty", np.zeros((0, 4), np.float32), np.zeros((0, 7), np.float32), np.zeros(0, np.int64)
-    )
 
 
 def model_of(config: CenterPointConfig = SMALL, seed: int = 0) -> CenterPoint:
     torch.manual_seed(seed)
     return CenterPoint(config)
-
-
-def total(losses: dict[str, torch.Tensor]) -> torch.Tensor:
-    return torch.stack(list(losses.values())).sum()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -225,25 +193,11 @@ def test_overfits_one_frame(variant):
     """
     model = model_of(VARIANTS[variant])
     batch = DetectionBatch.collate([frame_of()])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, 120)
-    first = None
-    for _ in range(120):
-        loss = total(model.loss(batch))
-        first = first or loss.item()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    assert first is not None and loss.item() < 0.1 * first
+    first, last = learn(model, batch, 120, lr=5e-3)
+    assert last < 0.1 * first
     # Batch norm's running statistics lag behind 120 steps: predict with those of the batch.
     (found,) = model.predict(batch)
-    assert len(found.scores) >= 2 and found.scores[1] > 0.5
-    order = found.labels[:2].argsort()
-    assert found.labels[:2][order].tolist() == [0, 1]
-    error = (found.boxes[:2][order] - torch.from_numpy(BOXES)).abs()
-    assert error[:, :6].max() < 0.3
-    assert (torch.remainder(error[:, 6] + math.pi, 2 * math.pi) - math.pi).abs().max() < 0.3
+    assert_finds_both(found)
 
 
 def test_groups_that_miss_a_class_are_refused():
@@ -275,15 +229,7 @@ def test_learns_velocities_and_tells_them_of_each_detection():
     model = model_of(VARIANTS["velocity"])
     velocities = np.array([[3.0, -1.5], [np.nan, np.nan]], dtype=np.float32)
     batch = DetectionBatch.collate([replace(frame_of(), velocities=velocities)])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, 120)
-    for _ in range(120):
-        loss = total(model.loss(batch))
-        assert loss.isfinite()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+    learn(model, batch, 120, lr=5e-3)
     (found,) = model.predict(batch)
     assert found.velocities is not None and found.velocities.shape == (len(found.boxes), 2)
     moving = found.velocities[found.labels == 0][0]

@@ -18,7 +18,17 @@ from sparse3d.models.roi_sampling import RoiSamplingConfig
 from sparse3d.models.rois import Rois, decode
 from sparse3d.recipes.detection_config import DetectionConfig
 from sparse3d_ops.boxes import box_iou_3d
-from tests.models.test_centerpoint import BOXES, LABELS, SMALL, frame_of, no_points, total
+from tests.models.test_centerpoint import SMALL
+from tests.models.two_objects import (
+    BOXES,
+    LABELS,
+    assert_finds_both,
+    frame_of,
+    learn,
+    no_points,
+    quick_statistics,
+    total,
+)
 
 CONFIG = CenterPointTwoStageConfig(
     **{f.name: getattr(SMALL, f.name) for f in fields(SMALL) if f.name != "kind"},
@@ -132,43 +142,22 @@ def test_features_are_those_of_the_five_points_side_by_side():
     torch.testing.assert_close(features[:, [3, 5]], want)
 
 
-def trained(model: CenterPointTwoStage, batch: DetectionBatch, steps: int) -> tuple[float, float]:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, steps)
-    values = []
-    for _ in range(steps):
-        loss = total(model.loss(batch))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        values.append(loss.item())
-    return values[0], values[-1]
-
-
 def test_overfits_one_frame():
     # Poor boxes stay among the RoIs to the end: the score learns from them too.
     decode = replace(CONFIG.decode, score_threshold=0.005)
     model, batch = model_of(replace(CONFIG, decode=decode)), DetectionBatch.collate([frame_of()])
-    for module in model.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.momentum = 0.2  # statistics of the last steps
-    first, last = trained(model, batch, 150)
+    quick_statistics(model)
+    first, last = learn(model, batch, 150, lr=3e-3)
     assert last < 0.15 * first
     (found,) = model.eval().predict(batch)
-    assert len(found.scores) >= 2 and found.scores[1] > 0.5
-    order = found.labels[:2].argsort()
-    assert found.labels[:2][order].tolist() == [0, 1]
-    error = (found.boxes[:2][order] - torch.from_numpy(BOXES)).abs()
-    assert error[:, :6].max() < 0.3
-    assert (torch.remainder(error[:, 6] + math.pi, 2 * math.pi) - math.pi).abs().max() < 0.3
+    assert_finds_both(found)
 
 
 def test_the_second_stage_refines_boxes_that_are_off():
     """Trained around two objects, it brings other boxes around them nearer."""
     model, batch = model_of(), DetectionBatch.collate([frame_of()])
     near_truth(model)
-    trained(model, batch, 150)
+    learn(model, batch, 150, lr=3e-3)
     bev = model.bev_map(batch)
     rois = model.propose(model.head(bev))
     with torch.no_grad():

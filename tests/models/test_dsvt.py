@@ -19,7 +19,7 @@ from sparse3d.models.dsvt_pooling import MaxPooling, cells_of, in_slots
 from sparse3d.models.voxel_features import DynamicVoxelFeaturesConfig
 from sparse3d.recipes.detection_config import DetectionConfig
 from sparse3d.tensor import SparseTensor
-from tests.models.test_centerpoint import BOXES, LABELS, frame_of, no_points, total
+from tests.models.two_objects import BOXES, LABELS, frame_of, no_points, quick_statistics, total
 
 PILLARS = DSVTConfig(
     classes=("Car", "Pedestrian"),
@@ -168,9 +168,7 @@ def test_places_embedded_once_are_those_embedded_voxel_by_voxel(dims):
 def test_it_learns_a_frame_by_heart():
     torch.manual_seed(0)
     model = model_of()
-    for module in model.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.momentum = 0.2  # statistics of the last steps
+    quick_statistics(model)
     batch = DetectionBatch.collate([frame_of()])
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     losses = []

@@ -20,7 +20,7 @@ from sparse3d.models.roi_sampling import (
     wanted_score,
 )
 from sparse3d.models.rois import Rois, encode
-from tests.models.test_centerpoint import frame_of
+from tests.models.two_objects import frame_of
 
 GRID = BevGrid((0.0, -8.0, -2.0, 16.0, 8.0, 2.0), (1.0, 1.0), (16, 16))
 SAMPLING = RoiSamplingConfig(count=8)

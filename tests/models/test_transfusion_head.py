@@ -24,8 +24,16 @@ from sparse3d.models.transfusion_boxes import (
 )
 from sparse3d.models.transfusion_head import TransFusionHead, TransFusionHeadConfig, best_peaks
 from sparse3d.recipes.detection_config import DetectionConfig
-from tests.models.test_centerpoint import BOXES, frame_of, no_points, total
 from tests.models.test_dsvt import PILLARS, parameters
+from tests.models.two_objects import (
+    BOXES,
+    assert_finds_both,
+    frame_of,
+    learn,
+    no_points,
+    quick_statistics,
+    total,
+)
 
 GRID = BevGrid((0.0, -8.0, -2.0, 16.0, 8.0, 2.0), (1.0, 1.0), (16, 16))
 CLASSES = ("Car", "Pedestrian")
@@ -338,28 +346,13 @@ def test_losses_under_bfloat16_autocast_are_float32_and_finite():
 
 def test_it_learns_a_frame_by_heart():
     model, batch = model_of(), DetectionBatch.collate([frame_of()])
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.momentum = 0.2  # statistics of the last steps
-    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, 200)
-    losses = []
-    for _ in range(200):
-        optimizer.zero_grad()
-        loss = total(model.loss(batch))
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.1 * losses[0]
+    quick_statistics(model)
+    first, last = learn(model, batch, 200, lr=3e-3)
+    assert last < 0.1 * first
     (found,) = model.eval().predict(batch)
     # No suppression: one query an object is left that scores.
     assert found.scores[1] > 0.5 > 5 * found.scores[2]
-    order = found.labels[:2].argsort()
-    assert found.labels[:2][order].tolist() == [0, 1]
-    error = (found.boxes[:2][order] - torch.from_numpy(BOXES)).abs()
-    assert error[:, :6].max() < 0.3
-    assert (torch.remainder(error[:, 6] + math.pi, 2 * math.pi) - math.pi).abs().max() < 0.3
+    assert_finds_both(found)
 
 
 def test_parameters_are_those_of_the_published_head():

@@ -1,6 +1,5 @@
 """Voxel R-CNN as a whole: laws for any weights, its published size, and that the second stage refines."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +17,17 @@ from sparse3d.models.voxel_roi_pool import PoolLevelConfig, VoxelRoiPoolConfig
 from sparse3d.recipes.detection_config import DetectionConfig
 from sparse3d_ops.boxes import box_iou_3d
 from tests.models.test_anchor_head import HEAD, conv
-from tests.models.test_centerpoint import BOXES, LABELS, SMALL, frame_of, no_points, total
+from tests.models.test_centerpoint import SMALL
+from tests.models.two_objects import (
+    BOXES,
+    LABELS,
+    assert_finds_both,
+    frame_of,
+    learn,
+    no_points,
+    quick_statistics,
+    total,
+)
 
 CONFIG = VoxelRCNNConfig(
     classes=SMALL.classes,
@@ -130,35 +139,14 @@ def test_losses_under_bfloat16_autocast_are_float32_and_finite():
     assert found[0].boxes.dtype == torch.float32
 
 
-def trained(model: VoxelRCNN, batch: DetectionBatch, steps: int) -> tuple[float, float]:
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, steps)
-    values = []
-    for _ in range(steps):
-        loss = total(model.loss(batch))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        values.append(loss.item())
-    return values[0], values[-1]
-
-
 def test_overfits_one_frame():
     """In 150 steps both objects are found, with place, size, heading and class."""
     model, batch = model_of(), DetectionBatch.collate([frame_of()])
-    for module in model.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.momentum = 0.2  # statistics of the last steps
-    first, last = trained(model, batch, 150)
+    quick_statistics(model)
+    first, last = learn(model, batch, 150, lr=2e-3)
     assert last < 0.25 * first
     (found,) = model.eval().predict(batch)
-    assert len(found.scores) >= 2 and found.scores[1] > 0.5
-    order = found.labels[:2].argsort()
-    assert found.labels[:2][order].tolist() == [0, 1]
-    error = (found.boxes[:2][order] - torch.from_numpy(BOXES)).abs()
-    assert error[:, :6].max() < 0.3
-    assert (torch.remainder(error[:, 6] + math.pi, 2 * math.pi) - math.pi).abs().max() < 0.3
+    assert_finds_both(found)
 
 
 def test_the_second_stage_refines_boxes_that_are_off():
@@ -166,7 +154,7 @@ def test_the_second_stage_refines_boxes_that_are_off():
     higher."""
     model, batch = model_of(), DetectionBatch.collate([frame_of()])
     near_truth(model)
-    trained(model, batch, 100)
+    learn(model, batch, 100, lr=2e-3)
     stages, maps = model(batch)
     rois = model.propose(maps, ProposalConfig(pre=100, post=100, threshold=1.0))
     with torch.no_grad():

@@ -19,7 +19,7 @@ from sparse3d.models.sparse_center_head import SparseCenterHeadConfig, cell_targ
 from sparse3d.models.voxelnext import VoxelNeXt, VoxelNeXtConfig
 from sparse3d.models.voxelnext_backbone import VoxelNeXtBackboneConfig
 from sparse3d.recipes.detection_config import DetectionConfig
-from tests.models.test_centerpoint import BOXES, LABELS, frame_of, no_points
+from tests.models.two_objects import BOXES, LABELS, assert_finds_both, frame_of, learn, no_points, total
 
 SMALL = VoxelNeXtConfig(
     classes=("Car", "Pedestrian"),
@@ -57,10 +57,6 @@ GRID = BevGrid((0.0, 0.0, -2.0, 8.0, 8.0, 2.0), (1.0, 1.0), (8, 8))
 def model_of(config: VoxelNeXtConfig = SMALL, seed: int = 0) -> VoxelNeXt:
     torch.manual_seed(seed)
     return VoxelNeXt(config)
-
-
-def total(losses: dict[str, torch.Tensor]) -> torch.Tensor:
-    return torch.stack(list(losses.values())).sum()
 
 
 def cells_at(*cells: tuple[int, int, int]) -> torch.Tensor:
@@ -255,21 +251,9 @@ def test_overfits_one_frame_with_and_without_velocities():
     model = model_of(VARIANTS["velocity"])
     velocities = np.array([[3.0, -1.5], [np.nan, np.nan]], dtype=np.float32)
     batch = DetectionBatch.collate([replace(frame_of(), velocities=velocities)])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, 150)
-    for _ in range(150):
-        loss = total(model.loss(batch))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+    learn(model, batch, 150, lr=5e-3)
     (found,) = model.predict(batch)  # with the batch's statistics, as in training
-    assert len(found.scores) >= 2 and found.scores[1] > 0.5
-    order = found.labels[:2].argsort()
-    assert found.labels[:2][order].tolist() == LABELS.tolist()
-    error = (found.boxes[:2][order] - torch.from_numpy(BOXES)).abs()
-    assert error[:, :6].max() < 0.3
-    assert (torch.remainder(error[:, 6] + math.pi, 2 * math.pi) - math.pi).abs().max() < 0.3
+    order = assert_finds_both(found)
     assert found.velocities is not None
     assert (found.velocities[order[0]] - torch.tensor([3.0, -1.5])).abs().max() < 0.5
 

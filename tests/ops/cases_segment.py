@@ -41,6 +41,29 @@ def _empty(segments):
     return make
 
 
+def _rows(taken, channels, rows, low=-1):
+    def make(dtype, device):
+        return (
+            torch.randn(rows, channels, dtype=dtype).to(device),
+            torch.randint(low, rows, (taken,)).to(device),
+        )
+
+    return make
+
+
+GATHER_CASES = {
+    "empty": lambda dtype, device: (
+        torch.zeros(3, 2, dtype=dtype, device=device),
+        torch.zeros(0).long().to(device),
+    ),
+    "from_nothing": lambda dtype, device: (
+        torch.zeros(0, 2, dtype=dtype, device=device),
+        torch.full((4,), -1).to(device),
+    ),
+    "single": _rows(1, 3, 1, low=0),
+    "often": _rows(40, 3, 4),
+    "seldom": _rows(5, 2, 30),
+}
 CASES = {
     "empty": _empty(2),
     "no_segments": _empty(0),
@@ -55,11 +78,14 @@ CASES["long"] = _case(700, 2, 2)
 # The largest value has no derivative at a tie: left out of gradcheck.
 MAX_CASES = {**CASES, "ties": _ties, "long_ties": _long_ties}
 LAWS = [
-    OpLaw(op, definition, cases, differentiable=(0,), gradient_cases=SMALL)
-    for op, definition, cases in (
-        (segment.segment_sum, oracle.segment_sum, CASES),
-        (segment.segment_mean, oracle.segment_mean, CASES),
-        (segment.segment_max, oracle.segment_max, MAX_CASES),
-        (segment.segment_softmax, oracle.segment_softmax, CASES),
-    )
+    OpLaw(segment.gather_rows, oracle.gather_rows, GATHER_CASES, differentiable=(0,)),
+    *(
+        OpLaw(op, definition, cases, differentiable=(0,), gradient_cases=SMALL)
+        for op, definition, cases in (
+            (segment.segment_sum, oracle.segment_sum, CASES),
+            (segment.segment_mean, oracle.segment_mean, CASES),
+            (segment.segment_max, oracle.segment_max, MAX_CASES),
+            (segment.segment_softmax, oracle.segment_softmax, CASES),
+        )
+    ),
 ]

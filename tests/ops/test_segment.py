@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sparse3d_ops.segment import segment_max, segment_mean, segment_softmax, segment_sum
+from sparse3d_ops.segment import gather_rows, segment_max, segment_mean, segment_softmax, segment_sum
 
 
 def rows(count=50, channels=4, segments=7):
@@ -102,3 +102,23 @@ def test_the_first_nan_wins_wherever_it_stands_in_a_long_segment(row):
     values[row] = values[800] = torch.nan
     out, argmax = segment_max(values, torch.zeros(900, dtype=torch.int64), 1)
     assert out.isnan().all() and argmax.item() == row
+
+
+def test_gradient_of_gathered_rows_is_the_same_with_every_run_and_thread():
+    """Large enough for threads; torch's own indexing sums such gradients in the order of chance."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(50, 32, generator=generator)
+    rows = torch.randint(-1, 50, (40_000,), generator=generator)
+    weights = torch.randn(40_000, 32, generator=generator)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 2, 2, 2):
+            torch.set_num_threads(threads)
+            leaf = values.clone().requires_grad_()
+            (gather_rows(leaf, rows) * weights).sum().backward()
+            found.append(leaf.grad)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(found[0], other) for other in found[1:])
+    want = torch.zeros(51, 32, dtype=torch.float64).index_add_(0, rows + 1, weights.double())[1:]
+    torch.testing.assert_close(found[0].double(), want, rtol=1e-5, atol=1e-3)

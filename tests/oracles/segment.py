@@ -6,6 +6,12 @@ import torch
 from torch import Tensor
 
 
+def gather_rows(values: Tensor, rows: Tensor) -> Tensor:
+    zero = torch.zeros(values.shape[1], dtype=values.dtype)
+    taken = [values[row] if row >= 0 else zero for row in rows.tolist()]
+    return torch.stack(taken) if taken else torch.zeros(0, values.shape[1], dtype=values.dtype)
+
+
 def segment_sum(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
     out = torch.zeros(num_segments, values.shape[1], dtype=values.dtype)
     for row, s in zip(values, segment.tolist(), strict=True):
