@@ -1,4 +1,4 @@
-"""`sparse3d data make | check | list`: data sets."""
+"""`sparse3d data make | check | objects | list`: data sets."""
 
 import argparse
 from dataclasses import replace
@@ -12,7 +12,7 @@ CHECKED = ("kitti", "semantickitti", "nuscenes", "argoverse2", "waymo", "kitti_r
 
 def add(commands: Commands) -> None:
     """Register with the parser."""
-    data = add_group(commands, "data", "Make, check or list data sets.", "Data sets.")
+    data = add_group(commands, "data", "Make, check, prepare or list data sets.", "Data sets.")
     make = add_command(data, "make", _make, "Generate scenes; repeat an interrupted call to continue.")
     make.add_argument("name", choices=["minidrive", "minidrive-drives"], help="what to generate")
     make.add_argument("--out", required=True, metavar="DIR", help="folder for the scenes")
@@ -36,6 +36,12 @@ def add(commands: Commands) -> None:
         "--every", type=int, default=1, metavar="N", help="drives: read every N-th frame (default: all)"
     )
     check.add_argument("--picture", metavar="PNG", help="draw the first frame with its boxes from above")
+    objects = add_command(
+        data, "objects", _objects, "Cut out the objects that training pastes into scenes, before it starts."
+    )
+    objects.add_argument("config", metavar="CONFIG", help="a file, or the name of a config")
+    objects.add_argument("overrides", nargs="*", metavar="a.b=c", help="changes, as for train")
+    objects.add_argument("--workers", type=int, default=4, help="processes (default: %(default)s)")
     add_command(data, "list", _list, "List the data sets that sparse3d knows and those that are here.")
 
 
@@ -112,6 +118,25 @@ def _draw_first(name: str, root: Path, target: Path) -> None:
     with atomic_path(target) as temporary:
         picture.save(temporary, format="PNG")
     say(f"{frame.frame_id}: {len(frame.points)} points, {len(frame.boxes)} boxes; written to {target}")
+
+
+def _objects(arguments: argparse.Namespace) -> int:
+    from sparse3d import config
+    from sparse3d.data.object_database import open_object_database
+    from sparse3d.data.open import open_dataset
+    from sparse3d.recipes.detection_config import DetectionConfig
+
+    if arguments.workers < 0:
+        raise ValueError(f"--workers is {arguments.workers}, expected at least 0")
+    loaded = config.load(DetectionConfig, arguments.config, arguments.overrides)
+    dataset = open_dataset(loaded.dataset, loaded.loader.split)
+    with Bar("cutting out objects") as report:
+        folder = dataset.object_database(arguments.workers, report)
+    database = open_object_database(folder)
+    for label, name in enumerate(database.class_names):
+        print(f"{name}: {int((database.labels == label).sum())}")
+    say(f"{len(database)} objects of {len(dataset)} frames in {folder}")
+    return 0
 
 
 # Folders that data sets have in their roots.

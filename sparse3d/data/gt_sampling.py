@@ -1,49 +1,19 @@
 """Ground-truth sampling: paste labelled objects of other frames into a scene (SECOND, Yan et al. 2018, sec.
 3.2).
 
-The objects of a split are cut out once and kept in a folder: `points.bin`, the float32 points of all objects
-one after the other, and `objects.npz`, their boxes, labels and offsets. Objects keep the pose in which they
-were recorded, so that their density and the side that the LiDAR sees stay true.
+Objects keep the pose in which they were recorded, so that their density and the side that the LiDAR sees stay
+true. `object_database` cuts them out.
 """
 
-import functools
-import hashlib
-import logging
-import zipfile
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 
-from sparse3d.errors import DataError
+from sparse3d.data.object_database import ObjectDatabase, open_object_database
 from sparse3d.frames import LidarFrame
-from sparse3d.io.files import atomic_path
 from sparse3d_ops.boxes import box_iou_bev, points_in_boxes
-
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ObjectDatabase:
-    """K objects: `boxes` (K, 7) float32, `labels` (K,) int64, `difficulty` (K,) int64 (-1 unrated),
-    `velocities` (K, 2) float32 (NaN unknown), their class names.
-
-    The points of object k are `points[offsets[k]:offsets[k + 1]]`, (n, F) float32, in the frame of its box.
-    """
-
-    class_names: tuple[str, ...]
-    boxes: np.ndarray
-    labels: np.ndarray
-    difficulty: np.ndarray
-    velocities: np.ndarray
-    offsets: np.ndarray
-    points: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 @dataclass(frozen=True)
@@ -163,88 +133,3 @@ def _ground_steps(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
             step = np.percentile(points[near, 2], _GROUND_SHARE) - (box[2] - box[5] / 2)
             steps[m] = step if abs(step) <= _GROUND_MAX_STEP else 0
     return steps
-
-
-# ---- the database on disk ----------------------------------------------------------------------------------
-
-
-def build_object_database(
-    frames: Callable[[], Iterable[tuple[LidarFrame, np.ndarray]]],
-    class_names: tuple[str, ...],
-    parent: Path,
-    key: str,
-) -> Path:
-    """The folder of the database with this `key` inside of `parent`, built if it is not there or not whole.
-
-    `frames` gives each frame with the difficulty (M,) of its boxes; it is called only when the database is
-    built. `key` says all that the objects depend on. Processes that build it at once write the same bytes.
-    """
-    folder = parent / f"sparse3d_objects_{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-    if (folder / "objects.npz").exists():
-        try:
-            _read_database(folder)
-            return folder
-        except DataError as error:
-            _log.warning("%s; built anew", error)
-    boxes, labels, levels, speeds, counts = [], [], [], [], []
-    columns = 4
-    with atomic_path(folder / "points.bin") as temporary, open(temporary, "wb") as file:
-        for frame, level in frames():
-            columns = frame.points.shape[1]
-            owner = points_in_boxes(
-                torch.from_numpy(np.ascontiguousarray(frame.points[:, :3])), torch.from_numpy(frame.boxes)
-            ).numpy()
-            order = np.argsort(owner, kind="stable")
-            inside = order[np.searchsorted(owner[order], 0) :]
-            file.write(np.ascontiguousarray(frame.points[inside], dtype="<f4").tobytes())
-            counts.append(np.bincount(owner[inside], minlength=len(frame.boxes)))
-            boxes.append(frame.boxes)
-            labels.append(frame.labels)
-            levels.append(level)
-            speeds.append(frame.known_velocities)
-    offsets = np.concatenate([[0], *counts]).astype(np.int64).cumsum()
-    with atomic_path(folder / "objects.npz") as temporary, open(temporary, "wb") as file:
-        np.savez(
-            file,
-            class_names=np.array(class_names, dtype=np.str_),
-            boxes=np.concatenate([np.empty((0, 7)), *boxes]).astype(np.float32),
-            labels=np.concatenate([np.empty(0), *labels]).astype(np.int64),
-            difficulty=np.concatenate([np.empty(0), *levels]).astype(np.int64),
-            velocities=np.concatenate([np.empty((0, 2)), *speeds]).astype(np.float32),
-            offsets=offsets,
-            columns=np.array(columns),
-        )
-    _log.info("%s: %d objects, %d points", folder, len(offsets) - 1, offsets[-1])
-    return folder
-
-
-@functools.lru_cache(maxsize=8)
-def open_object_database(folder: str) -> ObjectDatabase:
-    """Open a database once a process; its points stay on disk and are mapped. Raises DataError."""
-    if not folder:
-        raise DataError("gt_sampling", "no database; a data set gives its own, or set `database` to a folder")
-    return _read_database(Path(folder))
-
-
-def _read_database(folder: Path) -> ObjectDatabase:
-    path = folder / "objects.npz"
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as table:
-            arrays = {name: table[name] for name in table.files}
-        columns, offsets = int(arrays.pop("columns")), arrays["offsets"]
-        names = tuple(str(name) for name in arrays.pop("class_names"))
-        count = len(arrays["labels"])
-        whole = arrays["boxes"].shape == (count, 7) and arrays["velocities"].shape == (count, 2)
-        if not whole or len(offsets) != count + 1 or (np.diff(offsets) < 0).any():
-            raise ValueError("its arrays do not fit each other")
-        size = (folder / "points.bin").stat().st_size
-        if size != int(offsets[-1]) * columns * 4:
-            raise ValueError(f"points.bin has {size} bytes, expected {int(offsets[-1]) * columns * 4}")
-        points = np.zeros((0, columns), dtype=np.float32)
-        if size:
-            points = np.memmap(
-                folder / "points.bin", dtype="<f4", mode="r", shape=(int(offsets[-1]), columns)
-            )
-        return ObjectDatabase(class_names=names, points=points, **arrays)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(path, f"not an object database: {error}") from error

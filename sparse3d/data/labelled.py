@@ -4,19 +4,26 @@ A data set says what a frame holds (`frame`); here it is cropped and augmented, 
 from (seed, epoch, draw) alone.
 """
 
+import multiprocessing
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from sparse3d.data.augment import AugmentConfig, RangeFilter
-from sparse3d.data.gt_sampling import GroundTruthSampling, build_object_database, open_object_database
+from sparse3d.data.gt_sampling import GroundTruthSampling
 from sparse3d.data.kitti_index import cache_folder, find_root
-from sparse3d.errors import ConfigError
+from sparse3d.data.object_database import (
+    FrameObjects,
+    build_object_database,
+    cut_out,
+    open_object_database,
+)
+from sparse3d.errors import ConfigError, DataError
 from sparse3d.frames import LidarFrame
 from sparse3d_ops.boxes import points_per_box
 
@@ -127,15 +134,27 @@ class LabelledFrames(Dataset[LidarFrame], ABC, Generic[Config]):
             steps.append(step)
         return replace(augment, steps=tuple(steps))
 
-    def object_database(self) -> str:
-        """The folder with the points of every labelled object of this split, built where it is not there."""
+    def object_database(self, workers: int = 0, progress: Callable[[int, int], None] | None = None) -> str:
+        """The folder with the points of every labelled object of this split, built where it is not there,
+        frame by frame in this process or by some `workers`; it is the same with any number of them."""
         folder = build_object_database(
-            self._object_frames,
+            lambda: self._objects(workers, progress),
             self.class_names,
             cache_folder(self.root, self.config.cache_dir),
             self.fingerprint(),
         )
         return str(folder)
+
+    def _objects(self, workers: int, progress: Callable[[int, int], None] | None) -> Iterator[FrameObjects]:
+        """The objects of each frame as training starts from it, in order."""
+        cut = _Objects(self)
+        found = _by_workers(cut, workers) if workers else (cut[index] for index in range(len(self)))
+        for done, objects in enumerate(found, start=1):
+            if isinstance(objects, DataError):
+                raise objects
+            yield objects
+            if progress is not None:
+                progress(done, len(self))
 
     def _bound(self, step: GroundTruthSampling) -> GroundTruthSampling:
         """The step itself, if its classes are those of this data set."""
@@ -152,11 +171,41 @@ class LabelledFrames(Dataset[LidarFrame], ABC, Generic[Config]):
             )
         return step
 
-    def _object_frames(self) -> Iterator[tuple[LidarFrame, np.ndarray]]:
-        """Each frame as training starts from it, with the difficulty (M,) of its boxes."""
-        for index in range(len(self)):
-            frame = self.frame(index)
-            yield self.seen(frame), self.difficulty(frame)
+
+class _Objects(Dataset[FrameObjects | DataError]):
+    """The objects of each frame of a data set; what goes wrong comes as a value, over processes too."""
+
+    def __init__(self, dataset: LabelledFrames[Any]):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> FrameObjects | DataError:
+        try:
+            frame = self.dataset.frame(index)
+            return cut_out(self.dataset.seen(frame), self.dataset.difficulty(frame))
+        except DataError as error:
+            return error
+
+
+def _by_workers(cut: _Objects, workers: int) -> Iterator[FrameObjects | DataError]:
+    """All of them in order. Workers are started anew: a child forked after a parallel numba region may
+    abort."""
+    methods = multiprocessing.get_all_start_methods()
+    return iter(
+        DataLoader(
+            cut,
+            batch_size=None,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            multiprocessing_context="forkserver" if "forkserver" in methods else "spawn",
+        )
+    )
+
+
+def _as_it_is(objects: Any) -> Any:
+    return objects
 
 
 def drop_sparse_boxes(frame: LidarFrame, min_points: int) -> LidarFrame:

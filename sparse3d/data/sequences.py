@@ -149,6 +149,7 @@ class SequenceDataset(LabelledFrames[Drives]):
             drive = self.table.scan_sequence[self.table.frame_scan]
             place = np.arange(len(drive)) - np.searchsorted(drive, drive)  # of a frame in its drive
             self.table = self.table.of_frames(place % config.every == 0)
+        self._frame_ids = tuple(text.decode() for text in self.table.frame_id.tolist())
         self._label_of = self._labels_of_categories()
         self.augment_with(augment)
 
@@ -170,7 +171,7 @@ class SequenceDataset(LabelledFrames[Drives]):
 
     @property
     def frame_ids(self) -> tuple[str, ...]:
-        return tuple(str(text) for text in np.char.decode(self.table.frame_id))
+        return self._frame_ids
 
     def __len__(self) -> int:
         return len(self.table.frame_scan)

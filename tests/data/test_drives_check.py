@@ -11,12 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sparse3d import cli
+from sparse3d import cli, config
+from sparse3d.data.augment import AugmentConfig
 from sparse3d.data.drives_check import check_drives
+from sparse3d.data.gt_sampling import GroundTruthSampling
+from sparse3d.data.kitti_check import check_kitti
+from sparse3d.data.open import open_dataset
 from sparse3d.data.waymo import WaymoConfig, WaymoDataset
 from sparse3d.errors import DataError
 from sparse3d.io.archives import unpack
+from sparse3d.recipes.detection_config import DetectionConfig
 from tests.data.argoverse2_folder import TIMES, write_argoverse2
+from tests.data.kitti_folder import write_folder
 from tests.data.kitti_raw_folder import write_kitti_raw
 from tests.data.nuscenes_folder import write_nuscenes
 from tests.data.waymo_folder import NAME, write_waymo
@@ -187,3 +193,29 @@ def test_decoded_waymo_points_are_those_of_the_images(prepare, tmp_path):
     for index in range(3):
         np.testing.assert_array_equal(WaymoDataset(config, "train")[index].points, before[index])
     assert "0 frames written" in prepare("waymo", "--root", root, "--workers", 0)
+
+
+def test_kitti_gets_its_splits(prepare, tmp_path):
+    source = write_folder(tmp_path / "source", frames=6)
+    splits = tmp_path / "splits"
+    (source / "ImageSets").rename(splits)
+    archive = packed(source, tmp_path / "data_object.zip")
+    assert "val (2), 4 in train" in prepare("kitti", "--out", tmp_path / "made", archive)
+    assert check_kitti(tmp_path / "made").splits == {"train": 4, "val": 2}
+    assert "splits were there" in prepare("kitti", "--out", tmp_path / "made")
+    prepare("kitti", "--out", tmp_path / "given", "--splits", splits, archive)
+    assert check_kitti(tmp_path / "given").ok
+    assert check_kitti(tmp_path / "given").splits == {"train": 6, "val": 1}
+
+
+def test_objects_are_cut_out_before_training(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    root = write_nuscenes(tmp_path / "nuscenes")
+    call = ["data", "objects", "centerpoint_nuscenes", f"data.root={root}", "loader.split=mini_train"]
+    assert cli.main([*call, "--workers", "0"]) == 0
+    shown = capsys.readouterr()
+    assert "car: 3\n" in shown.out and "truck: 0\n" in shown.out and "9 objects of 3 frames" in shown.err
+    folder = next(root.glob("sparse3d_objects_*"))
+    data = open_dataset(config.load(DetectionConfig, call[2], call[3:]).dataset, "mini_train")
+    data.augment_with(AugmentConfig((GroundTruthSampling(counts=()),)))
+    assert list(root.glob("sparse3d_objects_*")) == [folder], "training finds it"

@@ -2,19 +2,16 @@
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from sparse3d.data.augment import AugmentConfig
-from sparse3d.data.gt_sampling import (
-    ClassCount,
-    GroundTruthSampling,
-    build_object_database,
-    open_object_database,
-)
+from sparse3d.data.gt_sampling import ClassCount, GroundTruthSampling
 from sparse3d.data.kitti import KittiDataset, KittiDatasetConfig
+from sparse3d.data.object_database import build_object_database, cut_out, open_object_database
 from sparse3d.errors import ConfigError, DataError
 from sparse3d.frames import LidarFrame
 from sparse3d_ops.boxes import box_iou_bev, points_per_box
@@ -47,7 +44,7 @@ def folder(tmp_path):
         (object_frame([], [], [], 50), np.zeros(0, dtype=np.int64)),
         (object_frame([[20, 5, 0, 1, 1, 2, 0], car(50, 0)], [1, 0], [8, 40]), np.array([1, 2])),
     ]
-    return build_object_database(lambda: frames, CLASSES, tmp_path, "key")
+    return build_object_database(lambda: [cut_out(*pair) for pair in frames], CLASSES, tmp_path, "key")
 
 
 def step(folder, **changes) -> GroundTruthSampling:
@@ -120,7 +117,7 @@ def test_pasted_objects_never_overlap_each_other(tmp_path, seed):
     rng = np.random.default_rng(seed)
     boxes = [car(*rng.uniform(0, 12, 2), yaw=rng.uniform(-3, 3)) for _ in range(30)]
     frames = [(object_frame([box], [0], [6]), np.zeros(1, dtype=np.int64)) for box in boxes]
-    folder = build_object_database(lambda: frames, CLASSES, tmp_path, "key")
+    folder = build_object_database(lambda: [cut_out(*pair) for pair in frames], CLASSES, tmp_path, "key")
     got = step(folder, counts=(ClassCount("Car", 30),))(EMPTY, rng)
     overlap = box_iou_bev(torch.from_numpy(got.boxes), torch.from_numpy(got.boxes)).fill_diagonal_(0)
     assert overlap.max() == 0 and 1 < len(got.boxes) < 30
@@ -190,14 +187,14 @@ def test_a_damaged_database_is_built_anew(folder, tmp_path, caplog, name, size):
         open_object_database(f"{folder}/")
     with caplog.at_level(logging.WARNING):
         frames = [(object_frame([car(10, 0)], [0], [3]), np.zeros(1, dtype=np.int64))]
-        again = build_object_database(lambda: frames, CLASSES, tmp_path, "key")
+        again = build_object_database(lambda: [cut_out(*pair) for pair in frames], CLASSES, tmp_path, "key")
     assert "built anew" in caplog.text
     assert len(open_object_database(f"{again}/.")) == 1
 
 
 def test_an_interrupted_build_leaves_nothing_that_looks_whole(tmp_path):
     def frames():
-        yield object_frame([car(10, 0)], [0], [3]), np.zeros(1, dtype=np.int64)
+        yield cut_out(object_frame([car(10, 0)], [0], [3]), np.zeros(1, dtype=np.int64))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -211,7 +208,9 @@ def test_without_a_database_the_error_says_who_gives_one():
 
 
 def test_a_split_without_objects_gives_an_empty_database(tmp_path):
-    folder = build_object_database(lambda: [(EMPTY, np.zeros(0, dtype=np.int64))], CLASSES, tmp_path, "none")
+    folder = build_object_database(
+        lambda: [cut_out(EMPTY, np.zeros(0, dtype=np.int64))], CLASSES, tmp_path, "none"
+    )
     assert step(folder)(EMPTY, np.random.default_rng(0)) is EMPTY
 
 
@@ -232,6 +231,21 @@ def test_the_data_set_builds_its_own_database_and_fills_scenes(tmp_path):
     stamp = (root / database_name(data)).stat().st_mtime_ns
     KittiDataset(KittiDatasetConfig(root=str(root)), "train", steps)
     assert (root / database_name(data)).stat().st_mtime_ns == stamp
+
+
+def test_workers_build_the_same_database(tmp_path):
+    root = write_folder(tmp_path / "kitti")
+    made, reports = [], []
+    for workers in (0, 2):
+        config = KittiDatasetConfig(root=str(root), cache_dir=str(tmp_path / f"by{workers}"))
+        data = KittiDataset(config, "train")
+        folder = Path(data.object_database(workers, lambda *report: reports.append(report)))
+        made.append([(folder / name).read_bytes() for name in ("points.bin", "objects.npz")])
+    assert made[0] == made[1] and reports == [(1, 4), (2, 4), (3, 4), (4, 4)] * 2
+    (root / "training/velodyne/000002.bin").write_bytes(b"x")
+    config = KittiDatasetConfig(root=str(root), cache_dir=str(tmp_path / "broken"))
+    with pytest.raises(DataError, match="000002.bin: 1 bytes are not whole points"):
+        KittiDataset(config, "train").object_database(workers=1)
 
 
 def database_name(data: KittiDataset) -> str:

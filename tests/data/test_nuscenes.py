@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from sparse3d.data.augment import AugmentConfig
-from sparse3d.data.gt_sampling import ClassCount, GroundTruthSampling, open_object_database
+from sparse3d.data.gt_sampling import ClassCount, GroundTruthSampling
 from sparse3d.data.nuscenes import NuscenesConfig, NuscenesDataset
 from sparse3d.data.nuscenes_splits import VAL, scenes_of
+from sparse3d.data.object_database import open_object_database
 from sparse3d.data.sequences import track_velocities
 from sparse3d.errors import ConfigError, DataError
 from sparse3d.geometry.rigid import inverse, transform_points
@@ -123,6 +124,8 @@ def test_a_scene_starts_with_fewer_sweeps_and_never_reaches_into_the_scene_befor
     data = dataset(whole, "mini_val", sweeps=10, skip_missing=True)
     assert data[0].extra["sequence"] == "scene-0103" and set(data[0].points[:, 4]) == {0}
     assert len(np.unique(dataset(whole, sweeps=40)[2].points[:, 4])) == 21
+    both = dataset(whole, "trainval", version="v1.0-mini", sweeps=10)
+    assert both[3].extra["sequence"] == "scene-0103" and set(both[3].points[:, 4]) == {0}
 
 
 def test_the_sequences_are_there_for_a_tracker(whole):
