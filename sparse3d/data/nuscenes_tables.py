@@ -3,7 +3,9 @@
 Boxes and poses are in the sensor's own axes here: x right, y forward, z up.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from array import array
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +13,7 @@ import numpy as np
 
 from sparse3d.data.sequences import SequenceTable, track_velocities
 from sparse3d.errors import DataError
-from sparse3d.geometry.rigid import inverse, is_rigid, rigid, rotation_from_quaternion
+from sparse3d.geometry.rigid import inverse, rigid, rotation_from_quaternion
 from sparse3d.io.nuscenes import read_rows
 
 # Raise it when the meaning of the table changes.
@@ -32,7 +34,7 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     ),
     "ego_pose": ("token", "translation", "rotation"),
     "sample_annotation": (
-        *("sample_token", "instance_token", "attribute_tokens", "translation", "size", "rotation"),
+        *("token", "sample_token", "instance_token", "attribute_tokens", "translation", "size", "rotation"),
         *("num_lidar_pts", "num_radar_pts"),
     ),
 }
@@ -75,22 +77,23 @@ class _Tables:
                 self.folder / f"{name}.json", f"no record {token!r}, which another table refers to"
             ) from None
 
-    def _poses(self, name: str, wanted: Any) -> dict[str, np.ndarray]:
-        found = {}
+    def _poses(self, name: str, wanted: Callable[[dict[str, Any]], bool]) -> "_Poses":
+        path = self.folder / f"{name}.json"
+        numbers = _Numbers(path, {"rotation": 4, "translation": 3})
+        place: dict[str, int] = {}
         for row in self.rows(name):
             if wanted(row):
-                try:
-                    pose = rigid(rotation_from_quaternion(row["rotation"]), row["translation"])
-                    assert is_rigid(pose)
-                except (ValueError, TypeError, AssertionError):
-                    message = f"{row['token']} has a rotation or translation that is none"
-                    raise DataError(self.folder / f"{name}.json", message) from None
-                found[row["token"]] = pose
-        return found
+                place[row["token"]] = len(place)
+                numbers.add(row)
+        rows = numbers.rows()
+        try:
+            return _Poses(place, rigid(rotation_from_quaternion(rows[:, :4]), rows[:, 4:]))
+        except ValueError as error:
+            raise DataError(path, str(error)) from error
 
     def _scans(self) -> Iterator[_Scan]:
         for row in self.rows("sample_data"):
-            if row["calibrated_sensor_token"] in self.sensors:
+            if row["calibrated_sensor_token"] in self.sensors.place:
                 sample = self.find("sample", self.samples, row["sample_token"])
                 yield _Scan(
                     scene=self.find("scene", self.scenes, sample[0]),
@@ -101,6 +104,38 @@ class _Tables:
                     file=row["filename"],
                     is_key=bool(row["is_key_frame"]),
                 )
+
+
+class _Poses(NamedTuple):
+    """(K, 4, 4) poses and the row of each token in them."""
+
+    place: Mapping[str, int]
+    matrices: np.ndarray
+
+
+class _Numbers:
+    """Numbers of many records, packed: the largest tables have millions of them."""
+
+    def __init__(self, path: Path, fields: Mapping[str, int]):
+        self.path, self.fields = path, fields
+        self._values = array("d")
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Keep the fields of a record. DataError for other than so many finite numbers each."""
+        for key, count in self.fields.items():
+            try:
+                values = [float(value) for value in record[key]]
+            except (TypeError, ValueError):
+                values = []
+            if len(values) != count or not all(map(math.isfinite, values)):
+                raise DataError(
+                    self.path, f"{record['token']!r} has {key} {record[key]}, expected {count} finite numbers"
+                )
+            self._values.extend(values)
+
+    def rows(self) -> np.ndarray:
+        """(K, sum of the fields' counts) float64, a row a record."""
+        return np.array(self._values, dtype=np.float64).reshape(-1, sum(self.fields.values()))
 
 
 class _Labels(NamedTuple):
@@ -119,8 +154,10 @@ def build_table(folder: Path) -> SequenceTable:
     """Read the tables of a version. Raises DataError for missing and broken ones."""
     tables = _Tables(folder)
     scans = tables.scans
-    world_from_ego = _stacked([tables.find("ego_pose", tables.egos, scan.ego_pose) for scan in scans], (4, 4))
-    ego_from_lidar = _stacked([tables.sensors[scan.sensor] for scan in scans], (4, 4))
+    egos, sensors = tables.egos, tables.sensors
+    ego = np.array([tables.find("ego_pose", egos.place, scan.ego_pose) for scan in scans], dtype=np.int64)
+    sensor = np.array([sensors.place[scan.sensor] for scan in scans], dtype=np.int64)
+    world_from_ego, ego_from_lidar = egos.matrices[ego], sensors.matrices[sensor]
     world_from_lidar = world_from_ego @ ego_from_lidar
     frame_scan = np.array([row for row, scan in enumerate(scans) if scan.is_key], dtype=np.int64)
     samples = [scans[row].sample for row in frame_scan]
@@ -170,7 +207,9 @@ def _read_labels(
 ) -> _Labels:
     """The annotations of the frames, those of the first frame first."""
     frame_of = {sample: frame for frame, sample in enumerate(samples)}
-    rows: list[tuple[Any, ...]] = []
+    path = tables.folder / "sample_annotation.json"
+    numbers = _Numbers(path, {"translation": 3, "size": 3, "rotation": 4})
+    whole = array("q")  # frame, instance, attribute, points of each
     for row in tables.rows("sample_annotation"):
         frame = frame_of.get(row["sample_token"])
         if frame is None:  # of a sample without a scan; one of no sample at all is a fault
@@ -179,30 +218,19 @@ def _read_labels(
         instance = tables.find("instance", instances, row["instance_token"])[0]
         known = row["attribute_tokens"]
         attribute = tables.find("attribute", attributes, known[0])[0] if known else -1
-        points = row["num_lidar_pts"] + row["num_radar_pts"]
-        rows.append((frame, row["translation"], row["size"], row["rotation"], instance, attribute, points))
-    rows.sort(key=lambda row: row[0])
-    columns = list(zip(*rows, strict=True)) or [()] * 7
-    path = tables.folder / "sample_annotation.json"
-    try:
-        frame, centre, size, rotation, instance, attribute, points = columns
-        found = _Labels(
-            frame=np.array(frame, dtype=np.int64),
-            centre=_stacked(centre, (3,)),
-            size=_stacked(size, (3,))[:, [1, 0, 2]],
-            rotation=_stacked(rotation, (4,)),
-            instance=np.array(instance, dtype=np.int64),
-            attribute=np.array(attribute, dtype=np.int64),
-            points=np.array(points, dtype=np.int64),
-        )
-        rotation_from_quaternion(found.rotation)
-    except (ValueError, TypeError) as error:
-        raise DataError(path, f"an annotation has a place, size or rotation that is none: {error}") from error
-    if not np.isfinite(np.concatenate([found.centre, found.size], axis=1)).all():
-        raise DataError(path, "an annotation has a place or size that is not finite")
-    return found
-
-
-def _stacked(rows: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Rows of numbers as one array, of the right shape also where there is none."""
-    return np.array(rows, dtype=np.float64).reshape(-1, *shape) if len(rows) else np.zeros((0, *shape))
+        numbers.add(row)
+        whole.extend((frame, instance, attribute, row["num_lidar_pts"] + row["num_radar_pts"]))
+    frame, instance, attribute, points = np.array(whole, dtype=np.int64).reshape(-1, 4).T
+    order = np.argsort(frame, kind="stable")
+    rows = numbers.rows()[order]
+    if not (np.abs(rows[:, 6:]).max(axis=1, initial=0) > 0).all():
+        raise DataError(path, "an annotation has a rotation of length 0, which is none")
+    return _Labels(
+        frame=frame[order],
+        centre=rows[:, :3],
+        size=rows[:, [4, 3, 5]],
+        rotation=rows[:, 6:],
+        instance=instance[order],
+        attribute=attribute[order],
+        points=points[order],
+    )

@@ -235,8 +235,10 @@ class SequenceDataset(LabelledFrames[Drives]):
 
     def fingerprint(self) -> str:
         table, config = self.table, self.config
-        digest = hashlib.sha256(repr((self.root.resolve(), config.classes, config.sweeps)).encode())
-        for column in (table.frame_id, table.boxes, table.velocity, table.world_from_lidar):
+        options = (self.root.resolve(), config.classes, config.sweeps, config.skip_missing)
+        digest = hashlib.sha256(repr(options).encode())
+        columns = (table.frame_id, table.first_box, table.boxes, table.category, table.velocity)
+        for column in (*columns, table.world_from_lidar):
             digest.update(np.ascontiguousarray(column).tobytes())
         return digest.hexdigest() + self.scan_options()
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from sparse3d.data.augment import AugmentConfig
 from sparse3d.data.balance import ClassBalanced
 from sparse3d.data.loader import FrameDataset, make_loader
 from sparse3d.data.open import open_dataset
@@ -118,7 +119,8 @@ def _hooks(config: DetectionConfig, run: RunFolder) -> list[Hook]:
 
 def training_frames(config: DetectionConfig) -> FrameDataset:
     """The frames of the training split, in the order and number that the config asks for."""
-    frames = open_dataset(config.dataset, config.loader.split)
+    # Without steps first: for how long they last depends on the number of frames, with `balance` too.
+    frames = open_dataset(config.dataset, config.loader.split, AugmentConfig())
     balanced = ClassBalanced(frames, config.train.seed) if config.loader.balance == "classes" else None
     frames.epochs = config.train.epochs
     if config.train.steps is not None:

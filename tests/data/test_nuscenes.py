@@ -233,16 +233,30 @@ def change(root, name, edit):
         ("sample", lambda rows: rows[0].pop("timestamp"), "sample.json: record 0 has no 'timestamp'"),
         ("scene", lambda rows: rows.pop(), "scene.json: no record 't-scene-0103', which another table"),
         ("ego_pose", lambda rows: rows.pop(5), "ego_pose.json: no record 'scene-0061-e5'"),
-        ("ego_pose", lambda rows: rows[2].update(rotation=[0, 0, 0, 0]), "e2 has a rotation or translation"),
-        ("ego_pose", lambda rows: rows[2].update(translation=[1, 2]), "e2 has a rotation or translation"),
+        (
+            "ego_pose",
+            lambda rows: rows[2].update(rotation=[0, 0, 0, 0]),
+            "ego_pose.json: a quaternion has length",
+        ),
+        (
+            "ego_pose",
+            lambda rows: rows[2].update(translation=[1, 2]),
+            "e2' has translation .1, 2., expected 3 fin",
+        ),
         ("instance", lambda rows: rows.clear(), "instance.json: no record 'scene-0061-o0'"),
         ("category", lambda rows: rows.pop(0), "category.json: no record 'cat0'"),
         (
             "sample_annotation",
             lambda rows: rows[0].update(size=[1, 2]),
-            "sample_annotation.json: an annotation has",
+            "a0' has size .1, 2., expected 3 finite",
         ),
-        ("sample_annotation", lambda rows: rows[0].update(translation=[1, 2, float("nan")]), "is not finite"),
+        ("sample_annotation", lambda rows: rows[0].update(size="big"), "a0' has size big, expected 3 finite"),
+        ("sample_annotation", lambda rows: rows[0].update(rotation=[0] * 4), "a rotation of length 0"),
+        (
+            "sample_annotation",
+            lambda rows: rows[0].update(translation=[1, 2, float("nan")]),
+            "a0' has translation .1, 2, nan., expected 3 finite numbers",
+        ),
     ],
 )
 def test_broken_tables_are_named(root, name, edit, message):

@@ -11,6 +11,7 @@ from sparse3d.data.open import open_dataset
 from sparse3d.errors import ConfigError
 from sparse3d.frames import Detections
 from sparse3d.models.centerpoint import CenterPoint
+from sparse3d.recipes.detection import training_frames
 from sparse3d.recipes.detection_config import DetectionConfig
 from tests.data.argoverse2_folder import write_argoverse2
 from tests.data.kitti_raw_folder import write_kitti_raw
@@ -123,6 +124,18 @@ def test_the_labels_themselves_score_all_there_is(name, value, tmp_path, monkeyp
         np.testing.assert_allclose(got["translation"], expected["translation"], atol=1e-3)
         np.testing.assert_allclose(got["size"], expected["size"], rtol=1e-5)
         np.testing.assert_allclose(got["rotation"], expected["rotation"], atol=2e-3)  # the sensor's tilt
+
+
+@pytest.mark.parametrize("balance, frames, epochs", [("none", 2, 3), ("classes", 4, 2)])
+def test_training_takes_every_nth_frame_and_knows_when_steps_fade(tmp_path, balance, frames, epochs):
+    root = write_waymo(tmp_path / "waymo")
+    options = [f"data.root={root}", "data.every=2", "data.lasers=[TOP]", f"loader.balance={balance}"]
+    options += ["train.steps=5", "loader.batch_size=1"]
+    loaded = config.load(DetectionConfig, "centerpoint_waymo", options)
+    found = training_frames(loaded)
+    assert len(found) == frames
+    # Five steps of one frame each: of two frames the third epoch is the last; both are drawn for two classes.
+    assert (found.dataset if balance == "classes" else found).epochs == epochs
 
 
 def test_the_number_of_values_a_point_is_checked_when_the_config_is_read():
