@@ -139,9 +139,15 @@ class VoxelBackbone(nn.Module):
             outputs.append(x)
         return outputs
 
-    def bev_map(self, last: SparseTensor) -> Float[Tensor, "B C X Y"]:
-        """The map made of what the last stage gives."""
-        return self.to_bev(self.squeeze_z(last))
-
     def forward(self, voxels: SparseTensor) -> Float[Tensor, "B C X Y"]:
-        return self.bev_map(self.stages_of(voxels)[-1])
+        return self.to_bev(self.squeeze_z(self.stages_of(voxels)[-1]))
+
+
+class VoxelBackboneWithStages(VoxelBackbone):
+    """The same network; what each stage gives, finest first, comes with the map."""
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, voxels: SparseTensor
+    ) -> tuple[list[SparseTensor], Float[Tensor, "B C X Y"]]:
+        stages = self.stages_of(voxels)
+        return stages, self.to_bev(self.squeeze_z(stages[-1]))

@@ -24,7 +24,11 @@ from sparse3d.models.center_code import BevGrid
 from sparse3d.models.roi_head import RoiHead, RoiHeadConfig, roi_losses
 from sparse3d.models.roi_sampling import RoiSamplingConfig, sample_rois
 from sparse3d.models.rois import Rois, decode
-from sparse3d.models.voxel_backbone import VoxelBackbone, VoxelBackbone8xConfig, VoxelResBackbone8xConfig
+from sparse3d.models.voxel_backbone import (
+    VoxelBackbone8xConfig,
+    VoxelBackboneWithStages,
+    VoxelResBackbone8xConfig,
+)
 from sparse3d.models.voxel_features import Bounds, MeanVoxelFeaturesConfig, VoxelFeatures, VoxelFeaturesConfig
 from sparse3d.models.voxel_roi_pool import VoxelRoiPool, VoxelRoiPoolConfig
 from sparse3d.tensor import SparseTensor
@@ -87,7 +91,7 @@ class VoxelRCNN(nn.Module):
         self.voxel_features = VoxelFeatures(
             config.point_channels, config.voxel_size, config.bounds, config.voxel_features
         )
-        self.backbone = VoxelBackbone(
+        self.backbone = VoxelBackboneWithStages(
             self.voxel_features.out_channels, self.voxel_features.shape, config.backbone
         )
         self.bev = BevBackbone(self.backbone.out_channels, config.bev)
@@ -100,8 +104,8 @@ class VoxelRCNN(nn.Module):
 
     def forward(self, batch: DetectionBatch) -> FirstStage:
         voxels = self.voxel_features(batch.points, batch.point_frame, batch.batch_size)
-        stages = self.backbone.stages_of(voxels)
-        return FirstStage(stages, self.head(self.bev(self.backbone.bev_map(stages[-1]))))
+        stages, bev = self.backbone(voxels)
+        return FirstStage(stages, self.head(self.bev(bev)))
 
     @torch.no_grad()
     def propose(self, maps: AnchorMaps, config: ProposalConfig) -> Rois:
