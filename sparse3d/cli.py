@@ -11,12 +11,23 @@ import sys
 from collections.abc import Sequence
 
 from sparse3d import __version__
-from sparse3d.commands import config, convert_weights, data, detect, doctor, evaluate, segment, track, train
+from sparse3d.commands import (
+    config,
+    convert_weights,
+    data,
+    detect,
+    doctor,
+    evaluate,
+    segment,
+    track,
+    train,
+    view,
+)
 from sparse3d.commands.parsing import INPUT_FAULT, Parser
 from sparse3d.commands.talk import say
 from sparse3d.commands.train import INTERRUPTED, how_to_resume
 
-COMMANDS = (train, evaluate, detect, track, segment, data, config, convert_weights, doctor)
+COMMANDS = (train, evaluate, detect, track, segment, view, data, config, convert_weights, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

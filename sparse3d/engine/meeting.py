@@ -11,18 +11,19 @@ import time
 import uuid
 from datetime import timedelta
 
-import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 PATIENCE = timedelta(minutes=10)
 
 
-def meet(patience: timedelta = PATIENCE) -> tuple[dist.Store, int, int]:
+def meet(patience: timedelta = PATIENCE) -> tuple[Store, int, int]:
     """(store of this life, rank, number of processes), from the environment that torchrun makes."""
-    store, rank, count = next(iter(dist.rendezvous("env://", timeout=patience)))
-    return dist.PrefixStore(agree(store, rank, count, patience), store), rank, count
+    store, rank, count = next(iter(rendezvous("env://", timeout=patience)))
+    return PrefixStore(agree(store, rank, count, patience), store), rank, count
 
 
-def agree(store: dist.Store, rank: int, count: int, patience: timedelta = PATIENCE) -> str:
+def agree(store: Store, rank: int, count: int, patience: timedelta = PATIENCE) -> str:
     """A name that all processes of this life know and none of another does.
 
     The first process writes a name, waits until each of the others has answered to it with a word of its
@@ -46,7 +47,7 @@ def agree(store: dist.Store, rank: int, count: int, patience: timedelta = PATIEN
         _pause(deadline, "the first process did not confirm")
 
 
-def _wait(store: dist.Store, keys: list[str], deadline: float, problem: str) -> None:
+def _wait(store: Store, keys: list[str], deadline: float, problem: str) -> None:
     while keys and not store.check(keys):
         _pause(deadline, problem)
 

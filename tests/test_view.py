@@ -1,0 +1,121 @@
+"""`sparse3d view`: what it finds of a thing, and the picture of it."""
+
+import builtins
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sparse3d import cli
+from sparse3d.commands.view_things import clouds_of, read_scene
+from sparse3d.io.points import write_points
+from sparse3d.io.semantickitti import write_labels
+from sparse3d.models.centerpoint import CenterPoint
+from tests.data.kitti_folder import write_folder
+from tests.recipes.small_run import finding, write_run
+from tests.test_cli import fault
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_cloud(path, points=50):
+    rows = np.random.default_rng(0).uniform([2, -9, -2, 0], [20, 9, 1, 1], (points, 4)).astype(np.float32)
+    write_points(path, rows)
+    return rows
+
+
+def test_a_cloud_becomes_a_picture(here, capsys):
+    write_cloud(here / "a.bin")
+    assert cli.main(["view", "a.bin", "--out", "deep/a.png"]) == 0
+    assert "50 points, 0 objects found, written to deep/a.png" in capsys.readouterr().err
+    with Image.open(here / "deep/a.png") as picture:
+        colors = np.asarray(picture)
+    assert colors.shape == (900, 1600, 3) and colors.max() > 90
+
+
+def test_a_data_set_shows_its_labelled_boxes(here):
+    root = write_folder(here / "kitti", frames=3)
+    clouds = clouds_of(root)
+    assert [cloud.stem for cloud in clouds] == ["000000", "000001", "000002"]
+    assert clouds_of(root / "training") == clouds == clouds_of(root / "training/velodyne")
+    scene = read_scene(clouds[0])
+    assert len(scene.truth.boxes) and "DontCare" not in scene.box_classes
+    assert {scene.box_classes[k] for k in scene.truth.labels} == set(scene.box_classes)
+    assert cli.main(["view", "kitti", "--frame", "000001", "--out", "b.png"]) == 0
+
+
+def test_point_labels_are_found_beside_and_by_name(here, capsys):
+    write_cloud(here / "00/velodyne/000000.bin", 4)
+    write_labels(here / "00/labels/000000.label", np.array([10, 40, 0, 252]))
+    (cloud,) = clouds_of(here / "00")
+    scene = read_scene(cloud)
+    assert scene.labels is not None
+    assert [scene.point_classes[k] if k >= 0 else None for k in scene.labels] == ["car", "road", None, "car"]
+    write_cloud(here / "b.bin", 4)
+    assert read_scene(here / "b.bin").labels is None
+    command = ["view", "b.bin", "--out", "b.png", "--labels"]
+    assert cli.main([*command, "00/labels/000000.label"]) == 0
+    write_labels(here / "bad.label", np.array([10, 40, 0]))
+    capsys.readouterr()
+    assert "bad.label: 3 labels for a scan of 4 points" in fault(capsys, *command, "bad.label")
+    write_labels(here / "bad.label", np.array([10, 40, 0, 7]))
+    assert "bad.label: label 3 has the class id 7" in fault(capsys, *command, "bad.label")
+
+
+def test_a_run_shows_what_it_finds(here, monkeypatch, capsys):
+    run = write_run(here / "run")
+    write_cloud(here / "a.bin")
+    car, low = [10.0, 0, -1, 4, 2, 1.5, 0.0], [15.0, 3, -1, 4, 2, 1.5, 0.0]
+    monkeypatch.setattr(CenterPoint, "predict", finding([car, low], [0.9, 0.2], [0, 1]))
+    assert cli.main(["view", str(run), "a.bin", "--out", "a.png"]) == 0
+    assert "1 objects found" in capsys.readouterr().err
+    assert cli.main(["view", str(run), "a.bin", "--out", "b.png", "--score", "0.1"]) == 0
+    assert "2 objects found" in capsys.readouterr().err
+    with Image.open(here / "a.png") as one, Image.open(here / "b.png") as two:
+        assert not np.array_equal(np.asarray(one), np.asarray(two))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere", "--out", "a.png"], "nowhere: no such file or folder"),
+        (["empty", "--out", "a.png"], "empty: no point clouds here (.bin, .pcd, .ply, .npy)"),
+        (["a.bin", "--out", "a.jpg"], "a.jpg: the picture is a PNG"),
+        (["a.bin", "--out", "a.png", "--browser"], "choose one"),
+        (["a.bin", "--out", "a.png", "--frame", "7"], "no frame '7'; there are 1: a to a"),
+        (["a.bin", "b.bin", "--out", "a.png"], "a.bin is not the folder of a run"),
+        (["a.bin", "--out", "a.png", "--score", "2"], "expected a number from 0 to 1"),
+        (["a.bin", "--out", "a.png", "--color", "class"], "points have no class; colour them by height"),
+        (["a.bin", "--out", "a.png", "--color", "clss"], "did you mean 'class'?"),
+        (["a.txt", "--out", "a.png"], "a.txt: unknown point cloud suffix '.txt'"),
+    ],
+)
+def test_faults_are_one_line_with_the_way_out(here, capsys, arguments, message):
+    write_cloud(here / "a.bin")
+    (here / "a.txt").touch()
+    (here / "empty").mkdir()
+    assert message in fault(capsys, "view", *arguments)
+
+
+@pytest.mark.parametrize(("option", "package"), [([], "open3d"), (["--browser"], "viser")])
+def test_a_missing_extra_is_named(here, capsys, monkeypatch, option, package):
+    write_cloud(here / "a.bin")
+    real = builtins.__import__
+
+    def without(name, *arguments, **options):
+        if name.split(".")[0] == package:
+            raise ImportError(name)
+        return real(name, *arguments, **options)
+
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(builtins, "__import__", without)
+    message = fault(capsys, "view", "a.bin", *option)
+    assert f"{package} is not installed; get it with: pip install 'sparse3d[viz]'" in message
+    assert cli.main(["view", "a.bin", "--out", "a.png"]) == 0, "a picture needs neither"
