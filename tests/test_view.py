@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from sparse3d import cli
+from sparse3d.commands.view_runs import RunChoice, run_gallery
 from sparse3d.commands.view_things import clouds_of, read_scene
 from sparse3d.io.points import write_points
 from sparse3d.io.semantickitti import write_labels
@@ -78,6 +79,21 @@ def test_a_run_shows_what_it_finds(here, monkeypatch, capsys):
     assert "2 objects found" in capsys.readouterr().err
     with Image.open(here / "a.png") as one, Image.open(here / "b.png") as two:
         assert not np.array_equal(np.asarray(one), np.asarray(two))
+
+
+def test_a_run_alone_shows_the_data_that_it_is_judged_on(here, monkeypatch, capsys):
+    root = write_folder(here / "kitti", frames=3)
+    run = write_run(here / "run", root, data={"root": str(root), "camera_view": False})
+    car = [10.0, 0, -1, 4, 2, 1.5, 0.0]
+    monkeypatch.setattr(CenterPoint, "predict", finding([car], [0.9], [0]))
+    gallery = run_gallery(RunChoice(run), split="train")
+    (first, *_) = gallery.names
+    scene = gallery.scene(0)
+    assert scene.title == first and scene.box_classes == ("Car", "Pedestrian", "Cyclist")
+    assert scene.found.boxes.tolist() == [car] and scene.found.scores == pytest.approx([0.9])
+    assert scene.truth.boxes.shape[1] == 7 and len(scene.points)
+    assert cli.main(["view", str(run), "--split", "train", "--frame", first, "--out", "a.png"]) == 0
+    assert "no such split" in fault(capsys, "view", str(run), "--split", "vla", "--out", "a.png")
 
 
 @pytest.mark.parametrize(

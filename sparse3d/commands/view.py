@@ -3,10 +3,16 @@
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sparse3d.commands.parsing import Commands, add_command
 from sparse3d.commands.talk import say
+
+if TYPE_CHECKING:
+    from sparse3d.commands.view_things import Gallery
+    from sparse3d.viewers.scene import Scene
 
 
 def add(commands: Commands) -> None:
@@ -31,6 +37,7 @@ def add(commands: Commands) -> None:
     view.add_argument("--labels", type=Path, metavar="FILE", help="a SemanticKITTI .label of the cloud")
     view.add_argument("--columns", type=int, default=4, help="float32 values a point in .bin files")
     view.add_argument("--no-truth", action="store_true", help="without labelled boxes")
+    view.add_argument("--data", metavar="DIR", help="with a RUN: a folder in place of its data.root")
     view.add_argument("--split", help="with a RUN: e.g. val, train (default: what it is judged on)")
     view.add_argument("--checkpoint", default="best", help="best, last or a step (default: %(default)s)")
     view.add_argument("--device", choices=["auto", "cpu", "cuda"], help="(default: as in training)")
@@ -46,14 +53,14 @@ def _run(arguments: argparse.Namespace) -> int:
         raise ValueError("--out writes a picture, --browser opens a page: choose one")
     if arguments.out is None:  # before a model is loaded for nothing
         require_extra("viser" if arguments.browser else "open3d", "viz")
-    clouds, scene = _scenes(arguments)
-    start = _number(arguments.frame, clouds)
+    names, scene = _gallery(arguments)
+    start = _number(arguments.frame, names)
     if arguments.out is not None:
         return _picture(arguments, scene(start))
     if arguments.browser:
         from sparse3d.viewers.browser import SceneServer
 
-        shown = SceneServer(len(clouds), scene, arguments.port, start)
+        shown = SceneServer(len(names), scene, arguments.port, start)
         print(shown.url, flush=True)
         say("Ctrl-C ends it; who has this address sees the page, from this machine alone")
         shown.wait()
@@ -63,50 +70,39 @@ def _run(arguments: argparse.Namespace) -> int:
     from sparse3d.viewers.window import KEYS, SceneWindow
 
     say(KEYS)
-    SceneWindow(len(clouds), scene, start, color_by=arguments.color, truth=not arguments.no_truth).run()
+    SceneWindow(len(names), scene, start, color_by=arguments.color, truth=not arguments.no_truth).run()
     return 0
 
 
-def _scenes(arguments: argparse.Namespace):
-    """The clouds, and what is to be seen of each: read, and judged by the model, when it is asked for."""
+def _gallery(arguments: argparse.Namespace) -> "Gallery":
     from functools import lru_cache
 
-    from sparse3d.commands.view_things import clouds_of, predictor, read_scene, run_clouds
-    from sparse3d.viewers.scene import Scene
+    from sparse3d.commands.view_things import Gallery, clouds_of, files_gallery
 
     thing = Path(arguments.thing)
-    predict = None
     if (thing / "config.yaml").is_file():
-        named = [cloud for given in arguments.inputs for cloud in clouds_of(given)]
-        clouds = named or run_clouds(thing, arguments.split)
-        predict = predictor(thing, arguments.checkpoint, arguments.device, arguments.score)
+        from sparse3d.commands.view_runs import RunChoice, run_gallery
+
+        choice = RunChoice(thing, arguments.checkpoint, arguments.device, arguments.score)
+        found = run_gallery(choice, arguments.inputs, arguments.split, arguments.data, arguments.columns)
     elif arguments.inputs:
-        raise ValueError(
-            f"{thing} is not the folder of a run, so it cannot be applied to {arguments.inputs[0]}"
-        )
+        raise ValueError(f"{thing} is not the folder of a run, to be applied to {arguments.inputs[0]}")
     else:
-        clouds = clouds_of(thing)
-    if arguments.labels is not None and len(clouds) > 1:
-        raise ValueError(f"--labels is for one cloud, and there are {len(clouds)}")
-
-    @lru_cache(maxsize=8)
-    def scene(number: int) -> Scene:
-        read = read_scene(clouds[number], arguments.columns, arguments.labels)
-        return read if predict is None else predict(clouds[number], read)
-
-    return clouds, scene
+        found = files_gallery(clouds_of(thing), arguments.columns, arguments.labels)
+    # Going back and forth, or changing colours, must not run the model again.
+    return Gallery(found.names, lru_cache(maxsize=8)(found.scene))
 
 
-def _number(wanted: str, clouds: list[Path]) -> int:
-    names = [cloud.stem for cloud in clouds]
+def _number(wanted: str, names: Sequence[str]) -> int:
     if wanted in names:
-        return names.index(wanted)
-    if wanted.isdigit() and int(wanted) < len(clouds):
+        return list(names).index(wanted)
+    if wanted.isdigit() and int(wanted) < len(names):
         return int(wanted)
-    raise ValueError(f"no frame {wanted!r}; there are {len(clouds)}: {names[0]} to {names[-1]}")
+    known = f"{names[0]} to {names[-1]}" if names else "the split is empty"
+    raise ValueError(f"no frame {wanted!r}; there are {len(names)}: {known}")
 
 
-def _picture(arguments: argparse.Namespace, scene) -> int:
+def _picture(arguments: argparse.Namespace, scene: "Scene") -> int:
     from sparse3d.io.files import atomic_path
     from sparse3d.viewers.perspective import draw_scene
 
