@@ -93,6 +93,7 @@ def test_a_run_alone_shows_the_data_that_it_is_judged_on(here, monkeypatch, caps
     assert scene.found.boxes.tolist() == [car] and scene.found.scores == pytest.approx([0.9])
     assert scene.truth.boxes.shape[1] == 7 and len(scene.points)
     assert cli.main(["view", str(run), "--split", "train", "--frame", first, "--out", "a.png"]) == 0
+    capsys.readouterr()
     assert "no such split" in fault(capsys, "view", str(run), "--split", "vla", "--out", "a.png")
 
 
