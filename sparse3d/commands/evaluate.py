@@ -12,6 +12,9 @@ def add(commands: Commands) -> None:
     add_run_arguments(evaluate)
     evaluate.add_argument("--split", help="e.g. val, train (default: what the run's config says)")
     evaluate.add_argument("--tta", action="store_true", help="segmentation: average over eight views")
+    evaluate.add_argument(
+        "--analyse", action="store_true", help="detection: also write a page of what is wrong, analysis.html"
+    )
     evaluate.add_argument("--data", metavar="DIR", help="a folder to use in place of the run's data.root")
 
 
@@ -26,6 +29,8 @@ def _run(arguments: argparse.Namespace) -> int:
         raise ValueError(
             f"--tta averages over views of a scan for segmentation; this is a run of {task.name}"
         )
+    if arguments.analyse and task.name != "detection":
+        raise ValueError(f"--analyse looks at detections; this is a run of {task.name}")
     with Bar("evaluating") as report:
         outcome = task.recipe.evaluate(
             arguments.run_folder,
@@ -40,4 +45,11 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     Console().print(*outcome.judgement.tables())
     say(f"{outcome.checkpoint.name}; written to {outcome.folder}")
+    if arguments.analyse:
+        from sparse3d.commands.detection_page import write_page
+
+        page = outcome.folder / "analysis.html"
+        title = f"{arguments.run_folder}, {outcome.checkpoint.name}, split {outcome.folder.name}"
+        write_page(page, outcome.judgement, outcome.dataset, outcome.bounds, title)
+        say(f"look at {page}")
     return 0

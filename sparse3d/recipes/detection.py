@@ -12,8 +12,9 @@ from torch import nn
 
 from sparse3d.data.augment import AugmentConfig
 from sparse3d.data.balance import ClassBalanced
+from sparse3d.data.labelled import LabelledFrames
 from sparse3d.data.loader import FrameDataset, make_loader
-from sparse3d.data.open import open_dataset
+from sparse3d.data.open import DataConfig, open_dataset
 from sparse3d.engine import distributed, hooks
 from sparse3d.engine.checkpoint import load_weights, read_checkpoint
 from sparse3d.engine.loop import Hook, Trainer
@@ -139,11 +140,13 @@ def prepare_data(config: DetectionConfig, progress_of_data: Progress | None = No
 
 @dataclass(frozen=True)
 class EvaluationOutcome:
-    """What was found, the folder that it was written to, and the checkpoint that was judged."""
+    """What was found, the folder that it was written to, and which checkpoint was judged on which data."""
 
     judgement: Judgement
     folder: Path
     checkpoint: Path
+    dataset: LabelledFrames[DataConfig]
+    bounds: tuple[float, ...]  # of the model
 
 
 def evaluate(
@@ -182,7 +185,7 @@ def evaluate(
     judgement.write_results(folder)
     summary = {"split": split, "checkpoint": detector.checkpoint.name, "frames": len(dataset)}
     write_text(folder / "metrics.json", json.dumps(summary | judgement.to_dict(), indent=1) + "\n")
-    return EvaluationOutcome(judgement, folder, detector.checkpoint)
+    return EvaluationOutcome(judgement, folder, detector.checkpoint, dataset, tuple(config.model.bounds))
 
 
 @dataclass(frozen=True)

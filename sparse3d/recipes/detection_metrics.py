@@ -16,9 +16,9 @@ from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from rich.table import Table
 
-from sparse3d.data.labelled import drop_sparse_boxes
 from sparse3d.errors import ConfigError
 from sparse3d.evaluation import argoverse2, kitti, nuscenes, nuscenes_rules, waymo
 from sparse3d.evaluation.frame_boxes import FrameBoxes
@@ -26,6 +26,7 @@ from sparse3d.frames import Detections, LidarFrame
 from sparse3d.geometry.rigid import transform_boxes
 from sparse3d.io.kitti import KittiCalibration, KittiObjects, boxes_to_objects, image_boxes
 from sparse3d.io.nuscenes_results import SampleBoxes
+from sparse3d_ops.boxes import points_per_box
 
 Metric = Literal["kitti", "nuscenes", "waymo", "argoverse2", "centre_distance"]
 
@@ -184,15 +185,16 @@ class FrameMaker(NamedTuple):
 
 def countable_boxes(frame: LidarFrame, bounds: Sequence[float]) -> FrameBoxes:
     """The labels that a detector with these bounds can be asked for, see the head of this file."""
-    frame = drop_sparse_boxes(frame, 1)
+    points = torch.from_numpy(np.ascontiguousarray(frame.points[:, :3]))
+    count = points_per_box(points, torch.from_numpy(np.ascontiguousarray(frame.boxes))).numpy()
     low, high = np.array(bounds[:3]), np.array(bounds[3:])
-    keep = ((frame.boxes[:, :3] >= low) & (frame.boxes[:, :3] < high)).all(axis=1)
+    keep = ((frame.boxes[:, :3] >= low) & (frame.boxes[:, :3] < high)).all(axis=1) & (count > 0)
     if "calibration" in frame.extra:
         left, top, right, bottom = image_boxes(
             frame.boxes, frame.extra["calibration"], frame.extra["image_size"]
         ).T
         keep &= (right > left) & (bottom > top)
-    return FrameBoxes(frame.boxes[keep], frame.labels[keep])
+    return FrameBoxes(frame.boxes[keep], frame.labels[keep], num_points=count[keep])
 
 
 def as_objects(

@@ -1,10 +1,14 @@
 """`sparse3d evaluate`: what counts, by hand, and what it says about bad data."""
 
+import base64
+import io
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sparse3d import cli
 from sparse3d.frames import LidarFrame
@@ -127,3 +131,32 @@ def test_broken_files_are_named_in_one_line(judged, tmp_path, capsys, file, chan
     lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
     assert len(lines) == 1 and message in lines[0]
     assert not (judged / "evaluation").exists()
+
+
+def test_the_page_of_errors_stands_alone_and_says_what_is_wrong(judged, capsys):
+    assert cli.main(["evaluate", str(judged), "--analyse"]) == 0
+    page = judged / "evaluation/val/analysis.html"
+    assert f"look at {page}" in capsys.readouterr().err
+    text = page.read_text()
+    for head in ("How good", "What is confused", "Errors of what was found", "The worst frames"):
+        assert f"<h2>{head}</h2>" in text
+    # Nothing to fetch, nothing to run.
+    assert "<script" not in text and "<link" not in text and 'src="http' not in text
+    assert set(re.findall(r"https?://[^\"]*", text)) == {"http://www.w3.org/2000/svg"}
+    # Two cars: one found by an IoU of 0.75, one missed; the detection behind the camera is no false positive.
+    row = re.search(r"<th>Car</th>(.*?)</tr>", text).group(1)
+    cells = re.findall(r"<td>(.*?)</td>", row)
+    assert cells == ["0.7", "2", "50.5", "0.80", "1", "1", "0", "0", "0", "0"]
+    assert "<b>000000</b>: 1 missed of 2" in text
+    assert text.count("<svg") == text.count("</svg>") == 7
+    (picture,) = re.findall(r"data:image/png;base64,([^\"]+)", text)
+    with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
+        assert image.size == (640, 640)
+    assert "KITTI average precision" in text
+
+
+def test_the_page_of_a_perfect_detector_of_nothing(judged, tmp_path, monkeypatch):
+    monkeypatch.setattr(CenterPoint, "predict", finding([], [], []))
+    write_scene(tmp_path / "bare", [], np.array([[5, 0, 0, 0]], np.float32))
+    assert cli.main(["evaluate", str(judged), "--data", "bare", "--analyse"]) == 0
+    assert "Every frame is perfect" in (judged / "evaluation/val/analysis.html").read_text()
