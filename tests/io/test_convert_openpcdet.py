@@ -246,9 +246,9 @@ def test_all_of_voxel_rcnn_has_a_twin_and_its_heads_compute_the_same(pair):
     model = VoxelRCNN(config).double().eval()
     model.load_state_dict(tensors)  # strict
 
-    maps = theirs.random(1, 12, 3, 4)  # (B, C, y, x)
+    maps = theirs.random(1, 12, 4, 2)  # (B, C, y, x)
     out = F.conv2d(maps, heads["dense_head.conv_box.weight"], heads["dense_head.conv_box.bias"])
-    want = out.reshape(2, 7, 3, 4).permute(3, 2, 0, 1).reshape(-1, 7)  # anchors in the order x, y, rotation
+    want = out.reshape(2, 7, 4, 2).permute(3, 2, 0, 1).reshape(-1, 7)  # anchors in the order x, y, rotation
     torch.testing.assert_close(model.head(maps.transpose(2, 3)).codes[0], want)
 
     def layers(part: str, x: Tensor, count: int) -> Tensor:
