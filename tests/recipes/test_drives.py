@@ -22,7 +22,7 @@ pytest.importorskip("pyarrow")
 
 # Grids coarse enough for a test; everything else is the config's own.
 SMALL = {
-    "centerpoint_nuscenes": ["model.voxel_size=[0.6, 0.6, 0.2]"],
+    "centerpoint_nuscenes": ["model.voxel_size=[1.2, 1.2, 0.2]"],
     "dsvt_nuscenes": ["model.voxel_size=[1.8, 1.8, 8.0]", "model.backbone.blocks=[1]"],
     "centerpoint_av2": ["model.voxel_size=[1.0, 1.0, 0.4]"],
     "centerpoint_waymo": ["model.voxel_size=[0.8, 0.8, 0.15]", "data.lasers=[TOP]"],
