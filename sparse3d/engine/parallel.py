@@ -28,6 +28,12 @@ def spread(model: nn.Module, device: torch.device) -> None:
     no more than one child's are whole at a time, and the rest together."""
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
+    if device.type == "cpu" and any(_ours(module) for module in model.modules()):
+        # An array that shares a tensor's memory fixes it for good, and FSDP resizes it at each layer's end.
+        raise ValueError(
+            f"distributed fsdp on a CPU cannot hold {type(model).__name__}: numba reads its memory as arrays, "
+            "which FSDP could not give up; use train.distributed=ddp, or CUDA devices"
+        )
     for parameter in model.parameters():  # torch spreads no others, such as those laid out channels last
         parameter.data = parameter.data.contiguous()
     mesh = init_device_mesh(device.type, (distributed.world_size(),))
@@ -118,3 +124,8 @@ def _is_spread(tensor: Tensor) -> bool:
     from torch.distributed.tensor import DTensor
 
     return isinstance(tensor, DTensor)
+
+
+def _ours(module: nn.Module) -> bool:
+    """True for the networks and sparse layers of this library, whose CPU bodies are numba's."""
+    return type(module).__module__.startswith(("sparse3d.models.", "sparse3d.nn.conv"))

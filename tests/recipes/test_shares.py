@@ -111,7 +111,9 @@ def all_models(rank):
     for name in MODELS:
         for share, numbers in SHARES.items():
             found[f"{name}.{share}.loss"], found[f"{name}.{share}.change"] = stepped(name, numbers[rank])
-        found[f"{name}.spread.loss"], found[f"{name}.spread.change"] = stepped(name, [rank], "fsdp")
+        # numba holds on to memory that FSDP must give up, so on a CPU it is refused.
+        with pytest.raises(ValueError, match="fsdp on a CPU cannot hold"):
+            stepped(name, [rank], "fsdp")
     return found
 
 
@@ -133,18 +135,6 @@ def test_a_step_of_unequal_shares_is_that_of_all_frames_together(ranks, name, sh
         assert float(rank[f"{name}.{share}.loss"]) == pytest.approx(float(loss), rel=1e-5)
         wrong = (rank[f"{name}.{share}.change"] - change).norm() / change.norm()
         assert change.norm() > 0 and wrong < 1e-5, f"the step differs by {float(wrong):.1e} of its length"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
-def test_a_step_of_a_spread_model_is_that_of_a_whole_one(ranks, name):
-    loss, change = stepped(name, [0, 1])
-    for rank in ranks if name not in ("minkunet", "cylinder3d") else ():
-        assert float(rank[f"{name}.spread.loss"]) == pytest.approx(float(loss), rel=1e-5)
-    wrong = (ranks[0][f"{name}.spread.change"] - change).norm() / change.norm()
-    # Lovász's loss is a mean over processes: another one for another number of them.
-    limit = 1e-5 if name not in ("minkunet", "cylinder3d") else 0.5
-    assert wrong < limit, f"the step differs by {float(wrong):.1e} of its length"
 
 
 @pytest.mark.slow
