@@ -31,8 +31,8 @@ def spread(model: nn.Module, device: torch.device) -> None:
     if device.type == "cpu" and any(_ours(module) for module in model.modules()):
         # An array that shares a tensor's memory fixes it for good, and FSDP resizes it at each layer's end.
         raise ValueError(
-            f"distributed fsdp on a CPU cannot hold {type(model).__name__}: numba reads its memory as arrays, "
-            "which FSDP could not give up; use train.distributed=ddp, or CUDA devices"
+            f"distributed fsdp on a CPU cannot hold {type(model).__name__}: numba reads its memory as "
+            "arrays, which FSDP could not give up; use train.distributed=ddp, or CUDA devices"
         )
     for parameter in model.parameters():  # torch spreads no others, such as those laid out channels last
         parameter.data = parameter.data.contiguous()
