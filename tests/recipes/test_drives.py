@@ -10,6 +10,7 @@ from sparse3d import cli, config
 from sparse3d.data.open import open_dataset
 from sparse3d.errors import ConfigError
 from sparse3d.frames import Detections
+from sparse3d.io.tracks import read_tracks
 from sparse3d.models.centerpoint import CenterPoint
 from sparse3d.recipes.detection import training_frames
 from sparse3d.recipes.detection_config import DetectionConfig
@@ -136,6 +137,35 @@ def test_training_takes_every_nth_frame_and_knows_when_steps_fade(tmp_path, bala
     assert len(found) == frames
     # Five steps of one frame each: of two frames the third epoch is the last; both are drawn for two classes.
     assert (found.dataset if balance == "classes" else found).epochs == epochs
+
+
+def test_a_drive_of_the_data_set_is_tracked(tmp_path, monkeypatch, capsys):
+    """By the name of a scene; with its labels for detections the tracks are the instances."""
+    monkeypatch.chdir(tmp_path)
+    root = write_nuscenes(tmp_path / "nuscenes")
+    options = [f"data.root={root}", "loader.split=mini_train", "evaluation.split=mini_train", "train.steps=1"]
+    options += ["loader.batch_size=1", "loader.workers=0", "train.device=cpu", *THIN]
+    options += [*SMALL["centerpoint_nuscenes"], "data.version=v1.0-mini"]
+    loaded = config.load(DetectionConfig, "centerpoint_nuscenes", options)
+    dataset = open_dataset(loaded.dataset, "scene-0061")
+    monkeypatch.setattr(CenterPoint, "predict", perfect(open_dataset(loaded.dataset, "mini_train")))
+    assert cli.main(["train", "centerpoint_nuscenes", "--out", "run", *options]) == 0
+    assert cli.main(["track", "run", "scene-0061", "--out", "found"]) == 0
+    assert "AMOTA" in capsys.readouterr().out
+    found = read_tracks("found/tracks.json")
+    assert [frame.name for frame in found.frames] == list(dataset.frame_ids)
+    objects: dict[int, set[int]] = {}
+    for i, frame in enumerate(found.frames):
+        labelled = dataset.labelled(i)
+        assert len(frame.ids) == len(labelled.boxes)
+        for number, box in zip(frame.ids.tolist(), frame.boxes, strict=True):
+            row = int(np.abs(labelled.boxes[:, :3] - box[:3]).sum(axis=1).argmin())
+            objects.setdefault(number, set()).add(int(labelled.box_info["track"][row]))
+    assert all(len(tracks) == 1 for tracks in objects.values()) and len(found.frames) > 1
+    assert json.loads((tmp_path / "found/metrics.json").read_text())["switches"] == 0
+
+    assert cli.main(["track", "run", "scene-9999", "--out", "found"]) == 2
+    assert "no split 'scene-9999'" in capsys.readouterr().err
 
 
 def test_the_number_of_values_a_point_is_checked_when_the_config_is_read():
