@@ -1,6 +1,7 @@
 """Two gloo processes on this machine, and what each of them found."""
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ def on_two_ranks(work: Callable[..., Found], folder: Path, *arguments: Any) -> l
 
 def _rank(rank: int, work: Callable[..., Found], folder: str, arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
+    import_module("torch.distributed.nn")  # later it would keep the group alive, see engine.distributed
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
     )

@@ -12,6 +12,7 @@ Every function also works in a single process, where it does nothing; callers ne
 """
 
 import contextlib
+import importlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -68,6 +69,11 @@ def process_group(device: str) -> Iterator[torch.device]:
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise ValueError(f"WORLD_SIZE is set but {', '.join(missing)} is not; start with torchrun")
+    # Functions of this module have the group as a default argument: the one of when it is imported. Imported
+    # later (by torch._dynamo), they keep the group and gloo's threads until the interpreter ends, and such a
+    # thread, letting go of a tensor, may then abort the process.
+    importlib.import_module("torch.distributed.nn")
+
     # The others wait while the first process evaluates or generates data; NCCL's default is ten minutes.
     store, number, count = meet()
     backend = "nccl" if local.type == "cuda" else "gloo"

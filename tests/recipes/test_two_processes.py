@@ -20,12 +20,19 @@ from tests.recipes.small_run import TINY
 OPTIONS = ["train.steps=3", "optimizer.kind=sgd", "optimizer.lr=0.02", "schedule.kind=constant"]
 
 
-def torchrun(folder, *arguments):
-    """`torchrun --nproc-per-node 2 -m sparse3d ...` in a folder, one thread a process."""
+def torchrun(folder, *arguments, processes=2):
+    """`torchrun --nproc-per-node PROCESSES -m sparse3d ...` in a folder, one thread a process."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         environment.pop(name, None)
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    start = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(processes),
+    ]
     done = subprocess.run(
         [*start, "-m", *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
     )
