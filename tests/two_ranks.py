@@ -1,13 +1,15 @@
 """Two gloo processes on this machine, and what each of them found."""
 
+import time
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.multiprocessing as multiprocessing
 from torch import Tensor
+
+from sparse3d.engine.distributed import GLOO_SETTLES
 
 Found = dict[str, Tensor]
 
@@ -20,11 +22,11 @@ def on_two_ranks(work: Callable[..., Found], folder: Path, *arguments: Any) -> l
 
 def _rank(rank: int, work: Callable[..., Found], folder: str, arguments: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
-    import_module("torch.distributed.nn")  # later it would keep the group alive, see engine.distributed
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2
     )
     try:
         torch.save(work(rank, *arguments), f"{folder}/{rank}.pt")
     finally:
+        time.sleep(GLOO_SETTLES)
         torch.distributed.destroy_process_group()

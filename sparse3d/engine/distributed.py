@@ -12,8 +12,8 @@ Every function also works in a single process, where it does nothing; callers ne
 """
 
 import contextlib
-import importlib
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -28,6 +28,8 @@ from sparse3d.nn.collectives import mean_over_ranks as mean_over_ranks
 from sparse3d.nn.collectives import world_size as world_size
 
 T = TypeVar("T")
+
+GLOO_SETTLES = 0.2  # seconds
 
 
 def is_distributed() -> bool:
@@ -69,11 +71,6 @@ def process_group(device: str) -> Iterator[torch.device]:
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise ValueError(f"WORLD_SIZE is set but {', '.join(missing)} is not; start with torchrun")
-    # Functions of this module have the group as a default argument: the one of when it is imported. Imported
-    # later (by torch._dynamo), they keep the group and gloo's threads until the interpreter ends, and such a
-    # thread, letting go of a tensor, may then abort the process.
-    importlib.import_module("torch.distributed.nn")
-
     # The others wait while the first process evaluates or generates data; NCCL's default is ten minutes.
     store, number, count = meet()
     backend = "nccl" if local.type == "cuda" else "gloo"
@@ -81,6 +78,10 @@ def process_group(device: str) -> Iterator[torch.device]:
     try:
         yield local
     finally:
+        if backend == "gloo":
+            # A thread of gloo's lets go of a collective's tensors after the collective has returned, and needs
+            # the interpreter for that. Were it to get it only after the end of `main`, it would abort us.
+            time.sleep(GLOO_SETTLES)
         dist.destroy_process_group()
 
 
