@@ -79,8 +79,8 @@ def process_group(device: str) -> Iterator[torch.device]:
         yield local
     finally:
         if backend == "gloo":
-            # A thread of gloo's lets go of a collective's tensors after the collective has returned, and needs
-            # the interpreter for that. Were it to get it only after the end of `main`, it would abort us.
+            # A thread of gloo's lets go of a collective's tensors after the collective has returned, and
+            # needs the interpreter for that. Were it to get it only after the end of `main`, it would abort us.
             time.sleep(GLOO_SETTLES)
         dist.destroy_process_group()
 

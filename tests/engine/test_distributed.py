@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from sparse3d.engine import distributed
 from sparse3d.engine.checkpoint import CheckpointFolder
@@ -99,10 +100,12 @@ def leave_after_a_collective(rank, port, _results, _folder):
     environment_of(rank, port)
     sys.setswitchinterval(1000)  # gloo's threads get the interpreter only when it is given up
     with distributed.process_group("cpu"):
+        kept = DistributedDataParallel(torch.nn.Linear(1, 1))  # holds the group and so its threads
         for _ in range(50):
             value = torch.ones(1)
             torch.distributed.all_reduce(value)
     assert value._use_count() == 1, "a thread of gloo's still holds a tensor"
+    del kept
 
 
 def test_gloo_has_let_go_of_all_tensors_when_the_group_is_left():
