@@ -80,7 +80,7 @@ def process_group(device: str) -> Iterator[torch.device]:
     finally:
         if backend == "gloo":
             # A thread of gloo's lets go of a collective's tensors after the collective has returned, and
-            # needs the interpreter for that. Were it to get it only after the end of `main`, it would abort us.
+            # needs the interpreter for that. Did it get it only after the end of `main`, it would abort us.
             time.sleep(GLOO_SETTLES)
         dist.destroy_process_group()
 
