@@ -4,8 +4,8 @@ a device.
 
 Voxel i covers [i, i + 1) in voxel units; its corner k = 4 dx + 2 dy + dz is the lattice point i + (dx, dy, dz),
 and `corner_rows[voxel, k]` the row of that point's value. Within a voxel the values are interpolated, and
-softplus of them is the density sigma, in 1 / (unit of t). Sample k of ray r lies at t = near + (k + offset) *
-step and stands for a piece of length `step`.
+softplus of them is the density sigma, in 1 / (unit of t). Sample k of ray r lies at
+t = near + (k + offset) * step and stands for a piece of length `step`.
 
 Nothing here has a gradient: who trains a field asks where to look with this op, and computes densities and
 colours there with ops that have one. Source: empty-space skipping and early termination as in Instant-NGP
