@@ -10,9 +10,9 @@ from torch import Tensor
 
 
 class Rendered(NamedTuple):
-    """R rays: `color` (R, 3) in [0, 1] over the background, `opacity` (R,) in [0, 1], `depth` (R,) metres along
-    the ray, the mean over what the ray sees (0 where it sees nothing), and `normal` (R, 3), world, of length
-    `opacity` or less."""
+    """R rays: `color` (R, 3) in [0, 1] over the background, `opacity` (R,) in [0, 1], `depth` (R,) metres
+    along the ray, the mean over what the ray sees (0 where it sees nothing), and `normal` (R, 3), world, of
+    length `opacity` or less."""
 
     color: Tensor
     opacity: Tensor
