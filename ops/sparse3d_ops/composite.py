@@ -1,0 +1,245 @@
+"""Volume rendering of packed samples: compositing, transmittance, sums along rays and the distortion of
+weights.
+
+Notation: ray r owns the samples from ray_starts[r] to ray_starts[r + 1], front to back; ray_starts (R + 1,)
+int64 rises from 0 to S. sigma (S,) is the density, 1 / metre, and dt (S,) the length of a sample, metres:
+
+    alpha_i = 1 - exp(-sigma_i dt_i),   T_i = prod_{j < i} (1 - alpha_j),   w_i = T_i alpha_i
+
+(Max, "Optical models for direct volume rendering", 1995). Densities and lengths must not be negative, which
+is not checked. All floats of a call have one dtype, float32 or float64. Gradients can be differentiated again
+and are, as all results, the same bits for any number of threads: a ray is summed in order, without atomics.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparse3d_ops.checks import check_same_device, check_tensor, remember, remembered
+
+EXACT = (torch.float32, torch.float64)
+
+
+class Composite(NamedTuple):
+    """out (R, C) = sum of w_i values_i; opacity (R,) = sum of w_i, what is left of 1 gets through; weights
+    (S,)."""
+
+    out: Tensor
+    opacity: Tensor
+    weights: Tensor
+
+
+def check_ray_starts(ray_starts: Tensor, samples: int) -> None:
+    """Raise a ValueError unless ray_starts (R + 1,) int64 rises from 0 to the number of samples."""
+    check_tensor("ray_starts", ray_starts, ("R + 1",), (torch.int64,))
+    if remembered(ray_starts, "starts") == samples:
+        return
+    if not len(ray_starts):
+        raise ValueError("ray_starts has shape (0,), expected (R + 1,): 0 is its first entry, of no rays too")
+    falls = ray_starts[1:] < ray_starts[:-1]
+    if bool((ray_starts[0] != 0) | (ray_starts[-1] != samples) | falls.any()):
+        raise ValueError(
+            f"ray_starts runs from {int(ray_starts[0])} to {int(ray_starts[-1])}, expected numbers that "
+            f"do not fall, from 0 to the {samples} samples"
+        )
+    remember(ray_starts, "starts", samples)
+
+
+def _check_samples(ray_starts: Tensor, first: tuple[str, Tensor], *rest: tuple[str, Tensor]) -> None:
+    """One number a sample in each of the named tensors, of one dtype and on one device."""
+    check_tensor(first[0], first[1], ("S",), EXACT)
+    for name, tensor in rest:
+        check_tensor(name, tensor, (first[1].shape[0],), (first[1].dtype,))
+    check_same_device(("ray_starts", ray_starts), first, *rest)
+    check_ray_starts(ray_starts, len(first[1]))
+
+
+def _check_values(values: Tensor, like: Tensor) -> None:
+    check_tensor("values", values, (like.shape[0], "C"), (like.dtype,))
+    check_same_device(("values", values), ("sigma", like))
+
+
+def _plain(*tensors: Tensor) -> list[Tensor]:
+    return [tensor.detach().contiguous() for tensor in tensors]
+
+
+def _arrays(*tensors: Tensor):
+    return [tensor.detach().contiguous().numpy() for tensor in tensors]
+
+
+# ---- compositing -------------------------------------------------------------------------------------------
+
+
+def composite(sigma: Tensor, values: Tensor, dt: Tensor, ray_starts: Tensor, stop: float = 0.0) -> Composite:
+    """What rays see: (S,), (S, C), (S,), (R + 1,) -> Composite, with gradients to sigma, values and dt.
+
+    Samples that less than `stop` of the light reaches, T_i < stop, are left out: their weights and gradients
+    are zero. A ray without samples has zeros. Depth is the composite of t: one more column of the values, or
+    `accumulate(weights, t[:, None], ray_starts)`.
+    """
+    return Composite(*composite_samples(sigma, values, dt, ray_starts, stop))
+
+
+@torch.library.custom_op("sparse3d::composite", mutates_args=(), device_types="cpu")
+def composite_samples(
+    sigma: Tensor, values: Tensor, dt: Tensor, ray_starts: Tensor, stop: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The op behind `composite`: -> out (R, C), opacity (R,), weights (S,)."""
+    from sparse3d_ops.cpu import composite as body
+
+    out, opacity, weights = _room_for_composite(sigma, values, dt, ray_starts, stop)
+    arrays = _arrays(sigma, values, dt, ray_starts)
+    body.composite(*arrays, body.scalar(stop, arrays[0]), *_arrays(out, opacity, weights))
+    return out, opacity, weights
+
+
+@composite_samples.register_kernel("cuda")
+def _(
+    sigma: Tensor, values: Tensor, dt: Tensor, ray_starts: Tensor, stop: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    from sparse3d_ops.gpu import composite as body
+
+    out, opacity, weights = _room_for_composite(sigma, values, dt, ray_starts, stop)
+    body.composite(*_plain(sigma, values, dt, ray_starts), stop, out, opacity, weights)
+    return out, opacity, weights
+
+
+def _room_for_composite(sigma: Tensor, values: Tensor, dt: Tensor, ray_starts: Tensor, stop: float):
+    _check_samples(ray_starts, ("sigma", sigma), ("dt", dt))
+    _check_values(values, sigma)
+    if not 0 <= stop < 1:
+        raise ValueError(f"stop is {stop}, expected a transmittance in [0, 1)")
+    rays = len(ray_starts) - 1
+    return sigma.new_empty(rays, values.shape[1]), sigma.new_empty(rays), sigma.new_empty(len(sigma))
+
+
+@composite_samples.register_fake
+def _(sigma, values, dt, ray_starts, stop):
+    rays = ray_starts.shape[0] - 1
+    out = sigma.new_empty(rays, values.shape[1])
+    return out, sigma.new_empty(rays), sigma.new_empty(sigma.shape)
+
+
+def _composite_setup(ctx, inputs, output):
+    sigma, values, dt, ray_starts, ctx.stop = inputs
+    ctx.save_for_backward(sigma, values, dt, ray_starts, output[2])
+
+
+def _composite_backward(ctx, grad_out, grad_opacity, grad_weights):
+    sigma, values, dt, ray_starts, weights = ctx.saved_tensors
+    grads = grad_out, grad_opacity, grad_weights
+    depth, of_values = composite_backward(*grads, values, weights, ray_starts, ctx.stop)
+    wants_sigma, wants_values, wants_dt = ctx.needs_input_grad[:3]
+    return (
+        depth * dt if wants_sigma else None,
+        of_values if wants_values else None,
+        depth * sigma if wants_dt else None,
+        None,
+        None,
+    )
+
+
+composite_samples.register_autograd(_composite_backward, setup_context=_composite_setup)
+
+
+@torch.library.custom_op("sparse3d::composite_backward", mutates_args=(), device_types="cpu")
+def composite_backward(
+    grad_out: Tensor,
+    grad_opacity: Tensor,
+    grad_weights: Tensor,
+    values: Tensor,
+    weights: Tensor,
+    ray_starts: Tensor,
+    stop: float,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of `composite` in the optical depths sigma_i dt_i (S,) and in the values (S, C).
+
+    (R, C), (R,), (S,), (S, C), (S,), (R + 1,). With q_i = grad_out . values_i + grad_opacity +
+    grad_weights_i: q_i T_{i+1} - sum_{j > i} q_j w_j, and w_i grad_out.
+    """
+    from sparse3d_ops.cpu import composite as body
+
+    grads = grad_out, grad_opacity, grad_weights
+    of_depth, of_values = _room_for_backward(*grads, values, weights, ray_starts)
+    arrays = _arrays(*grads, values, weights, ray_starts)
+    body.composite_backward(*arrays, body.scalar(stop, arrays[4]), *_arrays(of_depth, of_values))
+    return of_depth, of_values
+
+
+@composite_backward.register_kernel("cuda")
+def _(
+    grad_out: Tensor,
+    grad_opacity: Tensor,
+    grad_weights: Tensor,
+    values: Tensor,
+    weights: Tensor,
+    ray_starts: Tensor,
+    stop: float,
+) -> tuple[Tensor, Tensor]:
+    from sparse3d_ops.gpu import composite as body
+
+    grads = grad_out, grad_opacity, grad_weights
+    of_depth, of_values = _room_for_backward(*grads, values, weights, ray_starts)
+    body.composite_backward(*_plain(*grads, values, weights, ray_starts), stop, of_depth, of_values)
+    return of_depth, of_values
+
+
+def _room_for_backward(grad_out, grad_opacity, grad_weights, values, weights, ray_starts):
+    _check_samples(ray_starts, ("weights", weights), ("grad_weights", grad_weights))
+    _check_values(values, weights)
+    check_tensor("grad_out", grad_out, (len(ray_starts) - 1, values.shape[1]), (weights.dtype,))
+    check_tensor("grad_opacity", grad_opacity, (len(ray_starts) - 1,), (weights.dtype,))
+    return weights.new_empty(len(weights)), weights.new_empty(values.shape)
+
+
+@composite_backward.register_fake
+def _(grad_out, grad_opacity, grad_weights, values, weights, ray_starts, stop):
+    return weights.new_empty(weights.shape), weights.new_empty(values.shape)
+
+
+# ---- sums along rays ---------------------------------------------------------------------------------------
+
+
+@torch.library.custom_op("sparse3d::running_sum", mutates_args=(), device_types="cpu")
+def running_sum(values: Tensor, ray_starts: Tensor, reverse: bool) -> Tensor:
+    """Sum of what lies before each sample on its ray, or with `reverse` behind it; itself not: (S,) ->
+    (S,)."""
+    from sparse3d_ops.cpu import composite as body
+
+    _check_samples(ray_starts, ("values", values))
+    out = values.new_empty(len(values))
+    body.running_sum(*_arrays(values, ray_starts), reverse, out.numpy())
+    return out
+
+
+@running_sum.register_kernel("cuda")
+def _(values: Tensor, ray_starts: Tensor, reverse: bool) -> Tensor:
+    from sparse3d_ops.gpu import composite as body
+
+    _check_samples(ray_starts, ("values", values))
+    out = values.new_empty(len(values))
+    body.running_sum(*_plain(values, ray_starts), reverse, out)
+    return out
+
+
+@running_sum.register_fake
+def _(values, ray_starts, reverse):
+    return values.new_empty(values.shape)
+
+
+def _running_sum_setup(ctx, inputs, output):
+    ctx.save_for_backward(inputs[1])
+    ctx.reverse = inputs[2]
+
+
+def _running_sum_backward(ctx, grad):
+    return running_sum(grad, ctx.saved_tensors[0], not ctx.reverse), None, None
+
+
+running_sum.register_autograd(_running_sum_backward, setup_context=_running_sum_setup)
+
+
+def transmittance(sigma: Tensor, dt: Tensor, ray_starts: Tensor) -> Tensor:
+    """T_i, the part of the light that reaches each sample: (S,), (S,), (R + 1,) -> (S,)."""
+    return torch.exp(-running_sum(sigma * dt, ray_starts, False))
