@@ -3,8 +3,8 @@ voxels, those that are nearly transparent, and those that lie behind what is opa
 a device.
 
 Voxel i covers [i, i + 1) in voxel units; its corner k = 4 dx + 2 dy + dz is the lattice point i + (dx, dy,
-dz), and `corner_rows[voxel, k]` the row of that point's value. Within a voxel the values are interpolated, and
-softplus of them is the density sigma, in 1 / (unit of t). Sample k of ray r lies at
+dz), and `corner_rows[voxel, k]` the row of that point's value. Within a voxel the values are interpolated,
+and softplus of them is the density sigma, in 1 / (unit of t). Sample k of ray r lies at
 t = near + (k + offset) * step and stands for a piece of length `step`.
 
 Nothing here has a gradient: who trains a field asks where to look with this op, and computes densities and

@@ -1,8 +1,8 @@
 """Three textured spheres, seen from a ring of cameras: a scene whose pictures and surfaces are known exactly.
 
-Everything lies in the cube [-0.75, 0.75]^3, metres, before a white background. Colours are a smooth function
-of the place on the surface, lit by one lamp without shadows (`specular` adds Phong's highlight, so that colour
-depends on where one looks from). A pixel is the mean over a grid of rays through it.
+Everything lies in the cube [-0.75, 0.75]^3, metres, before a white background. Colours are a smooth
+function of the place on the surface, lit by one lamp without shadows (`specular` adds Phong's highlight, so
+that colour depends on where one looks from). A pixel is the mean over a grid of rays through it.
 """
 
 import json
@@ -92,7 +92,8 @@ def cameras(count: int, seed: int) -> np.ndarray:
 
 
 def pixel_rays(pose: np.ndarray, size: int, per_side: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Origins and unit directions of per_side^2 rays through each pixel: (size * per_side)^2 rows, by rows."""
+    """Origins and unit directions of per_side^2 rays through each pixel: (size per_side)^2 rows, row by
+    row."""
     at = (np.arange(size * per_side) + 0.5) / per_side - size / 2
     focal = 0.5 * size / math.tan(FIELD_OF_VIEW / 2)
     column, row = np.meshgrid(at / focal, at / focal)
