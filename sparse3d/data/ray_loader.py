@@ -34,6 +34,11 @@ class RayBatch(NamedTuple):
     photo: Tensor
     pixel: Tensor
 
+    @property
+    def batch_size(self) -> int:
+        """R."""
+        return len(self.rgb)
+
     def over(self, background: Tensor) -> Tensor:
         """(R, 3): the colours in front of a background, (3,) or (R, 3)."""
         if self.alpha is None:

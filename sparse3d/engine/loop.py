@@ -135,6 +135,7 @@ class Trainer:
         parallel.same_everywhere(self.model)
         if config.distributed == "fsdp" and distributed.is_distributed():
             parallel.spread(self.model, self.device)
+        self._optimizer_config = optimizer
         self.optimizer = build_optimizer(optimizer, self.model)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         self.ema = Ema(self.model, config.ema_decay) if config.ema_decay is not None else None
@@ -172,6 +173,12 @@ class Trainer:
             for hook in self.hooks:
                 hook.close()
         return self.stopped or "finished"
+
+    def renew_optimizer(self) -> None:
+        """A new optimiser, without memory, after the model replaced its parameters (a field that grew)."""
+        if distributed.world_size() > 1 or self.ema is not None:
+            raise ValueError("a model that changes its shape trains in one process and without averages")
+        self.optimizer = build_optimizer(self._optimizer_config, self.model)
 
     def stop(self, reason: str) -> None:
         """End the run cleanly after the present step."""

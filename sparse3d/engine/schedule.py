@@ -96,7 +96,34 @@ class MultiStepConfig:
         return ScheduleValue(self.factor ** sum(step >= int(total * m) for m in self.milestones))
 
 
-ScheduleConfig = OneCycleConfig | CosineConfig | ConstantConfig | MultiStepConfig
+@dataclass(frozen=True)
+class LevelsConfig:
+    """A field that is refined: at each level the rate begins at a factor of its own and falls exponentially
+    to `decay` of that."""
+
+    kind: Literal["levels"] = "levels"
+    begins: tuple[float, ...] = (0.0,)  # fractions of the run at which the levels begin, rising from 0
+    factors: tuple[float, ...] = (1.0,)  # of the rate, one a level
+    decay: float = 0.1
+
+    def __post_init__(self):
+        if not self.begins or self.begins[0] != 0 or list(self.begins) != sorted(set(self.begins)):
+            raise ValueError(f"begins must rise from 0, got {self.begins}")
+        if self.begins[-1] >= 1 or len(self.factors) != len(self.begins):
+            raise ValueError(f"there must be as many factors as begins below 1, got {self.factors}")
+
+    def steps(self, total: int) -> list[int]:
+        """The steps at which the levels begin."""
+        return [int(total * begin) for begin in self.begins]
+
+    def at(self, step: int, total: int) -> ScheduleValue:
+        begins = [*self.steps(total), total]
+        level = max(n for n, begin in enumerate(begins[:-1]) if step >= begin)
+        part = (step - begins[level]) / max(begins[level + 1] - begins[level], 1)
+        return ScheduleValue(self.factors[level] * self.decay**part)
+
+
+ScheduleConfig = OneCycleConfig | CosineConfig | ConstantConfig | MultiStepConfig | LevelsConfig
 
 
 def apply_schedule(optimizer: torch.optim.Optimizer, value: ScheduleValue) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from sparse3d.engine.loop import Trainer
 
 _KEYS = {"step", "epoch", "batch", "ema_updates", "loader", "scaler", "world_size", "total_steps"}
+
+
+@runtime_checkable
+class TakesShape(Protocol):
+    """A model whose parameters change their shapes while it is trained."""
+
+    def reshape_for(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take on the shapes of these, the model's state by name."""
+        ...
 
 
 def capture(trainer: Trainer) -> Checkpoint:
@@ -73,7 +82,11 @@ def restore(trainer: Trainer, checkpoint: Checkpoint, source: str | Path) -> Non
             f"written by a run of {state['total_steps']} steps, this one has {trainer.total_steps}; "
             "the schedule would jump: resume with the same data set, batch size and epochs",
         )
-    own, weights = trainer.model.state_dict(), checkpoint.part("model")
+    weights = checkpoint.part("model")
+    if isinstance(trainer.model, TakesShape):
+        trainer.model.reshape_for(weights)
+        trainer.renew_optimizer()
+    own = trainer.model.state_dict()
     check_names(own, weights, source)
     trainer.model.load_state_dict({name: parallel.spread_as(weights[name], own[name]) for name in own})
     averaged = checkpoint.part("ema")

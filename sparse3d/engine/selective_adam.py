@@ -1,0 +1,38 @@
+"""Adam for tables of which a batch sees a part (Kingma & Ba, arXiv 1412.6980, without bias correction).
+
+A row of a parameter whose whole gradient is zero was not seen: it keeps its value and its moments, where
+plain Adam would go on moving it. Gaussian splatting calls this selective Adam (Taming 3DGS, arXiv
+2406.15643).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+class SelectiveAdam(torch.optim.Optimizer):
+    """Parameters have one row an entry, (N, ...)."""
+
+    def __init__(self, params: Any, lr: float, betas: tuple[float, float] = (0.9, 0.99), eps: float = 1e-9):
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore
+        loss = None if closure is None else closure()
+        for group in self.param_groups:
+            first, second = group["betas"]
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if not state:
+                    state["mean"] = torch.zeros_like(parameter)
+                    state["square"] = torch.zeros_like(parameter)
+                rows = parameter.grad.flatten(1).ne(0).any(1).nonzero()[:, 0]
+                gradient = parameter.grad[rows]
+                mean = torch.lerp(gradient, state["mean"][rows], first)
+                square = torch.lerp(gradient.square(), state["square"][rows], second)
+                state["mean"][rows], state["square"][rows] = mean, square
+                parameter[rows] -= group["lr"] * mean / (square.sqrt() + group["eps"])
+        return loss

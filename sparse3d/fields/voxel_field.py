@@ -1,0 +1,236 @@
+"""A radiance field on sparse voxels: density and spherical harmonics at the corners of those voxels that hold
+something, found through the voxel hash.
+
+Plenoxels (arXiv 2112.05131) without its dense index, with the leaves of SVRaster (arXiv 2412.04459): values
+at shared corners, so that voxels can be split exactly and dropped one by one. It starts coarse; `grow` splits
+all voxels and `prune` drops the empty ones. Where we differ: sigma = softplus(interpolated value) / `unit`
+with a fixed unit of length; colours are the sigmoid of the harmonics; samples that are nearly transparent or
+behind what is opaque are left out of sums and gradients (`sparse3d_ops.visible_samples`).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sparse3d.fields.protocol import Rendered
+from sparse3d.fields.voxel_lattice import VoxelLattice, interpolate
+from sparse3d_ops.composite import composite
+from sparse3d_ops.raymarch import ray_box
+from sparse3d_ops.segment import gather_rows
+from sparse3d_ops.spherical_harmonics import sh_colors
+from sparse3d_ops.visible_samples import visible_samples
+
+Vector = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class VoxelFieldConfig:
+    """The cube that the field fills, and how it is sampled."""
+
+    kind: Literal["voxels"] = "voxels"
+    low: Vector = (-0.75, -0.75, -0.75)  # metres, corner of the cube
+    side: float = 1.5  # metres, of the cube
+    resolution: int = 32  # voxels along a side, before it grows
+    sh_degree: int = 0  # of the colours, 0 to 4; 0 looks the same from everywhere
+    step: float = 0.5  # voxels between samples
+    unit: float = (
+        0.02  # metres: of the length that densities are counted in; a voxel of the end is a good one
+    )
+    initial_density: float = -3.0  # before softplus
+    min_alpha: float = 1e-4  # samples with less are left out
+    stop: float = 1e-3  # light below which a ray ends
+
+    def __post_init__(self):
+        for name in ("side", "step", "unit", "resolution"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        if not 0 <= self.sh_degree <= 4:
+            raise ValueError(f"sh_degree must be 0 to 4, got {self.sh_degree}")
+
+
+class _Samples:
+    """What rays see of a field: starts (R + 1,), and for S samples the ray, t in metres, voxel, corners."""
+
+    def __init__(self, field: "VoxelField", origins: Tensor, directions: Tensor, offsets: Tensor):
+        config, lattice = field.config, field.lattice
+        low = torch.tensor(config.low, dtype=origins.dtype, device=origins.device)
+        near, far = ray_box(origins.detach(), directions.detach(), low, low + config.side)
+        met = near < far
+        spans = torch.stack([near.where(met, 0.0), far.where(met, 0.0)], 1) / config.unit
+        self.step = config.step * field.voxel_size / config.unit
+        self.starts, t, voxel = visible_samples(
+            *lattice.table,
+            lattice.corner_rows,
+            field.raw_density.detach()[:, 0].contiguous(),
+            origins / config.unit,
+            directions,
+            spans,
+            offsets,
+            [value / config.unit for value in config.low],
+            field.voxel_size / config.unit,
+            self.step,
+            config.min_alpha,
+            config.stop,
+        )
+        self.t, self.voxel = t * config.unit, voxel.long()
+        counts = self.starts.diff()
+        self.ray = torch.repeat_interleave(counts, output_size=len(t))
+        self.positions = (origins[self.ray] + self.t[:, None] * directions[self.ray] - low) / field.voxel_size
+        self.corners = lattice.corner_rows[self.voxel]
+        self.weights = lattice.weights(self.positions, self.voxel)
+
+
+class VoxelField(nn.Module):
+    """See the module. `raw_density` (P, 1) and `harmonics` (P, 3 K) are at the lattice's points, K entries a
+    colour channel; they are replaced by others when the field changes its shape."""
+
+    coordinates: Tensor
+
+    def __init__(self, config: VoxelFieldConfig = VoxelFieldConfig()):
+        super().__init__()
+        self.config = config
+        lattice = VoxelLattice.full(config.resolution)
+        points, entries = len(lattice.points), (config.sh_degree + 1) ** 2
+        self.register_buffer("coordinates", lattice.coordinates)
+        self.register_buffer("resolution", torch.tensor(config.resolution))
+        self.raw_density = nn.Parameter(torch.full((points, 1), config.initial_density))
+        self.harmonics = nn.Parameter(torch.zeros(points, 3 * entries))
+        self._lattice = lattice
+
+    @property
+    def lattice(self) -> VoxelLattice:
+        """The voxels, with their corners and hash table."""
+        if self._lattice.coordinates is not self.coordinates:  # moved to another device, or loaded
+            self._lattice = VoxelLattice(self.coordinates, int(self.resolution))
+        return self._lattice
+
+    @property
+    def voxel_size(self) -> float:
+        """Metres along a side of a voxel."""
+        return self.config.side / self.lattice.resolution
+
+    def density(self, points: Tensor) -> Tensor:
+        """(N, 3) world -> (N,) in 1 / metre, 0 where there is no voxel."""
+        inside, corners, weights = self._at(points)
+        raw = interpolate(self.raw_density, corners, weights)[:, 0]
+        return (nn.functional.softplus(raw) / self.config.unit).where(inside, 0.0)
+
+    def color(self, points: Tensor, directions: Tensor) -> Tensor:
+        """(N, 3) world, (N, 3) unit viewing directions -> (N, 3) in [0, 1]; grey where there is no voxel."""
+        inside, corners, weights = self._at(points)
+        return self._shade(corners, weights, directions).where(inside[:, None], 0.5)
+
+    def render(
+        self,
+        origins: Tensor,
+        directions: Tensor,
+        background: Tensor | None = None,
+        *,
+        offsets: Tensor | None = None,
+        normals: bool = False,
+    ) -> Rendered:
+        """(R, 3), (R, 3) unit -> what rays see over `background`, (3,) or (R, 3), black where it is None.
+
+        `offsets` (R,) in [0, 1) shift the samples of each ray by a part of a step, the middle where None.
+        With `normals`, also the mean of the negative gradients' directions.
+        """
+        if offsets is None:
+            offsets = torch.full_like(origins[:, 0], 0.5)
+        return self._render(_Samples(self, origins, directions, offsets), directions, background, normals)
+
+    def loss_terms(
+        self, origins: Tensor, directions: Tensor, background: Tensor, offsets: Tensor
+    ) -> tuple[Rendered, Tensor]:
+        """A rendering to learn from, and the total variation of the densities around what it saw: half the
+        sum of squared differences of neighbouring lattice points. Points that no ray touched are left out, or
+        Adam would move them as fast as the others."""
+        samples = _Samples(self, origins, directions, offsets)
+        edges = self.lattice.edges
+        touched = torch.zeros(len(self.raw_density), dtype=torch.bool, device=origins.device)
+        touched[samples.corners.flatten().long()] = True
+        edges = edges[:, touched[edges].all(0)]
+        ends = gather_rows(self.raw_density, edges.flatten()).view(2, -1)
+        variation = (ends[0] - ends[1]).square().sum() / 2
+        return self._render(samples, directions, background, False), variation
+
+    def _render(
+        self, samples: _Samples, directions: Tensor, background: Tensor | None, normals: bool
+    ) -> Rendered:
+        raw = interpolate(self.raw_density, samples.corners, samples.weights)[:, 0]
+        shade = self._shade(samples.corners, samples.weights, directions[samples.ray])
+        values = [shade, samples.t[:, None]]
+        if normals:
+            values.append(self._normals(samples))
+        steps = torch.full_like(raw, samples.step)
+        out, opacity, _ = composite(nn.functional.softplus(raw), torch.cat(values, 1), steps, samples.starts)
+        color = out[:, :3]
+        if background is not None:
+            color = color + (1 - opacity)[:, None] * background.to(color)
+        depth = (out[:, 3] / opacity.clamp(min=1e-6)).where(opacity > 0, 0.0)
+        return Rendered(color, opacity, depth, out[:, 4:] if normals else None)
+
+    # ---- shape -------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def grow(self) -> None:
+        """Split each voxel into eight. The field stays what it was."""
+        lattice, corners, weights = self.lattice.split()
+        values = (interpolate(v, corners, weights) for v in (self.raw_density, self.harmonics))
+        self._reshape(lattice, *values)
+
+    @torch.no_grad()
+    def prune(self, min_alpha: float = 0.01) -> int:
+        """Drop voxels that let through more than 1 - min_alpha of the light along a step, wherever in them,
+        and have only such ones around them; says how many. The last voxel stays."""
+        lattice = self.lattice
+        largest = self.raw_density[lattice.corner_rows.long(), 0].amax(1)
+        depth = nn.functional.softplus(largest) * self.config.step * self.voxel_size / self.config.unit
+        solid = -torch.expm1(-depth) >= min_alpha
+        solid[largest.argmax()] = True
+        kept = lattice.dilate(solid)
+        if kept.all():
+            return 0
+        fewer, rows = lattice.keep(kept)
+        self._reshape(fewer, self.raw_density[rows], self.harmonics[rows])
+        return len(kept) - len(fewer.coordinates)
+
+    def reshape_for(self, tensors: dict[str, Tensor]) -> None:
+        """Take on the shape of a state dict, so that it can be loaded."""
+        lattice = VoxelLattice(tensors["coordinates"].to(self.coordinates.device), int(tensors["resolution"]))
+        like = {"device": self.coordinates.device, "dtype": self.raw_density.dtype}
+        shapes = (tensors[name].shape for name in ("raw_density", "harmonics"))
+        self._reshape(lattice, *(torch.zeros(shape, **like) for shape in shapes))
+
+    def _reshape(self, lattice: VoxelLattice, raw_density: Tensor, harmonics: Tensor) -> None:
+        self._lattice = lattice
+        self.coordinates = lattice.coordinates
+        self.resolution = torch.tensor(lattice.resolution, device=lattice.coordinates.device)
+        self.raw_density = nn.Parameter(raw_density.detach().clone())
+        self.harmonics = nn.Parameter(harmonics.detach().clone())
+
+    # ---- parts -------------------------------------------------------------------------------------------
+
+    def _at(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        low = torch.tensor(self.config.low, dtype=points.dtype, device=points.device)
+        positions = (points - low) / self.voxel_size
+        voxel = self.lattice.find(positions)
+        inside, voxel = voxel >= 0, voxel.clamp(min=0)
+        return inside, self.lattice.corner_rows[voxel], self.lattice.weights(positions, voxel)
+
+    def _shade(self, corners: Tensor, weights: Tensor, directions: Tensor) -> Tensor:
+        values = interpolate(self.harmonics, corners, weights)
+        # (S, K, 3): the entries of a basis come before the channels.
+        return torch.sigmoid(sh_colors(values.view(len(values), -1, 3), directions))
+
+    def _normals(self, samples: _Samples) -> Tensor:
+        with torch.enable_grad():
+            positions = samples.positions.detach().requires_grad_()
+            weights = self.lattice.weights(positions, samples.voxel)
+            raw = interpolate(self.raw_density.detach(), samples.corners, weights).sum()
+            (slope,) = torch.autograd.grad(raw, positions)
+        return -nn.functional.normalize(slope, dim=1, eps=1e-9)
+
+    def __repr__(self) -> str:
+        return f"VoxelField({len(self.coordinates)} voxels of {self.lattice.resolution}^3, {self.config})"
