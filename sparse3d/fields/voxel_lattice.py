@@ -81,7 +81,7 @@ class VoxelLattice:
         children = self.coordinates[:, None].repeat(1, 8, 1)
         children[..., 1:] = 2 * children[..., 1:] + bits
         fine = VoxelLattice(children.flatten(0, 1), 2 * self.resolution)
-        # Each new point lies in up to eight old voxels, which agree on its value. The last one found is taken.
+        # Each new point lies in up to eight old voxels, which agree on its value: the last one found counts.
         source = torch.zeros(len(fine.points), dtype=torch.int64, device=bits.device)
         place = torch.zeros(len(fine.points), 3, device=bits.device)
         for corner in bits:
