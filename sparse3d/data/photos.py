@@ -14,7 +14,12 @@ from sparse3d.errors import DataError
 from sparse3d.geometry.cameras import Camera, Cameras
 from sparse3d.geometry.rays import Rays, rays_of_image
 from sparse3d.io.captures import Capture, Skipped, View, scaled_camera
+from sparse3d.io.colmap import find_model, read_colmap
+from sparse3d.io.dtu import read_idr, read_mvsnet
 from sparse3d.io.images import image_has_alpha, image_size, read_depth, read_image, read_mask, resample
+from sparse3d.io.llff import read_llff
+from sparse3d.io.rgbd_folder import frames_folder, read_rgbd
+from sparse3d.io.spare import find_split, read_spare
 from sparse3d.io.tiny_nerf import read_tiny_nerf, read_tiny_nerf_image
 from sparse3d.io.transforms import read_blender, read_transforms
 
@@ -138,7 +143,7 @@ def open_photos(
     if not path.exists():
         raise DataError(path, "no such folder")
     found = FORMATS[format] if format else _detect(path)
-    capture = found.read(path, scale)
+    capture = found.read(path, scale, views)
     if capture.skipped:
         some = ", ".join(f"{skipped.name} ({skipped.reason})" for skipped in capture.skipped[:3])
         _log.warning("%s: %d views are left out: %s ...", path, len(capture.skipped), some)
@@ -151,11 +156,12 @@ def open_photos(
 
 
 class Format(NamedTuple):
-    """How a layout of files is told from others, and read. `says` names it for people."""
+    """How a layout of files is told from others, and read at a scale for a few-view protocol. `says` names it
+    for people."""
 
     says: str
     fits: Callable[[Path], bool]
-    read: Callable[[Path, float], Capture]
+    read: Callable[[Path, float, int | None], Capture]
 
 
 def _has(*names: str) -> Callable[[Path], bool]:
@@ -174,7 +180,7 @@ def _tiny_nerf_file(path: Path) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
-def _read_tiny(path: Path, scale: float) -> Capture:
+def _read_tiny(path: Path) -> Capture:
     found = _tiny_nerf_file(path)
     if found is None:
         raise DataError(path, "no .npz file, or more than one; name the file")
@@ -184,15 +190,49 @@ def _read_tiny(path: Path, scale: float) -> Capture:
 # In the order in which they are tried.
 FORMATS: dict[str, Format] = {
     "blender": Format(
-        "transforms_train.json (NeRF-synthetic)", _has("transforms_train.json"), lambda p, _: read_blender(p)
+        "transforms_train.json (NeRF-synthetic)",
+        _has("transforms_train.json"),
+        lambda path, scale, views: read_blender(path),
     ),
     "transforms": Format(
         "transforms.json (nerfstudio, instant-ngp)",
         lambda path: path.suffix == ".json" or _has("transforms.json")(path),
-        lambda path, _: read_transforms(_transforms_file(path)),
+        lambda path, scale, views: read_transforms(_transforms_file(path)),
+    ),
+    "dtu": Format(
+        "cameras_sphere.npz and image/ (DTU as IDR and NeuS have it)",
+        lambda path: _has("cameras_sphere.npz", "image")(path) or _has("cameras.npz", "image")(path),
+        lambda path, scale, views: read_idr(path, scale),
+    ),
+    "llff": Format(
+        "poses_bounds.npy and images/",
+        _has("poses_bounds.npy"),
+        lambda path, scale, views: read_llff(path, scale),
+    ),
+    "colmap": Format(
+        "sparse/0/cameras.bin, images.bin (or .txt) and images/ (COLMAP)",
+        lambda path: path.is_dir() and find_model(path) is not None,
+        lambda path, scale, views: read_colmap(path, scale),
+    ),
+    "mvsnet": Format(
+        "cams/00000000_cam.txt and images/ (MVSNet, BlendedMVS)",
+        lambda path: path.is_dir() and next(path.glob("[cC]am*/*_cam.txt"), None) is not None,
+        lambda path, scale, views: read_mvsnet(path, scale),
+    ),
+    "rgbd": Format(
+        "frame-000000.color.png, .depth.png, .pose.txt (7-Scenes)",
+        lambda path: path.is_dir() and frames_folder(path) is not None,
+        lambda path, scale, views: read_rgbd(path),
+    ),
+    "spare": Format(
+        "a scene below a split file (SpaRe)",
+        lambda path: path.is_dir() and find_split(path, None) is not None,
+        lambda path, scale, views: read_spare(path, views),
     ),
     "tiny_nerf": Format(
-        "a single .npz with images, poses, focal", lambda path: _tiny_nerf_file(path) is not None, _read_tiny
+        "a single .npz with images, poses, focal",
+        lambda path: _tiny_nerf_file(path) is not None,
+        lambda path, scale, views: _read_tiny(path),
     ),
 }
 

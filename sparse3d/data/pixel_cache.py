@@ -16,9 +16,8 @@ import numpy as np
 from sparse3d.data.array_cache import stamps_key
 from sparse3d.data.kitti_index import cache_folder
 from sparse3d.data.photos import PosedPhotos
+from sparse3d.data.pixel_directions import PixelDirections
 from sparse3d.errors import DataError
-from sparse3d.geometry.cameras import Camera
-from sparse3d.geometry.rays import pixel_centres
 from sparse3d.io.files import atomic_path
 
 _log = logging.getLogger(__name__)
@@ -30,10 +29,12 @@ _VERSION = 1
 class PixelCache(NamedTuple):
     """`records` (P,), memory-mapped: `rgb` (3,) uint8; `alpha` uint8, `mask` uint8 (0 or 1) and `depth`
     float32 (metres along the optical axis, NaN unknown) where the photos have them; `pixel` uint32, the place
-    y * width + x in its photo. Photo n owns the records `starts[n]:starts[n + 1]` (N + 1,)."""
+    y * width + x in its photo. Photo n owns the records `starts[n]:starts[n + 1]` (N + 1,).
+    `directions` are those of the photos' pixels."""
 
     records: np.ndarray
     starts: np.ndarray
+    directions: PixelDirections
 
     def photo_of(self, rows: np.ndarray) -> np.ndarray:
         """The photo that owns each record."""
@@ -50,7 +51,8 @@ def open_pixels(photos: PosedPhotos, cache_dir: str | Path = "", masked_only: bo
     root = photos.root if photos.root.is_dir() else photos.root.parent
     where = _digest(f"{photos.root.resolve()}\0{photos.split}\0{photos.scale}\0{masked_only}")
     path = cache_folder(root, cache_dir) / f"sparse3d_pixels_{where}_{_key(photos)}.npy"
-    kept = _kept(photos, masked_only)
+    directions = PixelDirections(photos.cameras)
+    kept = _kept(photos, directions, masked_only)
     starts = np.concatenate([[0], np.cumsum([len(rows) for rows in kept])])
     if not starts[-1]:
         raise DataError(photos.root, "no pixel is left: masks hide everything, or the lens sees nothing")
@@ -63,7 +65,7 @@ def open_pixels(photos: PosedPhotos, cache_dir: str | Path = "", masked_only: bo
         _write(path, photos, kept)
         records = _open(path, starts[-1])
         assert records is not None  # it was just written
-    return PixelCache(records, starts)
+    return PixelCache(records, starts, directions)
 
 
 def _digest(text: str) -> str:
@@ -80,13 +82,12 @@ def _key(photos: PosedPhotos) -> str:
     return _digest(f"{stamps_key(_VERSION, files)}{details}{lenses.hexdigest()}")
 
 
-def _kept(photos: PosedPhotos, masked_only: bool) -> "list[range | np.ndarray]":
+def _kept(photos: PosedPhotos, directions: PixelDirections, masked_only: bool) -> "list[range | np.ndarray]":
     """The places of each photo's pixels that take part. Masks are read twice while a cache is made (here and
     in `_write`): the number of records must be known before the first one is written."""
-    kept, known = [], {}
+    kept = []
     for row in range(len(photos)):
-        camera = photos.cameras[row]
-        reached = _reached(camera, known)
+        reached = directions.reached(row)
         if masked_only and photos.views[row].mask is not None:
             mask = photos.mask(row)
             assert mask is not None
@@ -95,19 +96,8 @@ def _kept(photos: PosedPhotos, masked_only: bool) -> "list[range | np.ndarray]":
         elif reached is not None:
             kept.append(np.flatnonzero(reached).astype(np.uint32))
         else:
-            kept.append(range(camera.width * camera.height))
+            kept.append(range(int(photos.cameras.size[row].prod())))
     return kept
-
-
-def _reached(camera: Camera, known: dict) -> np.ndarray | None:
-    """(height * width,) which pixels have a ray, None for all of them. Cameras of one lens share it."""
-    if not camera.lens.coefficients and not camera.lens.fisheye:
-        return None
-    key = (camera.fx, camera.fy, camera.cx, camera.cy, camera.width, camera.height, camera.lens)
-    if key not in known:
-        reached = np.isfinite(camera.unproject(pixel_centres(camera.width, camera.height))[:, 0])
-        known[key] = None if reached.all() else reached
-    return known[key]
 
 
 def _record(photos: PosedPhotos) -> np.dtype:

@@ -19,6 +19,14 @@ class Skipped(NamedTuple):
     reason: str
 
 
+class Withheld(NamedTuple):
+    """A camera that the files know and whose photo is not there: hidden test views, to be rendered."""
+
+    name: str
+    number: int
+    camera: Camera
+
+
 @dataclass(frozen=True, eq=False)
 class View:
     """One posed photo on disk.
@@ -81,6 +89,7 @@ class Capture:
     box: np.ndarray | None = None
     background: tuple[float, float, float] | None = None
     original_from_world: np.ndarray = field(default_factory=lambda: np.eye(4))
+    withheld: tuple[Withheld, ...] = ()
 
 
 def checked_capture(path: Path, capture: Capture) -> Capture:
