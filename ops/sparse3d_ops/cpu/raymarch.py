@@ -111,28 +111,37 @@ def cell_of(position, size):
 
 
 @numba.njit(inline="always")
-def leave(a, b, cell, shift):
-    """t where the ray leaves the block of 2^shift cells a side around the cell along one axis."""
-    if b == 0:
-        return np.inf
-    face = ((cell >> shift) + (1 if b > 0 else 0)) << shift
-    return (face - a) / b
+def leave(a, inverse, cell, shift, ahead):
+    """t where the ray leaves the block of 2^shift cells a side around the cell along one axis; `ahead` is 1 where
+    it runs upwards, and `inverse` 1 / b, infinite where it stands still."""
+    return ((((cell >> shift) + ahead) << shift) - a) * inverse
+
+
+@numba.njit(inline="always")
+def along(origin, direction, low, scale):
+    """a, b, 1 / b and whether b > 0, of one axis in units of cells."""
+    a, b = (origin - low) * scale, direction * scale
+    # A ray that stands still leaves upwards, at inf: a cell's upper face lies above it, unless it was clamped.
+    return a, b, (1 / b if b != 0 else np.inf), np.int64(b >= 0)
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def march_count(origins, directions, offset, blocks, low, high, step, spans, word_starts, kept, ray_starts):
+def march_count(
+    origins, directions, offset, blocks, low, high, step, spans, word_starts, kept, ray_starts
+):
     """kept (words,) int64, a bit for each bin, and ray_starts (R + 1,) are outputs."""
     nx, ny, nz = blocks.shape
     sx, sy, sz = nx / (high[0] - low[0]), ny / (high[1] - low[1]), nz / (high[2] - low[2])
+    per_step = 1 / step
     for r in numba.prange(len(origins)):
         start, end = spans[r, 0], spans[r, 1]
         first = word_starts[r]
         for word in range(first, word_starts[r + 1]):
             kept[word] = 0
         u, bins = np.float64(offset[r]), np.int64(bins_of(start, end, step))
-        ax, bx = (origins[r, 0] - low[0]) * sx, directions[r, 0] * sx
-        ay, by = (origins[r, 1] - low[1]) * sy, directions[r, 1] * sy
-        az, bz = (origins[r, 2] - low[2]) * sz, directions[r, 2] * sz
+        ax, bx, inverse_x, up_x = along(origins[r, 0], directions[r, 0], low[0], sx)
+        ay, by, inverse_y, up_y = along(origins[r, 1], directions[r, 1], low[1], sy)
+        az, bz, inverse_z, up_z = along(origins[r, 2], directions[r, 2], low[2], sz)
         k, count = np.int64(0), np.int64(0)
         while k < bins:
             begin, length = bin_of(start, end, step, k, bins)
@@ -144,12 +153,19 @@ def march_count(origins, directions, offset, blocks, low, high, step, spans, wor
                 count += 1
                 k += 1
                 continue
-            out = min(leave(ax, bx, i, block - 1), leave(ay, by, j, block - 1), leave(az, bz, l, block - 1))
+            # What is not a number (no distance times inf) is less than nothing and decides nothing.
+            out = leave(ax, inverse_x, i, block - 1, up_x)
+            other = leave(ay, inverse_y, j, block - 1, up_y)
+            out = other if other < out else out
+            other = leave(az, inverse_z, l, block - 1, up_z)
+            out = other if other < out else out
             # Rounded down: the last sample before the face is looked at too, whatever was rounded.
-            bin_out = (out - start) / step - u
+            bin_out = (out - start) * per_step - u
             if bin_out >= bins:
                 break
-            k = max(k + 1, np.int64(math.floor(bin_out)))
+            k += 1
+            if bin_out > k:
+                k = np.int64(bin_out)
         ray_starts[r + 1] = count
     ray_starts[0] = 0
     for r in range(len(origins)):
