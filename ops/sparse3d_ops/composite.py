@@ -243,3 +243,275 @@ running_sum.register_autograd(_running_sum_backward, setup_context=_running_sum_
 def transmittance(sigma: Tensor, dt: Tensor, ray_starts: Tensor) -> Tensor:
     """T_i, the part of the light that reaches each sample: (S,), (S,), (R + 1,) -> (S,)."""
     return torch.exp(-running_sum(sigma * dt, ray_starts, False))
+
+
+# The three are the derivatives of one trilinear form, sum over i, c of weights[i] * values[i, c] *
+# rays[ray of i, c], so each one's gradients are the other two.
+
+
+@torch.library.custom_op("sparse3d::accumulate", mutates_args=(), device_types="cpu")
+def accumulate(weights: Tensor, values: Tensor, ray_starts: Tensor) -> Tensor:
+    """Weighted sum of the values along each ray: (S,), (S, C), (R + 1,) -> (R, C). Depth: values = t[:,
+    None]."""
+    from sparse3d_ops.cpu import composite as body
+
+    out = _room_for_rays(weights, values, ray_starts)
+    body.accumulate(*_arrays(weights, values, ray_starts, out))
+    return out
+
+
+@torch.library.custom_op("sparse3d::ray_dot", mutates_args=(), device_types="cpu")
+def ray_dot(rays: Tensor, values: Tensor, ray_starts: Tensor) -> Tensor:
+    """Product of each sample's values with its ray's: (R, C), (S, C), (R + 1,) -> (S,)."""
+    from sparse3d_ops.cpu import composite as body
+
+    out = _room_for_samples(rays, values, ray_starts)
+    body.ray_dot(*_arrays(rays, values, ray_starts, out))
+    return out
+
+
+@torch.library.custom_op("sparse3d::ray_scale", mutates_args=(), device_types="cpu")
+def ray_scale(rays: Tensor, weights: Tensor, ray_starts: Tensor) -> Tensor:
+    """Its ray's values times each sample's weight: (R, C), (S,), (R + 1,) -> (S, C)."""
+    from sparse3d_ops.cpu import composite as body
+
+    _check_rays(rays, weights, ray_starts)
+    out = weights.new_empty(len(weights), rays.shape[1])
+    body.ray_scale(*_arrays(rays, weights, ray_starts, out))
+    return out
+
+
+@accumulate.register_kernel("cuda")
+def _(weights: Tensor, values: Tensor, ray_starts: Tensor) -> Tensor:
+    from sparse3d_ops.gpu import composite as body
+
+    out = _room_for_rays(weights, values, ray_starts)
+    body.accumulate(*_plain(weights, values, ray_starts, out))
+    return out
+
+
+@ray_dot.register_kernel("cuda")
+def _(rays: Tensor, values: Tensor, ray_starts: Tensor) -> Tensor:
+    from sparse3d_ops.gpu import composite as body
+
+    out = _room_for_samples(rays, values, ray_starts)
+    body.ray_dot(*_plain(rays, values, ray_starts, out))
+    return out
+
+
+@ray_scale.register_kernel("cuda")
+def _(rays: Tensor, weights: Tensor, ray_starts: Tensor) -> Tensor:
+    from sparse3d_ops.gpu import composite as body
+
+    _check_rays(rays, weights, ray_starts)
+    out = weights.new_empty(len(weights), rays.shape[1])
+    body.ray_scale(*_plain(rays, weights, ray_starts, out))
+    return out
+
+
+def _check_rays(rays: Tensor, like: Tensor, ray_starts: Tensor) -> None:
+    _check_samples(ray_starts, ("weights", like))
+    check_tensor("rays", rays, (len(ray_starts) - 1, "C"), (like.dtype,))
+    check_same_device(("rays", rays), ("weights", like))
+
+
+def _room_for_rays(weights: Tensor, values: Tensor, ray_starts: Tensor) -> Tensor:
+    _check_samples(ray_starts, ("weights", weights))
+    _check_values(values, weights)
+    return weights.new_empty(len(ray_starts) - 1, values.shape[1])
+
+
+def _room_for_samples(rays: Tensor, values: Tensor, ray_starts: Tensor) -> Tensor:
+    check_tensor("values", values, ("S", rays.shape[-1]), EXACT)
+    out = values.new_empty(len(values))
+    _check_rays(rays, out, ray_starts)
+    return out
+
+
+@accumulate.register_fake
+def _(weights, values, ray_starts):
+    return weights.new_empty(ray_starts.shape[0] - 1, values.shape[1])
+
+
+@ray_dot.register_fake
+def _(rays, values, ray_starts):
+    return values.new_empty(values.shape[0])
+
+
+@ray_scale.register_fake
+def _(rays, weights, ray_starts):
+    return weights.new_empty(weights.shape[0], rays.shape[1])
+
+
+def _save_inputs(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _accumulate_backward(ctx, grad):
+    weights, values, ray_starts = ctx.saved_tensors
+    wants_weights, wants_values, _ = ctx.needs_input_grad
+    return (
+        ray_dot(grad, values, ray_starts) if wants_weights else None,
+        ray_scale(grad, weights, ray_starts) if wants_values else None,
+        None,
+    )
+
+
+def _ray_dot_backward(ctx, grad):
+    rays, values, ray_starts = ctx.saved_tensors
+    wants_rays, wants_values, _ = ctx.needs_input_grad
+    return (
+        accumulate(grad, values, ray_starts) if wants_rays else None,
+        ray_scale(rays, grad, ray_starts) if wants_values else None,
+        None,
+    )
+
+
+def _ray_scale_backward(ctx, grad):
+    rays, weights, ray_starts = ctx.saved_tensors
+    wants_rays, wants_weights, _ = ctx.needs_input_grad
+    return (
+        accumulate(weights, grad, ray_starts) if wants_rays else None,
+        ray_dot(rays, grad, ray_starts) if wants_weights else None,
+        None,
+    )
+
+
+accumulate.register_autograd(_accumulate_backward, setup_context=_save_inputs)
+ray_dot.register_autograd(_ray_dot_backward, setup_context=_save_inputs)
+ray_scale.register_autograd(_ray_scale_backward, setup_context=_save_inputs)
+
+
+def _of_samples(per_ray: Tensor, like: Tensor, ray_starts: Tensor) -> Tensor:
+    """(R,) -> (S,): each sample gets the number of its ray."""
+    return ray_scale(per_ray[:, None], torch.ones_like(like), ray_starts)[:, 0]
+
+
+def _of_rays(per_sample: Tensor, ray_starts: Tensor) -> Tensor:
+    """(S,) -> (R,): the sum along each ray."""
+    return accumulate(per_sample, torch.ones_like(per_sample)[:, None], ray_starts)[:, 0]
+
+
+def _backward_setup(ctx, inputs, output):
+    *tensors, ctx.stop = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward_backward(ctx, of_depth, of_values):
+    """With h, H the gradients that arrive, of live samples alone: the derivatives of sum_i h_i (q_i T_{i+1} -
+    sum_{j > i} q_j w_j) + H_i . w_i grad_out, where T_{i+1} = 1 - sum_{j <= i} w_j."""
+    grad_out, grad_opacity, grad_weights, values, weights, ray_starts = ctx.saved_tensors
+    through = 1 - running_sum(weights, ray_starts, False) - weights
+    live = (through + weights >= ctx.stop).to(weights.dtype)
+    h, H = of_depth * live, of_values * live[:, None]
+    q = ray_dot(grad_out, values, ray_starts) + _of_samples(grad_opacity, weights, ray_starts) + grad_weights
+    before = running_sum(h, ray_starts, False)
+    of_q = (h * through - weights * before) * live
+    of_weights = ray_dot(grad_out, H, ray_starts) - live * (
+        q * (before + h) + running_sum(h * q, ray_starts, True)
+    )
+    of_grad_out = accumulate(of_q, values, ray_starts) + accumulate(weights, H, ray_starts)
+    of_value = ray_scale(grad_out, of_q, ray_starts)
+    return of_grad_out, _of_rays(of_q, ray_starts), of_q, of_value, of_weights, None, None
+
+
+composite_backward.register_autograd(_backward_backward, setup_context=_backward_setup)
+
+
+# ---- distortion --------------------------------------------------------------------------------------------
+
+
+@torch.library.custom_op("sparse3d::distortion", mutates_args=(), device_types="cpu")
+def distortion(weights: Tensor, t: Tensor, dt: Tensor, ray_starts: Tensor) -> Tensor:
+    """How far the weight of each ray is spread: (S,), (S,), (S,), (R + 1,) -> (R,), metres, in O(S).
+
+    sum_{i, j} w_i w_j |t_i - t_j| + 1/3 sum_i w_i^2 dt_i (Barron et al., "Mip-NeRF 360", 2022, Eq. 15), with
+    gradients to all three. t must not fall along a ray, which is not checked.
+    """
+    from sparse3d_ops.cpu import composite as body
+
+    _check_samples(ray_starts, ("weights", weights), ("t", t), ("dt", dt))
+    out = weights.new_empty(len(ray_starts) - 1)
+    body.distortion(*_arrays(weights, t, dt, ray_starts, out))
+    return out
+
+
+@distortion.register_kernel("cuda")
+def _(weights: Tensor, t: Tensor, dt: Tensor, ray_starts: Tensor) -> Tensor:
+    from sparse3d_ops.gpu import composite as body
+
+    _check_samples(ray_starts, ("weights", weights), ("t", t), ("dt", dt))
+    out = weights.new_empty(len(ray_starts) - 1)
+    body.distortion(*_plain(weights, t, dt, ray_starts, out))
+    return out
+
+
+@distortion.register_fake
+def _(weights, t, dt, ray_starts):
+    return weights.new_empty(ray_starts.shape[0] - 1)
+
+
+def _distortion_backward(ctx, grad):
+    return *distortion_backward(grad, *ctx.saved_tensors), None
+
+
+distortion.register_autograd(_distortion_backward, setup_context=_save_inputs)
+
+
+@torch.library.custom_op("sparse3d::distortion_backward", mutates_args=(), device_types="cpu")
+def distortion_backward(
+    grad: Tensor, weights: Tensor, t: Tensor, dt: Tensor, ray_starts: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `distortion` in weights, t and dt: (R,), (S,), (S,), (S,), (R + 1,) -> three times
+    (S,)."""
+    from sparse3d_ops.cpu import composite as body
+
+    outputs = _room_for_distortion(grad, weights, t, dt, ray_starts)
+    body.distortion_backward(*_arrays(grad, weights, t, dt, ray_starts, *outputs))
+    return outputs
+
+
+@distortion_backward.register_kernel("cuda")
+def _(
+    grad: Tensor, weights: Tensor, t: Tensor, dt: Tensor, ray_starts: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    from sparse3d_ops.gpu import composite as body
+
+    outputs = _room_for_distortion(grad, weights, t, dt, ray_starts)
+    body.distortion_backward(*_plain(grad, weights, t, dt, ray_starts), *outputs)
+    return outputs
+
+
+def _room_for_distortion(grad, weights, t, dt, ray_starts):
+    _check_samples(ray_starts, ("weights", weights), ("t", t), ("dt", dt))
+    check_tensor("grad", grad, (len(ray_starts) - 1,), (weights.dtype,))
+    return tuple(weights.new_empty(len(weights)) for _ in range(3))
+
+
+@distortion_backward.register_fake
+def _(grad, weights, t, dt, ray_starts):
+    return tuple(weights.new_empty(weights.shape) for _ in range(3))
+
+
+def _distortion_backward_backward(ctx, a, b, c):
+    """Derivatives of sum_k a_k gw_k + b_k gt_k + c_k gdt_k, the gradients of `distortion` times what
+    arrives."""
+    grad, w, t, dt, ray_starts = ctx.saved_tensors
+
+    def sides(x: Tensor) -> Tensor:
+        """Sum of x before a sample less that behind it: sum_j sign(t_k - t_j) x_j."""
+        return running_sum(x, ray_starts, False) - running_sum(x, ray_starts, True)
+
+    def spread(x: Tensor) -> Tensor:
+        """sum_j |t_k - t_j| x_j."""
+        return t * sides(x) - sides(t * x)
+
+    g, sides_w, spread_w = _of_samples(grad, w, ray_starts), sides(w), spread(w)
+    of_weights = 2 * (spread(a) + a * dt / 3 + b * sides_w - sides(b * w) + c * w / 3)
+    of_t = 2 * (a * sides_w + w * sides(a))
+    of_dt = 2 / 3 * a * w
+    of_grad = a * (2 * spread_w + 2 / 3 * w * dt) + 2 * b * w * sides_w + c * w * w / 3
+    return _of_rays(of_grad, ray_starts), g * of_weights, g * of_t, g * of_dt, None
+
+
+distortion_backward.register_autograd(_distortion_backward_backward, setup_context=_save_inputs)

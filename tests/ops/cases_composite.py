@@ -81,6 +81,52 @@ SUMS = {
     for name in ("empty", "no_samples", "single", "empty_rays", "long")
     for reverse in (False, True)
 }
+
+
+def _trio(case, *parts):
+    """Of a case of samples: weights (S,), values (S, C) or rays (R, C), and ray_starts."""
+
+    def make(dtype, device):
+        weights, values, _, ray_starts, _ = case(dtype, device)
+        rays = torch.randn(len(ray_starts) - 1, values.shape[1], dtype=dtype).to(device)
+        found = {"weights": weights, "values": values, "rays": rays}
+        return *(found[part] for part in parts), ray_starts
+
+    return make
+
+
+def _trios(*parts):
+    return {name: _trio(case, *parts) for name, case in SAMPLES.items() if name not in ("opaque", "clear")}
+
+
+TRIO_CASES = tuple(name for name in _trios() if name != "long")
+
+
+def _spread(case, far=1.0):
+    def make(dtype, device):
+        weights, _, dt, ray_starts, _ = case(dtype, device)
+        t = torch.cat([torch.zeros(1, dtype=dtype, device=device), dt.cumsum(0)])[:-1] + far
+        return weights * 0.1, t[: len(dt)], dt, ray_starts
+
+    return make
+
+
+SPREADS = {
+    name: _spread(SAMPLES[name])
+    for name in ("empty", "no_samples", "single", "empty_rays", "stopped", "wide", "long")
+}
+FEW = tuple(name for name in SPREADS if name != "long")
+
+
+def _with_grad(case):
+    def make(dtype, device):
+        args = case(dtype, device)
+        return torch.randn(len(args[3]) - 1, dtype=dtype).to(device), *args
+
+    return make
+
+
+SPREADS_BACK = {name: _with_grad(SPREADS[name]) for name in SPREADS}
 LAWS = [
     OpLaw(
         composite.composite_samples,
@@ -89,8 +135,29 @@ LAWS = [
         differentiable=(0, 1, 2),
         gradient_cases=SMALL,
     ),
-    OpLaw(composite.composite_backward, oracle.composite_backward, BACKWARDS),
+    OpLaw(
+        composite.composite_backward,
+        oracle.composite_backward,
+        BACKWARDS,
+        differentiable=(0, 1, 2, 3, 4),
+    ),
     OpLaw(
         composite.running_sum, oracle.running_sum, SUMS, differentiable=(0,), gradient_cases=tuple(SUMS)[:8]
+    ),
+    *(
+        OpLaw(op, definition, _trios(*parts), differentiable=(0, 1), gradient_cases=TRIO_CASES)
+        for op, definition, parts in (
+            (composite.accumulate, oracle.accumulate, ("weights", "values")),
+            (composite.ray_dot, oracle.ray_dot, ("rays", "values")),
+            (composite.ray_scale, oracle.ray_scale, ("rays", "weights")),
+        )
+    ),
+    OpLaw(composite.distortion, oracle.distortion, SPREADS, differentiable=(0, 1, 2), gradient_cases=FEW),
+    OpLaw(
+        composite.distortion_backward,
+        oracle.distortion_backward,
+        SPREADS_BACK,
+        differentiable=(0, 1, 2, 3),
+        gradient_cases=FEW,
     ),
 ]

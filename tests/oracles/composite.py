@@ -47,3 +47,37 @@ def running_sum(values, ray_starts, reverse):
         for i in range(len(v)):
             out[ray][i] = (v[i + 1 :] if reverse else v[:i]).sum()
     return out
+
+
+def accumulate(weights, values, ray_starts):
+    sums = [weights[ray] @ values[ray] for ray in rays_of(ray_starts)]
+    return torch.stack(sums) if sums else values.new_zeros(0, values.shape[1])
+
+
+def ray_dot(rays, values, ray_starts):
+    out = values.new_zeros(len(values))
+    for r, ray in enumerate(rays_of(ray_starts)):
+        out[ray] = values[ray] @ rays[r]
+    return out
+
+
+def ray_scale(rays, weights, ray_starts):
+    out = weights.new_zeros(len(weights), rays.shape[1])
+    for r, ray in enumerate(rays_of(ray_starts)):
+        out[ray] = torch.outer(weights[ray], rays[r])
+    return out
+
+
+def distortion(weights, t, dt, ray_starts):
+    """All pairs of samples of a ray."""
+    out = weights.new_zeros(len(ray_starts) - 1)
+    for r, ray in enumerate(rays_of(ray_starts)):
+        w, place = weights[ray], t[ray]
+        out[r] = w @ (place[:, None] - place[None, :]).abs() @ w + (w**2 * dt[ray]).sum() / 3
+    return out
+
+
+def distortion_backward(grad, weights, t, dt, ray_starts):
+    inputs = [x.detach().requires_grad_() for x in (weights, t, dt)]
+    product = (distortion(*inputs, ray_starts) * grad).sum() + 0 * sum(x.sum() for x in inputs)
+    return torch.autograd.grad(product, inputs)

@@ -112,8 +112,8 @@ def cell_of(position, size):
 
 @numba.njit(inline="always")
 def leave(a, inverse, cell, shift, ahead):
-    """t where the ray leaves the block of 2^shift cells a side around the cell along one axis; `ahead` is 1 where
-    it runs upwards, and `inverse` 1 / b, infinite where it stands still."""
+    """t where the ray leaves the block of 2^shift cells a side around the cell along one axis; `ahead` is 1
+    where it runs upwards, and `inverse` 1 / b, infinite where it stands still."""
     return ((((cell >> shift) + ahead) << shift) - a) * inverse
 
 
@@ -121,14 +121,13 @@ def leave(a, inverse, cell, shift, ahead):
 def along(origin, direction, low, scale):
     """a, b, 1 / b and whether b > 0, of one axis in units of cells."""
     a, b = (origin - low) * scale, direction * scale
-    # A ray that stands still leaves upwards, at inf: a cell's upper face lies above it, unless it was clamped.
+    # A ray that stands still leaves upwards, at inf: a cell's upper face lies above it, unless it was
+    # clamped.
     return a, b, (1 / b if b != 0 else np.inf), np.int64(b >= 0)
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def march_count(
-    origins, directions, offset, blocks, low, high, step, spans, word_starts, kept, ray_starts
-):
+def march_count(origins, directions, offset, blocks, low, high, step, spans, word_starts, kept, ray_starts):
     """kept (words,) int64, a bit for each bin, and ray_starts (R + 1,) are outputs."""
     nx, ny, nz = blocks.shape
     sx, sy, sz = nx / (high[0] - low[0]), ny / (high[1] - low[1]), nz / (high[2] - low[2])

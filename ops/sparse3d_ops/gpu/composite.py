@@ -166,3 +166,125 @@ def running_kernel(values, ray_starts, out, items, REVERSE: tl.constexpr, BLOCK:
 
 def running_sum(values: Tensor, ray_starts: Tensor, reverse: bool, out: Tensor) -> None:
     launch(running_kernel, len(ray_starts) - 1, BLOCK, values, ray_starts, out, REVERSE=reverse)
+
+
+@triton.jit
+def ray_of_sample(ray_starts, rays, i, inside):
+    """Number of the ray of each sample: the last one that begins at or before it, by halving."""
+    low = tl.zeros(i.shape, tl.int64)
+    high = low + rays
+    while tl.max((high - low > 1).to(tl.int32), 0) > 0:
+        middle = (low + high) // 2
+        before = tl.load(ray_starts + middle, mask=inside & (high - low > 1), other=0) <= i
+        low = tl.where(before & (high - low > 1), middle, low)
+        high = tl.where(before, high, tl.maximum(middle, low + 1))
+    return low
+
+
+@triton.jit(do_not_specialize=["items", "channels", "number"])
+def dot_kernel(rays, values, ray_starts, out, channels, number, items, BLOCK: tl.constexpr):
+    i = lanes(BLOCK)
+    inside = i < items
+    r = ray_of_sample(ray_starts, number, i, inside)
+    total = tl.zeros((BLOCK,), out.dtype.element_ty)
+    for channel in range(channels):
+        value = tl.load(values + i * channels + channel, mask=inside, other=0)
+        total += tl.load(rays + r * channels + channel, mask=inside, other=0) * value
+    tl.store(out + i, total, mask=inside)
+
+
+def ray_dot(rays: Tensor, values: Tensor, ray_starts: Tensor, out: Tensor) -> None:
+    channels = values.shape[1]
+    launch(dot_kernel, len(out), BLOCK, rays, values, ray_starts, out, channels, len(rays))
+
+
+@triton.jit(do_not_specialize=["items", "channels", "number"])
+def scale_kernel(rays, weights, ray_starts, out, channels, number, items, BLOCK: tl.constexpr):
+    lane = lanes(BLOCK)
+    inside = lane < items
+    i, channel = lane // channels, lane % channels
+    r = ray_of_sample(ray_starts, number, i, inside)
+    value = tl.load(rays + r * channels + channel, mask=inside, other=0)
+    tl.store(out + lane, tl.load(weights + i, mask=inside, other=0) * value, mask=inside)
+
+
+def ray_scale(rays: Tensor, weights: Tensor, ray_starts: Tensor, out: Tensor) -> None:
+    channels = rays.shape[1]
+    launch(scale_kernel, out.numel(), BLOCK, rays, weights, ray_starts, out, channels, len(rays))
+
+
+@triton.jit
+def load_place(weights, t, origin, i, here):
+    """Weight of a sample and its distance from the ray's first, float64."""
+    w = tl.load(weights + i, mask=here, other=0).to(tl.float64)
+    return w, tl.where(here, tl.load(t + i, mask=here, other=0).to(tl.float64) - origin, 0.0)
+
+
+@triton.jit(do_not_specialize=["items"])
+def distortion_kernel(weights, t, dt, ray_starts, out, items, BLOCK: tl.constexpr):
+    r = lanes(BLOCK)
+    inside = r < items
+    i, end = ray_of(ray_starts, r, inside)
+    origin = tl.load(t + i, mask=i < end, other=0).to(tl.float64)
+    weight = tl.zeros((BLOCK,), tl.float64)
+    moment, pairs, own = weight, weight, weight
+    while tl.max((i < end).to(tl.int32), 0) > 0:
+        here = i < end
+        w, place = load_place(weights, t, origin, i, here)
+        pairs += w * (place * weight - moment)
+        own += w * w * tl.load(dt + i, mask=here, other=0).to(tl.float64)
+        weight += w
+        moment += w * place
+        i += 1
+    tl.store(out + r, (2 * pairs + own / 3).to(out.dtype.element_ty), mask=inside)
+
+
+def distortion(weights: Tensor, t: Tensor, dt: Tensor, ray_starts: Tensor, out: Tensor) -> None:
+    launch(distortion_kernel, len(out), BLOCK, weights, t, dt, ray_starts, out)
+
+
+@triton.jit(do_not_specialize=["items"])
+def distortion_backward_kernel(
+    grad, weights, t, dt, ray_starts, of_weights, of_t, of_dt, items, BLOCK: tl.constexpr
+):
+    r = lanes(BLOCK)
+    inside = r < items
+    begin, end = ray_of(ray_starts, r, inside)
+    origin = tl.load(t + begin, mask=begin < end, other=0).to(tl.float64)
+    g = tl.load(grad + r, mask=inside, other=0).to(tl.float64)
+    all_weight = tl.zeros((BLOCK,), tl.float64)
+    all_moment, weight, moment = all_weight, all_weight, all_weight
+    i = begin
+    while tl.max((i < end).to(tl.int32), 0) > 0:
+        w, place = load_place(weights, t, origin, i, i < end)
+        all_weight += w
+        all_moment += w * place
+        i += 1
+    i = begin
+    while tl.max((i < end).to(tl.int32), 0) > 0:
+        here = i < end
+        w, place = load_place(weights, t, origin, i, here)
+        length = tl.load(dt + i, mask=here, other=0).to(tl.float64)
+        weight_behind, moment_behind = all_weight - weight - w, all_moment - moment - w * place
+        spread = place * (weight - weight_behind) - (moment - moment_behind)
+        kind = of_weights.dtype.element_ty
+        tl.store(of_weights + i, (g * (2 * spread + 2 * w * length / 3)).to(kind), mask=here)
+        tl.store(of_t + i, (g * 2 * w * (weight - weight_behind)).to(kind), mask=here)
+        tl.store(of_dt + i, (g * w * w / 3).to(kind), mask=here)
+        weight += w
+        moment += w * place
+        i += 1
+
+
+def distortion_backward(
+    grad: Tensor,
+    weights: Tensor,
+    t: Tensor,
+    dt: Tensor,
+    ray_starts: Tensor,
+    of_weights: Tensor,
+    of_t: Tensor,
+    of_dt: Tensor,
+) -> None:
+    inputs = grad, weights, t, dt, ray_starts
+    launch(distortion_backward_kernel, len(grad), BLOCK, *inputs, of_weights, of_t, of_dt)
