@@ -12,7 +12,7 @@ from rich.table import Table
 
 from sparse3d.data.labelled import LabelledFrames
 from sparse3d.data.open import DataConfig
-from sparse3d.evaluation.error_analysis import CAUSES, TRUE, Analysis, ClassAnalysis, analyse
+from sparse3d.evaluation.error_analysis import CAUSES, TRUE, Analysis, Bin, ClassAnalysis, analyse
 from sparse3d.frames import LidarFrame
 from sparse3d.io.files import write_text
 from sparse3d.recipes.detection_judge import JudgedFrame, Judgement
@@ -88,18 +88,32 @@ def _curves(analysis: Analysis) -> str:
     parts, colors = analysis.classes, _colors(analysis.classes)
     lines = {part.class_name: (part.recall, part.precision) for part in parts if part.count}
     charts = [line_chart("precision against recall", lines, colors, ("recall", "precision"))]
-    groups = [f"{b.low:g}-{b.high:g}" if np.isfinite(b.high) else f">{b.low:g}" for b in parts[0].by_distance]
-    bars = {part.class_name: [b.value for b in part.by_distance] for part in parts}
-    charts.append(bar_chart("average precision by distance", groups, bars, colors, ("metres", "AP")))
-    if parts[0].by_points:
-        groups = [
-            f"{b.low:g}-{b.high - 1:g}" if np.isfinite(b.high) else f">{b.low - 1:g}"
-            for b in parts[0].by_points
-        ]
-        bars = {part.class_name: [b.value for b in part.by_points] for part in parts}
-        labels = ("points in the box", "share found")
-        charts.append(bar_chart("found labels by their points", groups, bars, colors, labels))
-    return f'<h2>How good</h2><div class="row">{"".join(charts)}</div>'
+    for what, unit, bins, whole in (
+        ("distance", "metres", [part.by_distance for part in parts], False),
+        ("points", "points in the box", [part.by_points for part in parts], True),
+        ("occlusion", "level, from 0, hardly hidden, to 3", [part.by_occlusion for part in parts], True),
+    ):
+        for title, value in (("average precision", "ap"), ("share found", "recall")):
+            groups = [_range(b, whole) for b in bins[0]]
+            bars = {
+                part.class_name: [getattr(b, value) for b in row]
+                for part, row in zip(parts, bins, strict=True)
+            }
+            if groups:
+                charts.append(bar_chart(f"{title} by {what}", groups, bars, colors, (unit, title)))
+    words = (
+        "What is found is counted at the score thresholds above. By distance a false detection counts where "
+        "it stands; by points and by occlusion each one counts in every bin, so that a bin of few labels has "
+        "a low average precision."
+    )
+    return f'<h2>How good</h2><p>{words}</p><div class="row">{"".join(charts)}</div>'
+
+
+def _range(b: Bin, whole: bool) -> str:
+    """A bin in words; of whole numbers the last one that is in it."""
+    if not np.isfinite(b.high):
+        return f">{b.low - whole:g}"
+    return f"{b.low:g}" if whole and b.high == b.low + 1 else f"{b.low:g}-{b.high - whole:g}"
 
 
 def _causes(analysis: Analysis) -> str:

@@ -74,6 +74,7 @@ def table_of(drives: Sequence[Drive], categories: Sequence[str]) -> SequenceTabl
         points=np.concatenate([part.points for part in labels]),
         attribute=np.full(len(scan), -1, dtype=np.int64),
         difficulty=np.concatenate([part.difficulty for part in labels]),
+        occlusion=np.full(len(scan), -1, dtype=np.int64),
         category_names=np.array(category_names, dtype=np.str_),
         attribute_names=np.zeros(0, dtype=np.str_),
     )

@@ -103,6 +103,7 @@ class KittiDataset(LabelledFrames[KittiDatasetConfig]):
             points=read_valid_points(files.velodyne, self.config.columns),
             boxes=boxes,
             labels=labels,
+            box_info={"occlusion": objects.occluded[np.isin(objects.names, self.class_names)]},
             extra={
                 "objects": objects,
                 "calibration": calibration,

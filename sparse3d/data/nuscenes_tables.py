@@ -39,6 +39,9 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     ),
 }
 
+# How much of an object the six cameras see (token of the table `visibility`: level) as a level of occlusion.
+_OCCLUSION = {"1": 3, "2": 2, "3": 1, "4": 0}  # 0-40 %, 40-60 %, 60-80 %, 80-100 %
+
 # Seconds between two labels of an object up to which they give a velocity (the development kit's choice).
 _MAX_GAP = 1.5
 
@@ -148,6 +151,7 @@ class _Labels(NamedTuple):
     instance: np.ndarray  # (M,) int64
     attribute: np.ndarray  # (M,) int64
     points: np.ndarray  # (M,) int64, of LiDAR and radar
+    occlusion: np.ndarray  # (M,) int64
 
 
 def build_table(folder: Path) -> SequenceTable:
@@ -197,6 +201,7 @@ def build_table(folder: Path) -> SequenceTable:
         points=labels.points,
         attribute=labels.attribute,
         difficulty=np.full(len(labels.frame), -1, dtype=np.int64),
+        occlusion=labels.occlusion,
         category_names=np.array([name for _, name in categories.values()], dtype=np.str_),
         attribute_names=np.array([name for _, name in attributes.values()], dtype=np.str_),
     )
@@ -209,7 +214,7 @@ def _read_labels(
     frame_of = {sample: frame for frame, sample in enumerate(samples)}
     path = tables.folder / "sample_annotation.json"
     numbers = _Numbers(path, {"translation": 3, "size": 3, "rotation": 4})
-    whole = array("q")  # frame, instance, attribute, points of each
+    whole = array("q")  # frame, instance, attribute, points, occlusion of each
     for row in tables.rows("sample_annotation"):
         frame = frame_of.get(row["sample_token"])
         if frame is None:  # of a sample without a scan; one of no sample at all is a fault
@@ -219,8 +224,10 @@ def _read_labels(
         known = row["attribute_tokens"]
         attribute = tables.find("attribute", attributes, known[0])[0] if known else -1
         numbers.add(row)
-        whole.extend((frame, instance, attribute, row["num_lidar_pts"] + row["num_radar_pts"]))
-    frame, instance, attribute, points = np.array(whole, dtype=np.int64).reshape(-1, 4).T
+        points = row["num_lidar_pts"] + row["num_radar_pts"]
+        hidden = _OCCLUSION.get(str(row.get("visibility_token")), -1)
+        whole.extend((frame, instance, attribute, points, hidden))
+    frame, instance, attribute, points, occlusion = np.array(whole, dtype=np.int64).reshape(-1, 5).T
     order = np.argsort(frame, kind="stable")
     rows = numbers.rows()[order]
     if not (np.abs(rows[:, 6:]).max(axis=1, initial=0) > 0).all():
@@ -233,4 +240,5 @@ def _read_labels(
         instance=instance[order],
         attribute=attribute[order],
         points=points[order],
+        occlusion=occlusion[order],
     )

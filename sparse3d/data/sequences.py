@@ -25,6 +25,10 @@ from sparse3d.io.reading import read_text
 
 _log = logging.getLogger(__name__)
 
+# Columns of a `SequenceTable` with a row for each box; the data sets' own words about it come last.
+_BOX_INFO = ("track", "points", "attribute", "difficulty", "occlusion")
+_PER_BOX = ("boxes", "category", "velocity", *_BOX_INFO)
+
 
 class SequenceTable(NamedTuple):
     """S scans, sequence after sequence and by time in each; N of them are frames with M boxes in all.
@@ -49,6 +53,7 @@ class SequenceTable(NamedTuple):
     points: np.ndarray  # (M,) int64, points in the box as the data set counts them
     attribute: np.ndarray  # (M,) int64, into attribute_names
     difficulty: np.ndarray  # (M,) int64
+    occlusion: np.ndarray  # (M,) int64, from 0, hardly hidden, to 3
     category_names: np.ndarray  # (C,) str
     attribute_names: np.ndarray  # (A,) str
 
@@ -60,25 +65,23 @@ class SequenceTable(NamedTuple):
         counts = np.diff(self.first_box)
         rows = np.repeat(frames, counts)
         per_scan = ("scan_sequence", "scan_time", "world_from_lidar", "vehicle", "scan_file")
-        per_box = ("boxes", "category", "velocity", "track", "points", "attribute", "difficulty")
         return self._replace(
             frame_scan=(np.cumsum(scans) - 1)[self.frame_scan[frames]],
             frame_id=self.frame_id[frames],
             first_box=np.concatenate([[0], np.cumsum(counts[frames])]).astype(np.int64),
             **{name: getattr(self, name)[scans] for name in per_scan},
-            **{name: getattr(self, name)[rows] for name in per_box},
+            **{name: getattr(self, name)[rows] for name in _PER_BOX},
         )
 
     def of_frames(self, keep: np.ndarray) -> "SequenceTable":
         """With some of the frames, (N,) bool; all scans stay."""
         counts = np.diff(self.first_box)
         rows = np.repeat(keep, counts)
-        per_box = ("boxes", "category", "velocity", "track", "points", "attribute", "difficulty")
         return self._replace(
             frame_scan=self.frame_scan[keep],
             frame_id=self.frame_id[keep],
             first_box=np.concatenate([[0], np.cumsum(counts[keep])]).astype(np.int64),
-            **{name: getattr(self, name)[rows] for name in per_box},
+            **{name: getattr(self, name)[rows] for name in _PER_BOX},
         )
 
 
@@ -125,10 +128,11 @@ Drives = TypeVar("Drives", bound=SequenceConfig, covariant=True)
 class SequenceDataset(LabelledFrames[Drives]):
     """Frames of the drives of a split, in the order of the drives and of time.
 
-    `frame.box_info` has "track", "points", "attribute" and "difficulty" of each box (-1 unknown).
-    `frame.extra` has "sequence" (name), "timestamp" (s), "world_from_lidar" (4, 4) float64, "vehicle" (3,),
-    the place of the vehicle's origin in the LiDAR frame, and "other_boxes" (K, 7) with "other_categories"
-    (K,), of objects of no class of ours; all of it describes the recorded scene and follows no augmentation.
+    `frame.box_info` has "track", "points", "attribute", "difficulty" and "occlusion" of each box (-1
+    unknown). `frame.extra` has "sequence" (name), "timestamp" (s), "world_from_lidar" (4, 4) float64,
+    "vehicle" (3,), the place of the vehicle's origin in the LiDAR frame, and "other_boxes" (K, 7) with
+    "other_categories" (K,), of objects of no class of ours; all of it describes the recorded scene and
+    follows no augmentation.
 
     A split is one that the data set knows, `splits/<name>.txt` in the root with one sequence a line, or the
     name of a single sequence.
@@ -212,9 +216,7 @@ class SequenceDataset(LabelledFrames[Drives]):
             boxes=table.boxes[ours],
             labels=labels[labels >= 0],
             velocities=table.velocity[ours],
-            box_info={
-                name: getattr(table, name)[ours] for name in ("track", "points", "attribute", "difficulty")
-            },
+            box_info={name: getattr(table, name)[ours] for name in _BOX_INFO},
             extra={
                 "sequence": str(table.sequence_names[table.scan_sequence[frame_scan]]),
                 "timestamp": float(table.scan_time[frame_scan] * 1e-9),

@@ -44,20 +44,23 @@ class FrameErrors(NamedTuple):
 
 
 class Bin(NamedTuple):
-    """Labels between two values of something: how many, and `value` in [0, 1], NaN without labels."""
+    """Labels from `low` on and below `high` of something: how many, their average precision, and `recall`,
+    the share that is found at the class's threshold; both NaN without labels."""
 
     low: float
     high: float
     labels: int
-    value: float
+    ap: float
+    recall: float
 
 
 @dataclass(frozen=True)
 class ClassAnalysis:
     """One class. `recall` and `precision` (D,) by falling score, `threshold` the score of the greatest F1;
-    `causes` counts false detections from there on, in the order of CAUSES. `by_distance` holds average
-    precisions, `by_points` shares of found labels. Errors of the true positives: `shift` metres seen from
-    above, `size` 1 - IoU of the sizes, `turn` radians."""
+    `causes` counts false detections from there on, in the order of CAUSES. Labels are binned by their
+    distance, the points in them and their level of occlusion; a bin by distance has the detections at that
+    distance, one by points or occlusion those that found a label of the bin and every false one. Errors of
+    the true positives: `shift` metres seen from above, `size` 1 - IoU of the sizes, `turn` radians."""
 
     class_name: str
     min_overlap: float
@@ -70,6 +73,7 @@ class ClassAnalysis:
     causes: tuple[int, ...]
     by_distance: tuple[Bin, ...]
     by_points: tuple[Bin, ...]
+    by_occlusion: tuple[Bin, ...]
     shift: np.ndarray
     size: np.ndarray
     turn: np.ndarray
@@ -135,19 +139,21 @@ def analyse(
     *,
     distances: Sequence[float] = (0, 10, 20, 30, 40, 50, np.inf),
     points: Sequence[float] = (1, 5, 20, 100, np.inf),
+    occlusions: Sequence[float] = (0, 1, 2, 3, 4),
     min_overlap: Mapping[str, float] = MIN_OVERLAP,
 ) -> Analysis:
     """`results[i]` against `ground_truth[i]`; labels index `class_names`, distances are from the origin.
 
-    Classes that `min_overlap` does not name need `DEFAULT_OVERLAP`. Shares by points are given where all
-    labels have `num_points`. ValueError for missing scores and frame counts that differ.
+    Classes that `min_overlap` does not name need `DEFAULT_OVERLAP`. Bins by points are given where all
+    frames have `num_points`, those by occlusion where all have `occlusion` and it is known (not negative) of
+    a label. ValueError for missing scores and frame counts that differ.
     """
     check_results(ground_truth, results)
     enough = [min_overlap.get(name, DEFAULT_OVERLAP) for name in class_names]
     frames = tuple(explain(truth, found, enough) for truth, found in zip(ground_truth, results, strict=True))
     rows = _Rows.of(ground_truth, results, frames)
     classes = tuple(
-        _of_class(rows, name, label, enough[label], distances, points)
+        _of_class(rows, name, label, enough[label], (distances, points, occlusions))
         for label, name in enumerate(class_names)
     )
     thresholds = np.array([part.threshold for part in classes])
@@ -172,6 +178,7 @@ class _Rows(NamedTuple):
     gt_label: np.ndarray
     gt_distance: np.ndarray
     gt_points: np.ndarray | None
+    gt_occlusion: np.ndarray | None
 
     @staticmethod
     def of(
@@ -182,8 +189,9 @@ class _Rows(NamedTuple):
         pair = np.concatenate([np.zeros(0, dtype=np.int64), *pairs])
         gt_boxes = np.concatenate([np.zeros((0, 7)), *(f.boxes for f in truth)]).astype(np.float64)
         boxes = np.concatenate([np.zeros((0, 7)), *(f.boxes for f in found)]).astype(np.float64)
-        points = [frame.num_points for frame in truth if frame.num_points is not None]
-        gt_points = np.concatenate([np.zeros(0), *points]) if len(points) == len(truth) else None
+        occlusion = _column([frame.occlusion for frame in truth])
+        if occlusion is not None and not (occlusion >= 0).any():
+            occlusion = None
         return _Rows(
             np.concatenate([np.zeros(0, dtype=np.int64), *(f.labels for f in found)]),
             np.concatenate([np.zeros(0), *(f.scores for f in found if f.scores is not None)]),
@@ -194,8 +202,15 @@ class _Rows(NamedTuple):
             pair,
             np.concatenate([np.zeros(0, dtype=np.int64), *(f.labels for f in truth)]),
             np.hypot(gt_boxes[:, 0], gt_boxes[:, 1]),
-            gt_points,
+            _column([frame.num_points for frame in truth]),
+            occlusion,
         )
+
+
+def _column(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """Values of all labels, None where a frame lacks them."""
+    known = [part for part in parts if part is not None]
+    return np.concatenate([np.zeros(0), *known]) if len(known) == len(parts) else None
 
 
 def _of_class(
@@ -203,9 +218,9 @@ def _of_class(
     name: str,
     label: int,
     min_overlap: float,
-    distances: Sequence[float],
-    points: Sequence[float],
+    edges: tuple[Sequence[float], Sequence[float], Sequence[float]],
 ) -> ClassAnalysis:
+    """`edges` of the bins by distance, points and occlusion."""
     ours = np.flatnonzero(rows.label == label)
     ours = ours[np.argsort(-rows.score[ours], kind="stable")]
     true = rows.cause[ours] == TRUE
@@ -219,19 +234,16 @@ def _of_class(
     right = shown[false == TRUE]
     a, b = rows.true_box[right], rows.found_box[right]
     shared = np.minimum(a[:, 3:6], b[:, 3:6]).prod(1)
-    by_distance = []
-    for low, high in zip(distances, distances[1:], strict=False):
-        here = true[(rows.distance[ours] >= low) & (rows.distance[ours] < high)]
-        gt = rows.gt_distance[labels]
-        count = int(((gt >= low) & (gt < high)).sum())
-        by_distance.append(Bin(low, high, count, _average_precision(here, count)))
-    by_points = []
-    if rows.gt_points is not None:
-        was_found = np.isin(labels, rows.pair[right])
-        for low, high in zip(points, points[1:], strict=False):
-            here = (rows.gt_points[labels] >= low) & (rows.gt_points[labels] < high)
-            share = float(was_found[here].mean()) if here.any() else float("nan")
-            by_points.append(Bin(low, high, int(here.sum()), share))
+    was_found = np.isin(labels, rows.pair[right])
+    by_distance, by_points, by_occlusion = edges
+
+    def by_label(values: np.ndarray | None, edges: Sequence[float]) -> tuple[Bin, ...]:
+        """A detection has the value of the label that it found; a false one has none."""
+        if values is None:
+            return ()
+        own = np.where(true, np.append(values, np.nan)[rows.pair[ours]], np.nan)
+        return _bins(edges, true, own, values[labels], was_found)
+
     return ClassAnalysis(
         class_name=name,
         min_overlap=min_overlap,
@@ -242,12 +254,27 @@ def _of_class(
         threshold=threshold,
         true_positives=len(right),
         causes=tuple(int((false == i).sum()) for i in range(len(CAUSES))),
-        by_distance=tuple(by_distance),
-        by_points=tuple(by_points),
+        by_distance=_bins(by_distance, true, rows.distance[ours], rows.gt_distance[labels], was_found),
+        by_points=by_label(rows.gt_points, by_points),
+        by_occlusion=by_label(rows.gt_occlusion, by_occlusion),
         shift=np.hypot(*(b[:, :2] - a[:, :2]).T),
         size=1 - shared / (a[:, 3:6].prod(1) + b[:, 3:6].prod(1) - shared),
         turn=angle_between(a[:, 6], b[:, 6]),
     )
+
+
+def _bins(
+    edges: Sequence[float], true: np.ndarray, own: np.ndarray, values: np.ndarray, was_found: np.ndarray
+) -> tuple[Bin, ...]:
+    """Detections by falling score, of which `true` (K,) found a label, with values `own` (K,), NaN for one
+    that counts in every bin; labels with `values` (M,), of which `was_found` (M,) are found."""
+    bins = []
+    for low, high in zip(edges, edges[1:], strict=False):
+        counted = true[np.isnan(own) | ((own >= low) & (own < high))]
+        here = (values >= low) & (values < high)
+        share = float(was_found[here].mean()) if here.any() else float("nan")
+        bins.append(Bin(low, high, int(here.sum()), _average_precision(counted, int(here.sum())), share))
+    return tuple(bins)
 
 
 def _average_precision(true: np.ndarray, count: int) -> float:

@@ -20,7 +20,8 @@ class FrameBoxes:
     `boxes` (N, 7) x, y, z, l, w, h, yaw in metres and radians, `labels` (N,) int; `scores` (N,) of
     detections. `velocities` (N, 2) m/s along x and y, NaN where unknown; `attributes` (N,) int, -1: unknown;
     `num_points` (N,) int LiDAR points within a labelled box; `difficulty` (N,) int, a person's judgement: 0
-    none, 1, 2 (Waymo's levels); `tracks` (N,) int: equal numbers in a sequence are one object.
+    none, 1, 2 (Waymo's levels); `occlusion` (N,) int, how much of a labelled object is hidden, from 0,
+    hardly, to 3 (KITTI's levels), -1: unknown; `tracks` (N,) int: equal numbers in a sequence are one object.
     """
 
     boxes: np.ndarray
@@ -30,6 +31,7 @@ class FrameBoxes:
     attributes: np.ndarray | None = None
     num_points: np.ndarray | None = None
     difficulty: np.ndarray | None = None
+    occlusion: np.ndarray | None = None
     tracks: np.ndarray | None = None
 
     def __post_init__(self) -> None:

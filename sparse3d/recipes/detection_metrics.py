@@ -95,6 +95,7 @@ def labelled(frame: LidarFrame, attribute_names: Sequence[str] = ()) -> FrameBox
         attributes=attributes,
         num_points=info.get("points"),
         difficulty=None if difficulty is None else np.maximum(difficulty, 0),
+        occlusion=info.get("occlusion"),
         tracks=info.get("track"),
     )
 
@@ -194,7 +195,13 @@ def countable_boxes(frame: LidarFrame, bounds: Sequence[float]) -> FrameBoxes:
             frame.boxes, frame.extra["calibration"], frame.extra["image_size"]
         ).T
         keep &= (right > left) & (bottom > top)
-    return FrameBoxes(frame.boxes[keep], frame.labels[keep], num_points=count[keep])
+    occlusion = frame.box_info.get("occlusion")
+    return FrameBoxes(
+        frame.boxes[keep],
+        frame.labels[keep],
+        num_points=count[keep],
+        occlusion=None if occlusion is None else occlusion[keep],
+    )
 
 
 def as_objects(

@@ -43,7 +43,7 @@ def write_frame(root: Path, frame_id: str, seed: int, points_per_object: int = 3
         ]
     )
     objects = boxes_to_objects(boxes, np.array(names), np.ones(4), CALIBRATION, (1242, 375))
-    objects = replace(objects, truncated=np.zeros(4), occluded=np.zeros(4, dtype=np.int64))
+    objects = replace(objects, truncated=np.zeros(4), occluded=np.arange(4))
     plane = np.column_stack(
         [rng.uniform(-40, 40, (ground, 2)), np.full(ground, GROUND - 0.01), rng.random(ground)]
     )

@@ -130,6 +130,7 @@ def annotations(scene: str, sample: str, seconds: float) -> list[dict]:
             "translation": centre.tolist(),
             "size": size[[1, 0, 2]].tolist(),
             "rotation": quaternion(turn @ rotation_from_euler(0, 0, yaw)),
+            "visibility_token": ["4", "2", "1", ""][k],
             "num_lidar_pts": 20,
             "num_radar_pts": k,
         }

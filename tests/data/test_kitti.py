@@ -36,6 +36,7 @@ def test_a_frame_has_its_boxes_labels_and_scene(root):
     assert [data.class_names[i] for i in frame.labels] == ["Car", "Car", "Pedestrian"]
     assert frame.points.dtype == frame.boxes.dtype == np.float32 and frame.labels.dtype == np.int64
     assert frame.extra["objects"].names.tolist() == ["Car", "Car", "Pedestrian", "Van", "DontCare"]
+    assert frame.box_info["occlusion"].tolist() == [0, 1, 2]
     assert frame.extra["image_size"] == (1242, 375)
     counts = points_per_box(torch.from_numpy(frame.points[:, :3].copy()), torch.from_numpy(frame.boxes))
     assert counts.tolist() == [30, 30, 30]

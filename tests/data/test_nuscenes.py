@@ -77,6 +77,7 @@ def test_boxes_lie_around_their_points_with_the_sizes_and_velocities_of_the_worl
         expected = SPEED[ours] @ WORLD_FROM_START[:3, :3].T
         np.testing.assert_allclose(world[:, :2], expected[:, :2], atol=0.01)  # cos of the tilt
         assert frame.box_info["points"].tolist() == [20, 21, 23]
+        assert frame.box_info["occlusion"].tolist() == [0, 2, -1], "80-100 %, 40-60 %, nothing told"
         assert [data.attribute_names[i] if i >= 0 else "" for i in frame.box_info["attribute"]] == [
             "vehicle.moving",
             "pedestrian.standing",

@@ -16,9 +16,10 @@ def car(x, y=0.0, yaw=0.0, length=4.0):
     return [x, y, 0, length, 2, 1.5, yaw]
 
 
-def labelled(boxes, labels, points=None):
+def labelled(boxes, labels, points=None, occlusion=None):
     boxes = np.array(boxes, dtype=np.float64).reshape(-1, 7)
-    return FrameBoxes(boxes, np.array(labels, dtype=np.int64), num_points=points)
+    occlusion = None if occlusion is None else np.array(occlusion)
+    return FrameBoxes(boxes, np.array(labels, dtype=np.int64), num_points=points, occlusion=occlusion)
 
 
 def found(boxes, labels, scores):
@@ -87,12 +88,45 @@ def test_bins_by_distance_and_points_by_hand():
     truth = [labelled([car(5), car(15), car(16, 9), car(35)], [0] * 4, np.array([3, 7, 200, 30]))]
     results = [found([car(5), car(15), car(55)], [0] * 3, [0.9, 0.8, 0.7])]
     part = analyse(truth, results, NAMES).classes[0]
-    values = {(b.low, b.high): (b.labels, b.value) for b in part.by_distance}
+    values = {(b.low, b.high): (b.labels, b.ap) for b in part.by_distance}
     assert values[0, 10] == (1, pytest.approx(1)) and values[10, 20] == (2, pytest.approx(51 / 101))
     assert values[30, 40] == (1, 0) and values[50, math.inf][0] == 0 and math.isnan(values[50, math.inf][1])
-    assert [(b.labels, b.value) for b in part.by_points] == [(1, 1), (1, 1), (1, 0), (1, 0)]
+    assert [b.recall for b in part.by_distance][:4] == [1, 0.5, pytest.approx(math.nan, nan_ok=True), 0]
+    assert [(b.labels, b.recall) for b in part.by_points] == [(1, 1), (1, 1), (1, 0), (1, 0)]
+    # The false detection comes last: it lowers no precision that a label of these bins reaches.
+    assert [b.ap for b in part.by_points] == pytest.approx([1, 1, 0, 0])
     bare = analyse([labelled([car(5)], [0])], [found([], [], [])], NAMES)
     assert bare.classes[0].by_points == () and bare.classes[0].threshold == math.inf
+
+
+def test_bins_by_occlusion_by_hand():
+    """By score: level 1, false, level 0, level 0, level 2. F1 is greatest at the fourth: 2 * 3 / (4 + 5)."""
+    truth = [
+        labelled([car(0), car(20), car(40)], [0] * 3, occlusion=[0, 0, 1]),
+        labelled([car(0), car(20), car(40)], [0, 0, 1], occlusion=[2, -1, 3]),
+    ]
+    results = [
+        found([car(40), car(80), car(0), car(20)], [0] * 4, [0.9, 0.8, 0.7, 0.6]),
+        found([car(0), car(60), car(65)], [0, 0, 0], [0.3, 0.4, 0.45]),
+    ]
+    part, other = analyse(truth, results, NAMES).classes
+    assert (part.threshold, part.count) == (0.6, 5)
+    hidden = {int(b.low): (b.labels, b.recall) for b in part.by_occlusion}
+    assert hidden == {0: (2, 1), 1: (1, 1), 2: (1, 0), 3: (0, pytest.approx(math.nan, nan_ok=True))}
+    # Every false detection counts at every level, those that found a label of another level at none:
+    # false, true, true: 1/2 up to recall 0.5, 2/3 up to 1; the better one counts everywhere.
+    # true: 1. false, false, false, true: 1/4.
+    assert [b.ap for b in part.by_occlusion[:3]] == pytest.approx([2 / 3, 1, 1 / 4])
+    assert math.isnan(part.by_occlusion[3].ap)
+    assert [b.labels for b in other.by_occlusion] == [0, 0, 0, 1] and other.by_occlusion[3].ap == 0
+
+
+def test_there_are_no_bins_of_what_nobody_knows():
+    results = [found([car(0)], [0], [0.9])] * 2
+    known, unknown = labelled([car(0)], [0], occlusion=[0]), labelled([car(0)], [0], occlusion=[-1])
+    assert analyse([known, unknown], results, NAMES).classes[0].by_occlusion[0].labels == 1
+    for frames in ([unknown] * 2, [known, labelled([car(0)], [0])]):
+        assert analyse(frames, results, NAMES).classes[0].by_occlusion == ()
 
 
 def test_errors_of_what_was_found_by_hand():

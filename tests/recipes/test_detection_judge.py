@@ -133,7 +133,10 @@ def test_broken_files_are_named_in_one_line(judged, tmp_path, capsys, file, chan
     assert not (judged / "evaluation").exists()
 
 
-def test_the_page_of_errors_stands_alone_and_says_what_is_wrong(judged, capsys):
+def test_the_page_of_errors_stands_alone_and_says_what_is_wrong(judged, tmp_path, capsys):
+    labels = tmp_path / "mini/training/label_2/000000.txt"
+    near, far = labels.read_text().splitlines()
+    labels.write_text(f"{near}\n{far.replace('Car 0.00 0', 'Car 0.00 2')}\n")
     assert cli.main(["evaluate", str(judged), "--analyse"]) == 0
     page = judged / "evaluation/val/analysis.html"
     assert f"look at {page}" in capsys.readouterr().err
@@ -148,7 +151,14 @@ def test_the_page_of_errors_stands_alone_and_says_what_is_wrong(judged, capsys):
     cells = re.findall(r"<td>(.*?)</td>", row)
     assert cells == ["0.7", "2", "50.5", "0.80", "1", "1", "0", "0", "0", "0"]
     assert "<b>000000</b>: 1 missed of 2" in text
-    assert text.count("<svg") == text.count("</svg>") == 7
+    assert text.count("<svg") == text.count("</svg>") == 11
+    for what in ("distance", "points", "occlusion"):
+        assert f"average precision by {what}" in text and f"share found by {what}" in text
+    # The near car, of level 0, is found; the far one, of level 2, is not.
+    shares = dict(
+        re.findall(r"<title>Car, (\d): ([\d.]+)</title>", text.split("share found by occlusion")[1])
+    )
+    assert shares == {"0": "1", "2": "0"}
     (picture,) = re.findall(r"data:image/png;base64,([^\"]+)", text)
     with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
         assert image.size == (640, 640)
