@@ -9,46 +9,23 @@ on. `--from DIR2` links an odometry folder that is unpacked already in place of 
 """
 
 import argparse
-import os
-import shutil
 import sys
-import zipfile
 from pathlib import Path, PurePosixPath
+
+from sparse3d.errors import DataError
+from sparse3d.io.archives import unpack
 
 # What of the archives is read: sequences/xx/<one of these>.
 PARTS = ("velodyne", "labels", "poses.txt", "calib.txt", "times.txt")
 
 
-def place_of(name: str) -> PurePosixPath | None:
-    """Where a member of an archive belongs below DIR, None for what is not needed (and for paths that lead
-    out of the folder)."""
-    parts = PurePosixPath(name).parts
-    if "sequences" not in parts or ".." in parts or name.endswith("/"):
+def place_of(path: PurePosixPath) -> PurePosixPath | None:
+    """Where a member of an archive belongs below DIR, None for what is not needed."""
+    if "sequences" not in path.parts:
         return None
-    inside = parts[parts.index("sequences") :]
+    inside = path.parts[path.parts.index("sequences") :]
     wanted = len(inside) >= 3 and inside[1].isdigit() and inside[2] in PARTS
     return PurePosixPath(*inside) if wanted else None
-
-
-def unpack(archive: Path, out: Path) -> tuple[int, int]:
-    """Unpack what is needed; returns how many files were written and how many were there."""
-    written = kept = 0
-    with zipfile.ZipFile(archive) as opened:
-        for member in opened.infolist():
-            place = place_of(member.filename)
-            if place is None:
-                continue
-            target = out / place
-            if target.is_file() and target.stat().st_size == member.file_size:
-                kept += 1
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(target.name + ".part")
-            with opened.open(member) as source, open(temporary, "wb") as file:
-                shutil.copyfileobj(source, file)  # checks the archive's checksum at its end
-            os.replace(temporary, target)
-            written += 1
-    return written, kept
 
 
 def link(odometry: Path, out: Path) -> int:
@@ -78,14 +55,12 @@ def main() -> int:
             sys.exit(f"{path}: no such file or folder")
     if arguments.odometry is not None:
         print(f"{arguments.odometry}: {link(arguments.odometry, arguments.out)} links")
-    for archive in arguments.archives:
-        try:
-            written, kept = unpack(archive, arguments.out)
-        except zipfile.BadZipFile as error:
-            sys.exit(f"{archive}: not a whole zip archive ({error}); download it again")
-        if not written + kept:
-            sys.exit(f"{archive}: nothing of SemanticKITTI in it (no sequences/xx/velodyne, labels, ...)")
-        print(f"{archive}: {written} files written, {kept} were there")
+    try:
+        for archive in arguments.archives:
+            written, kept = unpack(archive, arguments.out, place_of)
+            print(f"{archive}: {written} files written, {kept} were there")
+    except DataError as error:
+        sys.exit(str(error))
     print(f"check it with: sparse3d data check semantickitti --root {arguments.out}")
     return 0
 

@@ -60,7 +60,11 @@ def test_what_is_no_archive_is_named(archives, tmp_path):
     other = tmp_path / "other.zip"
     with zipfile.ZipFile(other, "w") as archive:
         archive.writestr("a.txt", np.zeros(3).tobytes())
-    faults = ((cut, "not a whole zip"), (other, "nothing of SemanticKITTI"), ("x.zip", "no such file"))
+    faults = (
+        (cut, "not a whole archive"),
+        (other, "nothing in it that is needed"),
+        ("x.zip", "no such file"),
+    )
     for path, words in faults:
         done = prepare("--out", tmp_path / "out", path)
         assert done.returncode == 1 and words in done.stderr
