@@ -96,12 +96,14 @@ class DetectionBatch:
 @dataclass(frozen=True)
 class Detections:
     """What a detector found in one frame, highest score first: boxes (K, 7), scores (K,) in [0, 1], labels
-    (K,) int64, and from models that tell it the velocities (K, 2) along x and y, m/s."""
+    (K,) int64, and from models that tell it the velocities (K, 2) along x and y, m/s, and the queries (K, 2):
+    where along x and y the voxel lies that found the object, metres."""
 
     boxes: Float[Tensor, "K 7"]
     scores: Float[Tensor, "K"]
     labels: Int[Tensor, "K"]
     velocities: Float[Tensor, "K 2"] | None = None
+    queries: Float[Tensor, "K 2"] | None = None
 
     def select(self, rows: Tensor) -> "Detections":
         """Some of the detections: (K,) bool or row numbers."""
@@ -112,20 +114,27 @@ class Detections:
         return self._map(lambda column: column.cpu())
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> "Detections":
-        velocities = None if self.velocities is None else change(self.velocities)
-        return Detections(change(self.boxes), change(self.scores), change(self.labels), velocities)
+        return Detections(
+            change(self.boxes),
+            change(self.scores),
+            change(self.labels),
+            None if self.velocities is None else change(self.velocities),
+            None if self.queries is None else change(self.queries),
+        )
 
     @staticmethod
     def concatenate(parts: Sequence["Detections"]) -> "Detections":
         """All of the parts (at least one), highest score first; equal scores keep their order. All have
-        velocities, or none.
+        velocities, or none; so with queries.
         """
         told = [part.velocities for part in parts if part.velocities is not None]
+        queries = [part.queries for part in parts if part.queries is not None]
         joined = Detections(
             boxes=torch.cat([part.boxes for part in parts]),
             scores=torch.cat([part.scores for part in parts]),
             labels=torch.cat([part.labels for part in parts]),
             velocities=torch.cat(told) if told else None,
+            queries=torch.cat(queries) if queries else None,
         )
         return joined.select(joined.scores.argsort(descending=True, stable=True))
 

@@ -33,6 +33,13 @@ def add(commands: Commands) -> None:
         "--max-age", type=int, default=3, help="scans that an object may be missed (default: %(default)s)"
     )
     track.add_argument(
+        "--associate",
+        choices=("centre", "query"),
+        default="centre",
+        help="what tells that two detections are one object: the distance of their boxes' centres, or of the "
+        "voxels that found them, which VoxelNeXt tells (default: %(default)s)",
+    )
+    track.add_argument(
         "--period", type=float, default=0.1, help="seconds a scan without times.txt (default: %(default)s)"
     )
     track.add_argument("--pictures", action="store_true", help="also draw each scan from above, as .png")
@@ -55,7 +62,12 @@ def _run(arguments: argparse.Namespace) -> int:
     run, out = arguments.run_folder, Path(arguments.out)
     tasks.task_of_run(run, "detect")
     config = load_detector(run, arguments.checkpoint, arguments.device).config
-    tracker = TrackerConfig(config.data.classes, score_threshold=arguments.score, max_age=arguments.max_age)
+    tracker = TrackerConfig(
+        config.data.classes,
+        score_threshold=arguments.score,
+        max_age=arguments.max_age,
+        associate=arguments.associate,
+    )
     tracking = track_files.track(
         run,
         arguments.sequence,

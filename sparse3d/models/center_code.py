@@ -56,6 +56,11 @@ class BevGrid:
         """Centres along x and y in cells; the floor is the index of the cell."""
         return (boxes[:, :2] - boxes.new_tensor(self.bounds[:2])) / boxes.new_tensor(self.cell)
 
+    def middles(self, cells: Int[Tensor, "M 2"]) -> Float[Tensor, "M 2"]:
+        """Where the middle of each cell lies along x and y, metres."""
+        step, low = torch.tensor((self.cell, self.bounds[:2]), device=cells.device)
+        return (cells + 0.5) * step + low
+
     def cells(self, boxes: Float[Tensor, "M 7"]) -> Int[Tensor, "M 2"]:
         """The cell of each centre. Centres must lie inside; the last cell takes what rounds up there."""
         last = torch.tensor(self.shape, device=boxes.device) - 1

@@ -104,12 +104,14 @@ def best_candidates(
 
 
 class Predicted(NamedTuple):
-    """What a head says at M candidates, float32; `iou` is 2 * IoU - 1."""
+    """What a head says at M candidates, float32; `iou` is 2 * IoU - 1, `query` where the candidate itself
+    lies along x and y, metres."""
 
     cell: Int[Tensor, "M 2"]
     code: Float[Tensor, "M 8"]
     iou: Float[Tensor, "M"] | None
     velocity: Float[Tensor, "M 2"] | None
+    query: Float[Tensor, "M 2"] | None = None
 
 
 def finish(
@@ -126,7 +128,7 @@ def finish(
     if predicted.iou is not None:
         alphas = boxes.new_tensor([per_class(config.iou_alphas, k) for k in labels])
         scores = rectify(scores, predicted.iou, alphas[channel])
-    found = Detections(boxes, scores, label, predicted.velocity)
+    found = Detections(boxes, scores, label, predicted.velocity, predicted.query)
 
     low, high = boxes.new_tensor(config.center_bounds or grid.bounds).view(2, 3)
     inside = ((boxes[:, :3] >= low) & (boxes[:, :3] <= high)).all(dim=1)

@@ -6,9 +6,13 @@ a track that nobody continues waits a few frames. All of it happens in a frame a
 move.
 
 Yin, Zhou, Krähenbühl: "Center-based 3D Object Detection and Tracking" (arXiv 2006.11275), section 4.2 and
-appendix. Where we differ: a detector that tells no velocities is served too, by moving each track forward
-with the velocity that its last sightings show; a waiting track is compared at the time of its last sighting
-instead of being carried on.
+appendix. With `associate: query` the place of the voxel that found an object is compared, not the centre of
+its box: Chen et al., "VoxelNeXt" (arXiv 2303.11301), section 3.3. A voxel lies where points are, and carries
+no error of a regressed offset.
+
+Where we differ from CenterPoint: a detector that tells no velocities is served too, by moving each track
+forward with the velocity that its last sightings show; a waiting track is compared at the time of its last
+sighting instead of being carried on.
 """
 
 from collections.abc import Sequence
@@ -16,11 +20,12 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 from scipy.optimize import linear_sum_assignment
 
 from sparse3d.errors import ConfigError
 from sparse3d.frames import Detections
-from sparse3d.geometry.rigid import transform_boxes
+from sparse3d.geometry.rigid import transform_boxes, transform_points
 
 # Metres between two frames of half a second that an object of a class may deviate from its prediction: the
 # values published for nuScenes, and their like for the classes of KITTI and Waymo.
@@ -48,6 +53,8 @@ class TrackerConfig:
     max_age: int = 3  # frames that a track may miss
     # "greedy": the best detection chooses first; "hungarian": the smallest sum of distances.
     assignment: Literal["greedy", "hungarian"] = "greedy"
+    # What of a detection is near or far: "centre" of its box, or "query", the voxel that found it.
+    associate: Literal["centre", "query"] = "centre"
 
     def __post_init__(self) -> None:
         if self.max_distances and len(self.max_distances) != len(self.classes):
@@ -77,11 +84,13 @@ class Tracks(NamedTuple):
 
 @dataclass
 class _Track:
-    """`centre`, `velocity` (2,) in the frame at rest; velocity NaN where unknown."""
+    """`centre`, `place`, which detections are compared with, and `velocity` (2,) in the frame at rest;
+    velocity NaN where unknown."""
 
     number: int
     label: int
     centre: np.ndarray
+    place: np.ndarray
     velocity: np.ndarray
     time: float
     sightings: int = 1
@@ -103,7 +112,8 @@ class Tracker:
     ) -> Tracks:
         """The objects of one frame; `time` in seconds, `world_from_lidar` (4, 4), None for a sensor at rest.
 
-        Raises ValueError where time does not go on, and for labels outside of the classes.
+        Raises ValueError where time does not go on, for labels outside of the classes, and for detections
+        without queries where these are compared.
         """
         if not time > self._time:
             raise ValueError(f"time {time} s does not come after {self._time} s: frames must be in order")
@@ -113,13 +123,14 @@ class Tracker:
         labels = found.labels.numpy()
         boxes = found.boxes.float().numpy()
         centres = transform_boxes(boxes.astype(np.float64), pose)[:, :2]
+        places = self._places(found, centres, pose)
         velocities = np.full((len(boxes), 2), np.nan)
         if found.velocities is not None:
             velocities = found.velocities.double().numpy() @ pose[:2, :2].T
 
-        partner = self._assign(self._costs(centres, velocities, labels, time))
+        partner = self._assign(self._costs(places, velocities, labels, time))
         seen = [
-            self._sighting(track, centres[row], velocities[row], int(labels[row]), time)
+            self._sighting(track, centres[row], places[row], velocities[row], int(labels[row]), time)
             for row, track in enumerate(partner)
         ]
         # New numbers follow the order of the detections; the tracks of this frame come before waiting ones.
@@ -147,19 +158,28 @@ class Tracker:
         found = detections.select(keep)
         return found.select(found.scores.argsort(descending=True, stable=True))
 
+    def _places(self, found: Detections, centres: np.ndarray, pose: np.ndarray) -> np.ndarray:
+        """(N, 2) in the frame at rest: what of each detection is compared."""
+        if self.config.associate == "centre":
+            return centres
+        if found.queries is None:
+            raise ValueError("associate: query follows the voxels of VoxelNeXt; this detector tells none")
+        z = found.boxes[:, 2:3].double()
+        return transform_points(torch.cat([found.queries.double(), z], dim=1).numpy(), pose)[:, :2]
+
     def _costs(
-        self, centres: np.ndarray, velocities: np.ndarray, labels: np.ndarray, time: float
+        self, places: np.ndarray, velocities: np.ndarray, labels: np.ndarray, time: float
     ) -> np.ndarray:
         """(N, T) metres between each detection and each track; infinite where they cannot be one object."""
         tracks = self._tracks
-        if not tracks or not len(centres):
-            return np.full((len(centres), len(tracks)), np.inf)
-        last = np.array([track.centre for track in tracks])
+        if not tracks or not len(places):
+            return np.full((len(places), len(tracks)), np.inf)
+        last = np.array([track.place for track in tracks])
         elapsed = np.array([time - track.time for track in tracks])
         known = ~np.isnan(velocities.sum(axis=1))
         back = np.where(known[:, None], velocities, 0.0)
         forward = np.nan_to_num(np.array([track.velocity for track in tracks]))
-        moved = centres[:, None] - back[:, None] * elapsed[:, None]
+        moved = places[:, None] - back[:, None] * elapsed[:, None]
         step = np.where(known[:, None, None], 0.0, forward * elapsed[:, None])
         distance = np.linalg.norm(moved - (last + step), axis=2)
         same = np.equal(labels[:, None], [track.label for track in tracks])
@@ -190,19 +210,20 @@ class Tracker:
         self,
         track: _Track | None,
         centre: np.ndarray,
+        place: np.ndarray,
         velocity: np.ndarray,
         label: int,
         time: float,
     ) -> _Track:
         """The track after a detection, or a new one."""
         if track is None:
-            track = _Track(self._next, label, centre, velocity, time)
+            track = _Track(self._next, label, centre, place, velocity, time)
             self._next += 1
             return track
         if np.isnan(velocity).any():
             step = (centre - track.centre) / (time - track.time)
             unknown = np.isnan(track.velocity).any()
             velocity = step if unknown else SMOOTHING * step + (1 - SMOOTHING) * track.velocity
-        track.centre, track.velocity, track.time = centre, velocity, time
+        track.centre, track.place, track.velocity, track.time = centre, place, velocity, time
         track.sightings, track.missed = track.sightings + 1, 0
         return track

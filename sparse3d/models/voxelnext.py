@@ -3,7 +3,9 @@
     points -> voxels -> sparse backbone -> sparse BEV cells -> sparse centre head -> a score and a box at each
     cell
 
-Time and memory follow the number of points, not the area, which is what long ranges ask for. Chen, Liu,
+Time and memory follow the number of points, not the area, which is what long ranges ask for. A detection
+keeps the place of the cell that found it, its query: a tracker can follow that one instead of the box's
+centre (section 3.3; `TrackerConfig.associate`). Chen, Liu,
 Zhang, Qi, Jia: "VoxelNeXt: Fully Sparse VoxelNet for 3D Object Detection and Tracking" (arXiv 2303.11301).
 """
 
@@ -145,10 +147,12 @@ class VoxelNeXt(nn.Module):
         """One group in one frame."""
         score, channel, index = best_candidates(scores[rows].T, self.config.decode)
         row = rows[index]
+        cell = coordinates[row, 1:3].long()
         predicted = Predicted(
-            cell=coordinates[row, 1:3].long(),
+            cell=cell,
             code=outputs.code()[row].float(),
             iou=None if outputs.iou is None else outputs.iou[row, 0].float(),
             velocity=None if outputs.velocity is None else outputs.velocity[row].float(),
+            query=self.grid.middles(cell),
         )
         return finish(score, channel, predicted, labels, self.grid, self.config.decode)

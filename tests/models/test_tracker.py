@@ -8,12 +8,13 @@ import torch
 
 from sparse3d.errors import ConfigError
 from sparse3d.frames import Detections
+from sparse3d.geometry.rigid import inverse, rigid, rotation_from_euler, transform_points
 from sparse3d.models.tracker import REACH, Tracker, TrackerConfig
 
 CLASSES = ("Car", "Pedestrian")
 
 
-def found(places, labels=None, scores=None, velocities=None) -> Detections:
+def found(places, labels=None, scores=None, velocities=None, queries=None) -> Detections:
     """Boxes of one metre at (x, y); the first has the highest score unless `scores` say otherwise."""
     boxes = torch.zeros(len(places), 7)
     boxes[:, :2] = torch.tensor(places, dtype=torch.float32).reshape(-1, 2)
@@ -23,6 +24,7 @@ def found(places, labels=None, scores=None, velocities=None) -> Detections:
         torch.tensor(scores) if scores else torch.linspace(0.9, 0.8, len(places)),
         torch.tensor(labels) if labels else torch.zeros(len(places), dtype=torch.long),
         None if velocities is None else torch.tensor(velocities, dtype=torch.float32),
+        None if queries is None else torch.tensor(queries, dtype=torch.float32).reshape(-1, 2),
     )
 
 
@@ -45,6 +47,50 @@ def test_velocity_of_the_network_decides_between_two_partners():
         follow = tracker(max_distances=(2.5, 1.0))
         follow.update(found([(0.0, 0.0)]), 0.0)
         assert follow.update(found(places, velocities=told), 0.5).ids.tolist() == want
+
+
+def test_queries_decide_between_two_partners_where_they_are_asked():
+    """Two objects whose boxes jump past each other while the voxels that find them stay."""
+    first = found([(0.0, 0), (2.0, 0)], queries=[(-0.5, 0), (2.5, 0)])
+    then = found([(1.8, 0), (0.2, 0)], queries=[(-0.5, 0), (2.5, 0)])
+    for associate, want in (("centre", [2, 1]), ("query", [1, 2])):
+        follow = tracker(associate=associate)
+        assert follow.update(first, 0.0).ids.tolist() == [1, 2]
+        told = follow.update(then, 0.5)
+        assert told.ids.tolist() == want
+        # A velocity is that of the object, whatever it is told by: its box went 1.8 m, or 0.2 m, in 0.5 s.
+        step = 1.8 if associate == "query" else -0.2
+        np.testing.assert_allclose(told.velocities[0], [2 * step, 0], rtol=1e-5)
+
+
+def test_reach_and_velocities_hold_for_queries_too():
+    """A query that stands still is moved back by the velocity of its object: 6 m/s for half a second."""
+    for velocity, same in ((0.0, True), (6.0, True), (9.0, False)):
+        follow = tracker(associate="query", max_distances=(4.0, 1.0))
+        follow.update(found([(0.0, 0)], queries=[(0.0, 0)]), 0.0)
+        seen = found([(50.0, 0)], queries=[(0.0, 0)], velocities=[(velocity, 0)])
+        assert follow.update(seen, 0.5).ids.tolist() == ([1] if same else [2])
+
+
+def test_queries_that_lie_in_the_centres_track_as_the_centres_do():
+    """From a sensor that drives and turns, its own axes tilted."""
+    rng = np.random.default_rng(3)
+    start, speed = rng.uniform(-20, 20, (15, 2)), rng.uniform(-3, 3, (15, 2))
+    reach = {"max_distances": (1.0, 1.0)}
+    by_centre, by_query = tracker(**reach), tracker(**reach, associate="query")
+    for t in range(6):
+        places = start + speed * (0.2 * t) + rng.normal(0, 0.4, start.shape)
+        pose = rigid(rotation_from_euler(0.1, -0.2, 0.3 * t), np.array([2.0 * t, -t, 0.5]))
+        local = transform_points(np.column_stack([places, np.zeros(15)]), inverse(pose))[:, :2].tolist()
+        seen = found(local, queries=local)
+        a, b = by_centre.update(seen, 0.2 * t, pose), by_query.update(seen, 0.2 * t, pose)
+        assert a.ids.tolist() == b.ids.tolist() and len(a.ids) == 15
+    assert max(a.ids) > 15, "some objects were lost, so that the numbers say something"
+
+
+def test_a_detector_without_queries_cannot_be_followed_by_them():
+    with pytest.raises(ValueError, match="this detector tells none"):
+        tracker(associate="query").update(found([(0, 0)]), 0.0)
 
 
 def test_sightings_give_a_velocity_where_the_network_does_not():

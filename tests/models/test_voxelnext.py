@@ -11,7 +11,7 @@ from sparse3d import SparseTensor
 from sparse3d.config import load
 from sparse3d.errors import ConfigError
 from sparse3d.frames import DetectionBatch, LidarFrame
-from sparse3d.models.center_code import BevGrid
+from sparse3d.models.center_code import BevGrid, decode
 from sparse3d.models.center_decode import CenterDecodeConfig
 from sparse3d.models.center_losses import AtObjects, CenterLossConfig, center_losses, head_losses
 from sparse3d.models.center_targets import center_targets
@@ -198,6 +198,26 @@ def test_losses_of_cells_are_those_of_a_dense_map_with_the_same_numbers():
     assert want.keys() == got.keys() == {"heatmap", "box", "iou_regression"}
     for name, value in want.items():
         torch.testing.assert_close(got[name], value)
+
+
+@pytest.mark.parametrize("variant", ["plain", "groups"])
+def test_detections_carry_the_cell_that_found_them(variant):
+    """Each query is the middle of an occupied cell of its frame, and the box is what the head says there."""
+    model = model_of(VARIANTS[variant]).eval()
+    model.config = replace(model.config, decode=replace(model.config.decode, score_threshold=0.0))
+    batch = DetectionBatch.collate([frame_of(), frame_of(seed=1)])
+    cells, groups = model(batch)
+    low, side = torch.tensor(model.grid.bounds[:2]), torch.tensor(model.grid.cell)
+    for frame, found in enumerate(model.predict(batch)):
+        assert found.queries is not None and len(found.queries) == len(found.scores) > 5
+        cell = ((found.queries - low) / side).floor().int()
+        torch.testing.assert_close((cell + 0.5) * side + low, found.queries)
+        for query, box, label in zip(cell.tolist(), found.boxes, found.labels.tolist(), strict=True):
+            where = torch.tensor([frame, *query, 0], dtype=cells.coordinates.dtype)
+            (row,) = (cells.coordinates == where).all(dim=1).nonzero()[:, 0].tolist()
+            outputs = next(o for o, ours in zip(groups, model.group_labels, strict=True) if label in ours)
+            want = decode(outputs.code()[row : row + 1], torch.tensor([query]), model.grid)
+            torch.testing.assert_close(box, want[0])
 
 
 @pytest.mark.parametrize("variant", ["plain", "iou", "groups"])
