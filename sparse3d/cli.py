@@ -18,6 +18,7 @@ from sparse3d.commands import (
     detect,
     doctor,
     evaluate,
+    reconstruct,
     segment,
     track,
     train,
@@ -27,7 +28,7 @@ from sparse3d.commands.parsing import INPUT_FAULT, Parser
 from sparse3d.commands.talk import say
 from sparse3d.commands.train import INTERRUPTED, how_to_resume
 
-COMMANDS = (train, evaluate, detect, track, segment, view, data, config, convert_weights, doctor)
+COMMANDS = (train, evaluate, detect, track, segment, reconstruct, view, data, config, convert_weights, doctor)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,9 @@ def add(commands: Commands) -> None:
     """Register with the parser."""
     data = add_group(commands, "data", "Make, check, prepare or list data sets.", "Data sets.")
     make = add_command(data, "make", _make, "Generate scenes; repeat an interrupted call to continue.")
-    make.add_argument("name", choices=["minidrive", "minidrive-drives"], help="what to generate")
+    make.add_argument(
+        "name", choices=["minidrive", "minidrive-drives", "three-spheres"], help="what to generate"
+    )
     make.add_argument("--out", required=True, metavar="DIR", help="folder for the scenes")
     make.add_argument(
         "--scenes", type=int, default=400, help="how many scenes or drives (default: %(default)s)"
@@ -48,6 +50,12 @@ def add(commands: Commands) -> None:
 def _make(arguments: argparse.Namespace) -> int:
     from sparse3d.data.minidrive import write_drives, write_minidrive
 
+    if arguments.name == "three-spheres":
+        from sparse3d.data.three_spheres import write_three_spheres
+
+        write_three_spheres(arguments.out)
+        say(f"three spheres in {arguments.out}; next: sparse3d reconstruct {arguments.out} --out DIR")
+        return 0
     if arguments.name == "minidrive-drives":
         with Bar("generating drives") as report:
             write_drives(arguments.out, arguments.scenes, arguments.seed, progress=report)

@@ -222,7 +222,7 @@ class VoxelField(nn.Module):
     def _shade(self, corners: Tensor, weights: Tensor, directions: Tensor) -> Tensor:
         values = interpolate(self.harmonics, corners, weights)
         # (S, K, 3): the entries of a basis come before the channels.
-        return torch.sigmoid(sh_colors(values.view(len(values), -1, 3), directions))
+        return torch.sigmoid(sh_colors(values.view(len(values), values.shape[1] // 3, 3), directions))
 
     def _normals(self, samples: _Samples) -> Tensor:
         with torch.enable_grad():

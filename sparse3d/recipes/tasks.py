@@ -9,8 +9,9 @@ from typing import NamedTuple
 from sparse3d import config as configs
 from sparse3d.config_yaml import Scalar, find_config, merge, override_tree, read_tree
 from sparse3d.errors import ConfigError
-from sparse3d.recipes import detection, segmentation
+from sparse3d.recipes import detection, radiance, segmentation
 from sparse3d.recipes.detection_config import DetectionConfig
+from sparse3d.recipes.radiance_config import RadianceConfig
 from sparse3d.recipes.run_folder import RunFolder
 from sparse3d.recipes.segmentation_config import SegmentationConfig
 
@@ -20,7 +21,7 @@ class Task(NamedTuple):
     applies a trained model to files."""
 
     name: str
-    config: type[DetectionConfig] | type[SegmentationConfig]
+    config: type[DetectionConfig] | type[SegmentationConfig] | type[RadianceConfig]
     recipe: ModuleType
     command: str
 
@@ -30,6 +31,7 @@ TASKS = {
     for task in (
         Task("detection", DetectionConfig, detection, "detect"),
         Task("segmentation", SegmentationConfig, segmentation, "segment"),
+        Task("radiance", RadianceConfig, radiance, "render"),
     )
 }
 
@@ -50,7 +52,9 @@ def task_of(source: str | Path, overrides: Sequence[str] = ()) -> Task:
     return TASKS[name]
 
 
-def load(source: str | Path, overrides: Sequence[str] = ()) -> DetectionConfig | SegmentationConfig:
+def load(
+    source: str | Path, overrides: Sequence[str] = ()
+) -> DetectionConfig | SegmentationConfig | RadianceConfig:
     """Read a config into the schema of its task."""
     return configs.load(task_of(source, overrides).config, source, overrides)
 

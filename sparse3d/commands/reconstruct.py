@@ -1,0 +1,49 @@
+"""`sparse3d reconstruct`: from posed photos to a field that shows them from everywhere."""
+
+import argparse
+from pathlib import Path
+
+from sparse3d.commands.parsing import Commands, add_command
+from sparse3d.commands.talk import Bar, say
+
+METHODS = {"voxels": "voxels_three_spheres"}
+INTERRUPTED = 130
+
+
+def add(commands: Commands) -> None:
+    """Register with the parser."""
+    reconstruct = add_command(commands, "reconstruct", _run, "Train a radiance field from posed photos.")
+    reconstruct.add_argument("photos", metavar="PHOTOS", help="a folder of photos with poses")
+    reconstruct.add_argument("overrides", nargs="*", metavar="a.b=c", help="changes of the config")
+    reconstruct.add_argument(
+        "--method", choices=sorted(METHODS), default="voxels", help="which field (default: %(default)s)"
+    )
+    reconstruct.add_argument("--config", metavar="CONFIG", help="a config in place of the method's own")
+    reconstruct.add_argument("--out", required=True, type=Path, metavar="DIR", help="run folder")
+    reconstruct.add_argument("--views", type=int, metavar="K", help="train on K photos, by the protocol")
+    reconstruct.add_argument("--scale", type=float, metavar="F", help="size of the photos, of their full one")
+    reconstruct.add_argument("--resume", action="store_true", help="continue the run in the folder")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from sparse3d import config as configs
+    from sparse3d.engine.hooks import StopOnSignal
+    from sparse3d.recipes import radiance
+    from sparse3d.recipes.radiance_config import RadianceConfig
+
+    changes = [f"data.root={arguments.photos}"]
+    changes += [f"data.views={arguments.views}"] if arguments.views is not None else []
+    changes += [f"data.scale={arguments.scale}"] if arguments.scale is not None else []
+    source = arguments.config or METHODS[arguments.method]
+    config = configs.load(RadianceConfig, source, [*changes, *arguments.overrides])
+    outcome = radiance.train(config, arguments.out, arguments.resume)
+    if outcome.ended == StopOnSignal.REASON:
+        say("interrupted after a whole step, checkpoint written; continue with the same command and --resume")
+        return INTERRUPTED
+    with Bar("rendering") as report:
+        judged = radiance.evaluate(arguments.out, progress=report)
+    Console().print(*judged.judgement.tables())
+    say(f"{outcome.ended}; pictures in {judged.folder / 'views'}")
+    return 0

@@ -1,0 +1,212 @@
+"""Radiance fields from posed photos, from config to judged pictures: train, evaluate, load."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from sparse3d.data.photos import open_photos
+from sparse3d.data.ray_loader import RayLoader
+from sparse3d.engine import distributed, hooks
+from sparse3d.engine.checkpoint import load_weights, read_checkpoint
+from sparse3d.engine.loop import Hook, Trainer
+from sparse3d.engine.progress import ShowProgress, WriteMetrics
+from sparse3d.engine.schedule import LevelsConfig
+from sparse3d.engine.seed import seed_everything, use_deterministic_algorithms
+from sparse3d.engine.state import restore
+from sparse3d.fields.voxel_field import VoxelField
+from sparse3d.io.files import atomic_path, write_text
+from sparse3d.recipes.detection import TrainOutcome
+from sparse3d.recipes.radiance_batches import PixelBatch, PixelLoader
+from sparse3d.recipes.radiance_config import RadianceConfig, RadianceLossConfig
+from sparse3d.recipes.radiance_judge import Progress, RadianceJudgement, View, judge_field
+from sparse3d.recipes.run_folder import RunFolder
+
+
+class FieldModel(nn.Module):
+    """A field with the losses that it is trained by."""
+
+    def __init__(self, field: VoxelField, config: RadianceLossConfig):
+        super().__init__()
+        self.field, self.config = field, config
+
+    def loss(self, batch: PixelBatch) -> dict[str, Tensor]:
+        """`color`, and the regularisers that have a weight."""
+        origins, directions = batch.rays
+        offsets = torch.rand_like(origins[:, 0])
+        if self.config.tv_density > 0:
+            seen, variation = self.field.loss_terms(origins, directions, batch.background, offsets)
+            losses = {"tv_density": self.config.tv_density * variation}
+        else:
+            seen = self.field.render(origins, directions, batch.background, offsets=offsets)
+            losses = {}
+        colors = seen.color.view(batch.batch_size, -1, 3).mean(1)
+        return {"color": (colors - batch.colors).square().sum(1).mean(), **losses}
+
+    def reshape_for(self, tensors: dict[str, Tensor]) -> None:
+        """See `VoxelField.reshape_for`."""
+        self.field.reshape_for({name.removeprefix("field."): tensor for name, tensor in tensors.items()})
+
+
+class Refine(Hook):
+    """Splits the voxels where the schedule's levels begin, and drops the empty ones now and then."""
+
+    def __init__(self, config: RadianceConfig, loader: PixelLoader):
+        self.config, self.loader = config, loader
+
+    def before_train(self, trainer: Trainer) -> None:
+        self._take_level(trainer)
+
+    def after_step(self, trainer: Trainer) -> None:
+        assert isinstance(trainer.model, FieldModel)
+        refine, field = self.config.refine, trainer.model.field
+        if trainer.step >= trainer.total_steps:
+            return
+        begins = self._begins(trainer)
+        dropped = 0
+        if trainer.step in begins:
+            field.grow()
+            self._take_level(trainer)
+        if trainer.step in begins or (trainer.step - self._begin(trainer)) % refine.prune_every == 0:
+            dropped = field.prune(refine.prune_alpha)
+        if dropped or trainer.step in begins:
+            trainer.renew_optimizer()
+
+    def _begins(self, trainer: Trainer) -> list[int]:
+        schedule = self.config.schedule
+        return schedule.steps(trainer.total_steps)[1:] if isinstance(schedule, LevelsConfig) else []
+
+    def _begin(self, trainer: Trainer) -> int:
+        return max((step for step in self._begins(trainer) if step <= trainer.step), default=0)
+
+    def _take_level(self, trainer: Trainer) -> None:
+        number = sum(step <= trainer.step for step in self._begins(trainer))
+        self.loader.level = self.config.refine.levels[number]
+
+
+def train(
+    config: RadianceConfig,
+    out: str | Path,
+    resume: bool = False,
+    *,
+    if_begun: bool = False,
+    progress_of_data: Progress | None = None,
+    extra_hooks: Sequence[Hook] = (),
+) -> TrainOutcome:
+    """Train into the run folder `out`; `resume` continues the run in it, bit for bit. In one process."""
+    run = RunFolder(out, config.checkpoint.keep)
+    with distributed.process_group(config.train.device) as device:
+        if distributed.world_size() > 1:
+            raise ValueError("a field that changes its shape trains in one process; start without torchrun")
+        data = config.data
+        photos = open_photos(
+            data.root, scale=data.scale, split=data.split, views=data.views, format=data.format
+        )
+        run.start(config, resume, if_begun)
+        if config.train.deterministic:
+            use_deterministic_algorithms()
+        seed_everything(config.train.seed, 0)
+        level = config.refine.levels[0]
+        rays = RayLoader(photos, level.pixels, seed=config.train.seed, cache_dir=data.cache_dir)
+        loader = PixelLoader(rays, data.background_color, level)
+        trainer = Trainer(
+            FieldModel(VoxelField(config.model), config.loss),
+            loader,
+            config.train,
+            config.optimizer,
+            config.schedule,
+            hooks=[Refine(config, loader), *_hooks(config, run), *extra_hooks],
+            device=device,
+        )
+        if (last := run.checkpoints.last()) is not None:
+            restore(trainer, read_checkpoint(last), last)
+        return TrainOutcome(run.path, trainer.train(), True)
+
+
+def _hooks(config: RadianceConfig, run: RunFolder) -> list[Hook]:
+    every = config.log.every
+    made: list[Hook] = [WriteMetrics(run.metrics, every), ShowProgress(every), hooks.StopOnSignal()]
+    if config.log.tensorboard:
+        made.append(hooks.WriteTensorBoard(run.path / "tensorboard", every))
+    if config.train.max_minutes is not None:
+        made.append(hooks.TimeBudget(config.train.max_minutes))
+    return [*made, hooks.SaveCheckpoints(run.checkpoints, config.checkpoint, "psnr")]
+
+
+@dataclass(frozen=True)
+class RadianceOutcome:
+    """What was found, the folder that it was written to, and the checkpoint that was judged."""
+
+    judgement: RadianceJudgement
+    folder: Path
+    checkpoint: Path
+
+
+def evaluate(
+    run: str | Path,
+    split: str | None = None,
+    checkpoint: str = "last",
+    *,
+    device: str | None = None,
+    data_root: str | None = None,
+    progress: Progress | None = None,
+) -> RadianceOutcome:
+    """Render the photos of a split that the field has not seen; writes `evaluation/<split>/metrics.json` and
+    a picture of each: the photo, the rendering, its error and its depth."""
+    config = RunFolder(run).read_config(RadianceConfig)
+    split = split or config.evaluation.split
+    data = config.data if data_root is None else replace(config.data, root=data_root)
+    photos = open_photos(data.root, scale=data.scale, split=split, views=data.views, format=data.format)
+    loaded = load_field(run, checkpoint, device)
+    folder = RunFolder(run).evaluation / split
+    found = {}
+    for view in judge_field(loaded.field, photos, data, config.evaluation, progress):
+        found[view.name] = view.psnr
+        name = Path(view.name).stem + ".png"
+        (folder / "views").mkdir(parents=True, exist_ok=True)
+        with atomic_path(folder / "views" / name) as temporary:
+            Image.fromarray(side_by_side(view)).save(temporary, format="PNG")
+    judgement = RadianceJudgement(found)
+    summary = {"split": split, "checkpoint": loaded.checkpoint.name, "views": len(photos)}
+    write_text(folder / "metrics.json", json.dumps(summary | judgement.to_dict(), indent=1) + "\n")
+    return RadianceOutcome(judgement, folder, loaded.checkpoint)
+
+
+def side_by_side(view: View) -> np.ndarray:
+    """(H, 4 W, 3) uint8: photo, rendering, error (white: 0.25 or more), depth (near is bright)."""
+    error = np.abs(view.rendered - view.photo).mean(2) / 0.25
+    seen = view.opacity > 0.5
+    depth = np.zeros_like(view.depth)
+    if seen.any():
+        near, far = np.percentile(view.depth[seen], [1, 99])
+        depth[seen] = 1 - 0.9 * np.clip((view.depth[seen] - near) / max(far - near, 1e-6), 0, 1)
+    grey = [np.repeat(image[..., None], 3, 2) for image in (error, depth)]
+    joined = np.concatenate([view.photo, view.rendered, *grey], 1)
+    return np.round(np.clip(joined, 0, 1) * 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class LoadedField:
+    """A trained field, with the config that it was trained with."""
+
+    config: RadianceConfig
+    field: VoxelField
+    checkpoint: Path
+
+
+def load_field(run: str | Path, checkpoint: str = "last", device: str | None = None) -> LoadedField:
+    """The field of a run, ready to render."""
+    folder = RunFolder(run)
+    config = folder.read_config(RadianceConfig)
+    path = folder.checkpoints.find(checkpoint)
+    weights = read_checkpoint(path).part("model")
+    model = FieldModel(VoxelField(config.model), config.loss)
+    model.reshape_for(weights)
+    load_weights(model, weights, path)
+    with distributed.process_group(device or config.train.device) as place:
+        return LoadedField(config, model.to(place).eval().field, path)

@@ -1,0 +1,66 @@
+"""Pixels of posed photos with the rays through them, as the training loop takes them."""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparse3d.data.photos import PosedPhotos
+from sparse3d.data.ray_loader import RayLoader
+from sparse3d.geometry.rays import Rays, rays_through
+from sparse3d.recipes.radiance_config import LevelConfig
+
+
+class PixelBatch(NamedTuple):
+    """P pixels: `rays`, n^2 a pixel one after the other, their `colors` (P, 3) over the `background` (3,)."""
+
+    rays: Rays
+    colors: Tensor
+    background: Tensor
+
+    @property
+    def batch_size(self) -> int:
+        return len(self.colors)
+
+    def to(self, device: torch.device | str) -> "PixelBatch":
+        return PixelBatch(self.rays.to(device), self.colors.to(device), self.background.to(device))
+
+
+class PixelLoader:
+    """A RayLoader in epochs, with n^2 rays a pixel on a regular grid. `level` may be changed between
+    batches."""
+
+    def __init__(self, loader: RayLoader, background: tuple[float, float, float], level: LevelConfig):
+        self.loader, self.level = loader, level
+        self.background = torch.tensor(background)
+
+    def __len__(self) -> int:
+        return max(1, math.ceil(self.loader.rays_per_epoch / self.loader.batch_size))
+
+    def __iter__(self) -> Iterator[PixelBatch]:
+        while True:
+            self.loader.batch_size = self.level.pixels
+            batch = next(self.loader)
+            rays = batch.rays
+            if self.level.rays_per_side > 1:
+                rays = through_pixels(
+                    self.loader.photos, batch.photo.numpy(), batch.pixel.numpy(), self.level.rays_per_side
+                )
+            yield PixelBatch(rays, batch.over(self.background), self.background)
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(self.loader.state_dict())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.loader.load_state_dict(state)
+
+
+def through_pixels(photos: PosedPhotos, photo: np.ndarray, pixel: np.ndarray, per_side: int) -> Rays:
+    """per_side^2 rays through each pixel (P, 2) of photos (P,), on a regular grid, row after row."""
+    inside = (np.arange(per_side) + 0.5) / per_side
+    x, y = np.meshgrid(inside, inside)
+    places = pixel[:, None] + np.stack([x.ravel(), y.ravel()], 1)
+    return rays_through(photos.cameras, np.repeat(photo, per_side**2), places.reshape(-1, 2))

@@ -1,0 +1,94 @@
+"""Everything that decides the reconstruction of a radiance field, in one tree: the schema of
+`configs/radiance/*.yaml`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sparse3d.engine.hooks import CheckpointConfig
+from sparse3d.engine.loop import TrainConfig
+from sparse3d.engine.optim import AdamWConfig, SelectiveAdamConfig
+from sparse3d.engine.schedule import ConstantConfig, CosineConfig, LevelsConfig
+from sparse3d.fields.voxel_field import VoxelFieldConfig
+from sparse3d.recipes.detection_config import LogConfig
+
+BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "grey": (0.5, 0.5, 0.5)}
+
+
+@dataclass(frozen=True)
+class PhotosConfig:
+    """Posed photos, and which of them are for what (`sparse3d.data.photos.open_photos`)."""
+
+    root: str = "data/photos"
+    format: str | None = None  # found out from the files
+    scale: float = 1.0  # of the photos' full size
+    views: int | None = None  # K of the few-view protocol
+    split: str = "train"
+    background: Literal["white", "black", "grey"] = "white"  # behind photos with alpha, and behind the field
+    cache_dir: str = ""  # of the pixels; beside the photos where it is empty
+
+    @property
+    def background_color(self) -> tuple[float, float, float]:
+        return BACKGROUNDS[self.background]
+
+
+@dataclass(frozen=True)
+class LevelConfig:
+    """What a batch of a level is."""
+
+    pixels: int = 4096  # a batch
+    rays_per_side: int = 1  # a pixel is the mean of rays_per_side^2 rays
+
+    def __post_init__(self):
+        if min(self.pixels, self.rays_per_side) < 1:
+            raise ValueError(f"pixels and rays_per_side must be at least 1, got {self}")
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    """How a voxel field follows what it finds. Its levels begin where those of the schedule do."""
+
+    levels: tuple[LevelConfig, ...] = (LevelConfig(4096, 1), LevelConfig(2048, 2))
+    prune_every: int = 100  # steps
+    prune_alpha: float = 0.01  # voxels with less, a step long, are dropped
+
+
+@dataclass(frozen=True)
+class RadianceLossConfig:
+    """What is minimised beside the squared error of colours (summed over channels, mean over pixels)."""
+
+    tv_density: float = 0.0  # total variation of densities around what a batch saw; 1e-8 helps with few views
+
+
+@dataclass(frozen=True)
+class RadianceEvaluationConfig:
+    """Which photos the field is judged on, and how they are rendered."""
+
+    split: str = "test"
+    rays_per_side: int = 2
+    chunk: int = 1 << 15  # rays at once
+
+
+@dataclass(frozen=True)
+class RadianceConfig:
+    """A radiance field, its photos and its training."""
+
+    task: Literal["radiance"] = "radiance"
+    model: VoxelFieldConfig = VoxelFieldConfig()
+    data: PhotosConfig = PhotosConfig()
+    refine: RefineConfig = RefineConfig()
+    loss: RadianceLossConfig = RadianceLossConfig()
+    optimizer: SelectiveAdamConfig | AdamWConfig = SelectiveAdamConfig()
+    schedule: LevelsConfig | CosineConfig | ConstantConfig = LevelsConfig()
+    train: TrainConfig = TrainConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluation: RadianceEvaluationConfig = RadianceEvaluationConfig()
+    log: LogConfig = LogConfig()
+
+    def __post_init__(self):
+        begins = len(self.schedule.begins) if isinstance(self.schedule, LevelsConfig) else 1
+        if begins != len(self.refine.levels):
+            raise ValueError(
+                f"schedule has {begins} levels and refine.levels {len(self.refine.levels)}; write as many"
+            )
+        if self.train.steps is None:
+            raise ValueError("train.steps must be given: a field is trained for steps, not for epochs")
