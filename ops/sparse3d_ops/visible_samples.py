@@ -77,7 +77,8 @@ def visible_samples(
         t = np.empty((end - begin, most), arrays[0].dtype)
         voxel = np.empty((end - begin, most), np.int32)
         counts = starts[begin + 1 : end + 1]
-        body.walk(*table, *[array[begin:end] for array in arrays], numbers, t, voxel, counts)
+        origin, direction, span, offset = (array[begin:end] for array in arrays)
+        body.walk(*table, origin, direction, span, offset, numbers, t, voxel, counts)
         offsets_here = np.cumsum(counts)
         packed_t = np.empty(offsets_here[-1], t.dtype)
         packed_voxel = np.empty(offsets_here[-1], np.int32)
@@ -87,8 +88,8 @@ def visible_samples(
     np.cumsum(starts, out=starts)
     if not found_t:
         return torch.from_numpy(starts), origins.new_empty(0), corner_rows.new_empty(0)
-    joined = (np.concatenate(part) if len(part) > 1 else part[0] for part in (found_t, found_voxel))
-    return (torch.from_numpy(starts), *(torch.from_numpy(part) for part in joined))
+    t, voxel = (np.concatenate(part) if len(part) > 1 else part[0] for part in (found_t, found_voxel))
+    return torch.from_numpy(starts), torch.from_numpy(t), torch.from_numpy(voxel)
 
 
 @visible_samples.register_kernel("cuda")

@@ -27,10 +27,12 @@ def add(commands: Commands) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from sparse3d.recipes import segment_files, tasks
+    from sparse3d.recipes.run_folder import RunFolder
+    from sparse3d.recipes.segmentation_config import SegmentationConfig
 
     run, out = arguments.run_folder, Path(arguments.out)
     tasks.task_of_run(run, "segment")
-    classes = tasks.load(Path(run) / "config.yaml").model.classes
+    classes = RunFolder(run).read_config(SegmentationConfig).model.classes
     segmented = segment_files.segment(
         run,
         arguments.inputs,

@@ -5,8 +5,6 @@ pairs. Its sums are float atomics on a GPU, so results are not bitwise repeatabl
 with more than one thread sums are wrong, so torch is held to one thread while they run.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -75,7 +73,7 @@ class _Native(torch.autograd.Function):
     ) -> Tensor:
         ops = require()
         ctx.save_for_backward(features, weight, pairs, count)
-        with _one_thread():
+        with one_torch_thread():
             return ops.indice_conv(features, weight, pairs, count, outputs, algo=ops.ConvAlgo.Native)
 
     @staticmethod
@@ -83,20 +81,8 @@ class _Native(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         ops = require()
         features, weight, pairs, count = ctx.saved_tensors
-        with _one_thread():
+        with one_torch_thread():
             by_features, by_weight = ops.indice_conv_backward(
                 features, weight, grad.contiguous(), pairs, count, algo=ops.ConvAlgo.Native
             )
         return by_features, by_weight, None, None, None
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Hold torch to one thread. Set where the kernels start: numba changes it, too, when its own threads
-    start."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

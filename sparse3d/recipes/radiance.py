@@ -21,6 +21,7 @@ from sparse3d.engine.seed import seed_everything, use_deterministic_algorithms
 from sparse3d.engine.state import restore
 from sparse3d.fields.voxel_field import VoxelField
 from sparse3d.io.files import atomic_path, write_text
+from sparse3d.nn.threads import one_torch_thread
 from sparse3d.recipes.detection import TrainOutcome
 from sparse3d.recipes.radiance_batches import PixelBatch, PixelLoader
 from sparse3d.recipes.radiance_config import RadianceConfig, RadianceLossConfig
@@ -125,7 +126,8 @@ def train(
         )
         if (last := run.checkpoints.last()) is not None:
             restore(trainer, read_checkpoint(last), last)
-        return TrainOutcome(run.path, trainer.train(), True)
+        with one_torch_thread():  # the same bits for any number of threads
+            return TrainOutcome(run.path, trainer.train(), True)
 
 
 def _hooks(config: RadianceConfig, run: RunFolder) -> list[Hook]:

@@ -1,0 +1,91 @@
+"""Photos go in, pictures come out: on the three spheres, small."""
+
+import json
+
+import numba
+import pytest
+import torch
+
+from sparse3d import cli
+from sparse3d.data.three_spheres import ThreeSpheresConfig, write_three_spheres
+from sparse3d.engine.checkpoint import CheckpointFolder, read_checkpoint
+from sparse3d.recipes import radiance, tasks
+
+SMALL = ["train.steps=80", "model.resolution=12", "model.unit=0.05", "refine.prune_every=15"]
+LEVELS = "refine.levels=[{pixels: 512, rays_per_side: 1}, {pixels: 256, rays_per_side: 2}]"
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("three_spheres")
+    write_three_spheres(folder, ThreeSpheresConfig(views=12, held_out=3, size=24))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(photos, tmp_path_factory):
+    """A finished run."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    assert reconstruct(photos, out) == 0
+    return out
+
+
+def reconstruct(photos, out, *changes):
+    return cli.main(["reconstruct", str(photos), "--out", str(out), LEVELS, *SMALL, *changes])
+
+
+def trained(photos, out, *changes, resume=False):
+    """Trained and not judged."""
+    config = tasks.load("voxels_three_spheres", [f"data.root={photos}", LEVELS, *SMALL, *changes])
+    radiance.train(config, out, resume)
+    return weights(out)
+
+
+def weights(run):
+    return read_checkpoint(CheckpointFolder(run / "checkpoints").find("last")).part("model")
+
+
+def same_bits(one, two):
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_held_out_views_are_recognised(run):
+    folder = run / "evaluation/test"
+    found = json.loads((folder / "metrics.json").read_text())
+    assert len(found["psnr"]["views"]) == 3
+    # White pictures reach 12 dB.
+    assert found["psnr"]["mean"] > 20
+    assert len(list((folder / "views").glob("*.png"))) == 3
+    assert weights(run)["field.resolution"] == 24, "it was refined once"
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_bits(photos, run, tmp_path):
+    out = tmp_path / "parts"
+    trained(photos, out, "train.max_minutes=1e-9")  # one step
+    steps = [trained(photos, out, "train.max_minutes=0.02", resume=True) for _ in range(2)]
+    assert not same_bits(*steps), "it went on in between"
+    assert same_bits(trained(photos, out, resume=True), weights(run))
+
+
+def test_the_number_of_threads_changes_no_bit(photos, run, tmp_path):
+    numba_threads, torch_threads = numba.get_num_threads(), torch.get_num_threads()
+    other = 1 if numba_threads > 1 else 2
+    if other > numba.config.NUMBA_NUM_THREADS:
+        pytest.skip("numba has one thread here")
+    try:
+        numba.set_num_threads(other)
+        torch.set_num_threads(other)
+        assert same_bits(trained(photos, tmp_path / "other"), weights(run))
+    finally:
+        numba.set_num_threads(numba_threads)
+        torch.set_num_threads(torch_threads)
+
+
+def test_faults_of_the_input_are_told_in_a_line(photos, tmp_path, capsys):
+    assert cli.main(["reconstruct", str(tmp_path / "nowhere"), "--out", str(tmp_path / "run")]) == 2
+    assert "no such folder" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert reconstruct(photos, tmp_path / "run", "--views", "40") == 2
+    assert "sparse3d: error" in capsys.readouterr().err
+    assert reconstruct(photos, tmp_path / "run", "schedule.begins=[0.0]", "schedule.factors=[1.0]") == 2
+    assert "refine.levels" in capsys.readouterr().err
