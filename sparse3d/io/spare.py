@@ -60,7 +60,7 @@ def read_spare(scene: str | Path, views: int | None = None, light: int = LIGHT) 
             photo, matrix = scene / name, folder / f"pos_{number + 1:03d}.txt"
             if photo.is_file():
                 size = image_size(photo)
-            elif size is None:
+            elif split == "train" or size is None:
                 raise DataError(photo, "no such file; all input views must be there")
             try:
                 projection = np.array(read_text(matrix).split(), dtype=np.float64).reshape(3, 4)
