@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from sparse3d.data.structure_from_motion import Progress, StructureFromMotionConfig, posed_by_motion
 from sparse3d.data.view_protocols import split_rows
 from sparse3d.errors import DataError
 from sparse3d.geometry.cameras import Camera, Cameras
@@ -123,12 +124,17 @@ def open_photos(
     split: str = "all",
     views: int | None = None,
     format: str | None = None,
+    poses: StructureFromMotionConfig | None = None,
+    cache_dir: str | Path = "",
+    progress: Progress | None = None,
 ) -> PosedPhotos:
     """Open a folder (or file) of posed photos.
 
     `scale` in (0, 1] shrinks photos and intrinsics: 0.125 is an eighth of the full size. `split` is "all",
     "train", "val" or "test"; `views` the K of the few-view protocol (`sparse3d.data.view_protocols`).
-    `format` is detected from the files; naming one of FORMATS overrules that.
+    `format` is detected from the files; naming one of FORMATS overrules that. `poses` finds the poses of
+    photos that have none (`sparse3d.data.structure_from_motion`, which `cache_dir` and `progress` are for),
+    whatever else lies in the folder.
 
     ValueError for arguments that fit nothing, DataError for files that are broken or contradict each other.
     Views whose image is missing are left out, counted in the log and listed in `skipped`.
@@ -142,8 +148,11 @@ def open_photos(
         raise ValueError(f"no format {format!r}; there are {', '.join(FORMATS)}")
     if not path.exists():
         raise DataError(path, "no such folder")
-    found = FORMATS[format] if format else _detect(path)
-    capture = found.read(path, scale, views)
+    if poses is not None:
+        capture = posed_by_motion(path, poses, cache_dir=cache_dir, progress=progress)
+    else:
+        found = FORMATS[format] if format else _detect(path)
+        capture = found.read(path, scale, views)
     if capture.skipped:
         some = ", ".join(f"{skipped.name} ({skipped.reason})" for skipped in capture.skipped[:3])
         _log.warning("%s: %d views are left out: %s ...", path, len(capture.skipped), some)
@@ -242,7 +251,11 @@ def _detect(path: Path) -> Format:
         if candidate.fits(path):
             return candidate
     known = "\n".join(f"  {name}: {candidate.says}" for name, candidate in FORMATS.items())
-    raise DataError(path, f"no layout of posed photos that is known:\n{known}\ndatasets/README.md shows each")
+    raise DataError(
+        path,
+        f"no layout of posed photos that is known:\n{known}\ndatasets/README.md shows each. Poses of photos "
+        "alone can be found from them: --poses colmap",
+    )
 
 
 def _camera(view: View, scale: float) -> Camera:

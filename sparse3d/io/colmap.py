@@ -78,21 +78,25 @@ def find_model(root: Path) -> Path | None:
 
 def read_colmap(root: str | Path, scale: float = 1.0) -> Capture:
     """A folder with a model and its photos in images/ (or images_8/ for scale 1/8); masks/NAME.png where
-    there are some. Photos that are missing are listed in `skipped`; an image's `number` is its place in the
-    order of names.
-
-    DataError for files that are truncated or contradict each other, and for models of lenses that are not
-    supported.
-    """
+    there are some. See `read_model`."""
     root = Path(root)
     folder = find_model(root)
     if folder is None:
         raise DataError(root, "no COLMAP model: expected cameras and images (.bin or .txt) in sparse/0")
+    return read_model(folder, image_folder(root, scale), root / "masks")
+
+
+def read_model(folder: Path, photos: Path, masks: Path) -> Capture:
+    """The images of a model with their photos in one folder and masks, where there are some, in another.
+    Photos that are missing are listed in `skipped`; an image's `number` is its place in the order of names.
+
+    DataError for files that are truncated or contradict each other, and for models of lenses that are not
+    supported.
+    """
     ending = ".bin" if (folder / "images.bin").is_file() else ".txt"
     cameras = _read_cameras(folder / f"cameras{ending}")
     path = folder / f"images{ending}"
     images = _read_images(path)
-    photos = image_folder(root, scale)
     views, skipped, row_of = [], [], {}
     for number, (image_id, image) in enumerate(sorted(images.items(), key=lambda item: item[1].name)):
         if image.camera not in cameras:
@@ -106,10 +110,9 @@ def read_colmap(root: str | Path, scale: float = 1.0) -> Capture:
             skipped.append(Skipped(image.name, f"not in {photos.name}"))
             continue
         row_of[image_id] = len(views)
-        mask = same_stem(root / "masks", image.name)
-        views.append(View(image.name, photo, camera, number, mask=mask))
+        views.append(View(image.name, photo, camera, number, mask=same_stem(masks, image.name)))
     points = _scene_points(folder, images, row_of)
-    return checked_capture(root, Capture("colmap", tuple(views), tuple(skipped), points=points))
+    return checked_capture(folder, Capture("colmap", tuple(views), tuple(skipped), points=points))
 
 
 def read_colmap_points(folder: Path) -> ScenePoints | None:
