@@ -50,6 +50,7 @@ def test_gradients_are_the_transpose():
     torch.testing.assert_close(forward, transposed)
 
 
+@pytest.mark.numba_bodies
 def test_more_threads_than_levels_give_the_same_bits():
     from sparse3d_ops.cpu.hash_encoding import sum_by_entry
 
