@@ -27,6 +27,7 @@ from sparse3d_ops.checks import (
     working,
 )
 from sparse3d_ops.hashing import BATCH_LIMIT, build, check_table, pack
+from sparse3d_ops.memory import empty
 
 EXACT = (torch.float32, torch.float64)
 
@@ -136,7 +137,7 @@ def trilinear_gather(features: Tensor, corners: Tensor, weights: Tensor) -> Tens
 
     _check_gather(features, corners, weights)
     work = working(features)
-    out = work.new_empty(len(corners), features.shape[1])
+    out = empty((len(corners), features.shape[1]), work.dtype)
     body.gather(work.numpy(), corners.contiguous().numpy(), working(weights).numpy(), out.numpy())
     return out.to(features.dtype)
 
@@ -151,7 +152,7 @@ def trilinear_scatter(grad: Tensor, corners: Tensor, weights: Tensor, num_rows: 
     offsets = torch.empty(num_rows + 1, dtype=torch.int64).numpy()
     order = torch.empty(corners.numel(), dtype=torch.int64).numpy()
     body.corner_offsets(corners.flatten().numpy(), offsets, order)
-    out = work.new_empty(num_rows, grad.shape[1])
+    out = empty((num_rows, grad.shape[1]), work.dtype)
     body.scatter(work.numpy(), working(weights).numpy(), offsets, order, out.numpy())
     return out.to(grad.dtype)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sparse3d_ops.checks import check_range, check_same_device, check_tensor, remember, remembered
+from sparse3d_ops.memory import empty
 
 COORDINATE_LIMIT = 1 << 17
 BATCH_LIMIT = 1 << 9
@@ -137,8 +138,8 @@ def unique(keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     cell, row, chunks = _sorted_cells(array)
     first = np.empty(chunks, np.int64)
     count = radix.count_runs(cell, first)
-    distinct, offsets = keys.new_empty(count), np.empty(count + 1, np.int64)
-    inverse = torch.empty_like(keys, memory_format=torch.contiguous_format)
+    distinct, offsets = empty((count,), torch.int64), np.empty(count + 1, np.int64)
+    inverse = empty((len(keys),), torch.int64)
     body.distinct(array, cell, row, first, distinct.numpy(), inverse.numpy(), offsets)
     return distinct, inverse, torch.from_numpy(np.diff(offsets))
 
@@ -149,9 +150,9 @@ def _sorted_cells(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
     from sparse3d_ops.cpu import radix
 
     low, extent = body.field_ranges(keys)
-    cell, row = np.empty(len(keys), np.int64), np.empty(len(keys), np.int32)
-    body.cells(keys, low, extent, cell, row)
-    return radix.sort_cells(cell, row, (math.prod(extent.tolist()) - 1).bit_length())
+    cell = np.empty(len(keys), np.int64)
+    body.cells(keys, low, extent, cell)
+    return radix.sort_cells(cell, (math.prod(extent.tolist()) - 1).bit_length())
 
 
 def sorted_rows(keys: np.ndarray) -> np.ndarray:
@@ -182,8 +183,7 @@ def build(keys: Tensor) -> tuple[Tensor, Tensor]:
 
     _check_keys(keys)
     slots = table_size(len(keys))
-    slot_keys = keys.new_empty(slots)
-    slot_rows = keys.new_zeros(slots, dtype=torch.int32)
+    slot_keys, slot_rows = empty((slots,), torch.int64), empty((slots,), torch.int32)
     _refuse_repeated(keys, *body.build(keys.contiguous().numpy(), slot_keys.numpy(), slot_rows.numpy()))
     return slot_keys, slot_rows
 

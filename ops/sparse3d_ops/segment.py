@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparse3d_ops.checks import FLOATS, check_range, check_same_device, check_tensor, working
+from sparse3d_ops.memory import empty
 
 
 def _check(values: Tensor, segment: Tensor, num_segments: int) -> None:
@@ -18,7 +19,8 @@ def _check(values: Tensor, segment: Tensor, num_segments: int) -> None:
     check_same_device(("values", values), ("segment", segment))
     if num_segments < 0:
         raise ValueError(f"num_segments is {num_segments}, expected 0 or more")
-    check_range("segment", segment, 0, num_segments)
+    if values.device.type != "cpu":  # there the bodies look at the ids once, for this too
+        check_range("segment", segment, 0, num_segments)
 
 
 def _sorted_rows(segment: Tensor, num_segments: int):
@@ -31,24 +33,47 @@ def _sorted_rows(segment: Tensor, num_segments: int):
     offsets = np.empty(num_segments + 1, np.int64)
     ids = segment.contiguous().numpy()
     order = np.empty(0, np.int32)
-    if not body.is_sorted(ids):
-        rows = np.arange(len(ids), dtype=np.int32)
-        ids, order, _ = radix.sort_cells(ids.copy(), rows, (num_segments - 1).bit_length())
+    if len(ids):
+        low, high, falls = body.look(ids)
+        if low < 0 or high >= num_segments:
+            check_range("segment", segment, 0, num_segments)
+        if falls:
+            ids, order, _ = radix.sort_cells(ids.copy(), (num_segments - 1).bit_length())
     body.segment_offsets(ids, offsets)
     return offsets, order
 
 
-@torch.library.custom_op("sparse3d::gather_rows", mutates_args=(), device_types=("cpu", "cuda"))
+@torch.library.custom_op("sparse3d::gather_rows", mutates_args=(), device_types="cpu")
 def gather_rows(values: Tensor, rows: Tensor) -> Tensor:
     """`values[rows]`, repeatable both ways: (S, C) float, (N,) int64 -> (N, C). Row -1 gives zeros.
 
     Torch's own indexing sums its gradient with atomics, on a CPU too: where a row is taken more than once,
     its gradient would change from run to run.
     """
+    from sparse3d_ops.cpu import segment as body
+
+    _check_gather(values, rows)
+    out = empty((len(rows), values.shape[1]), values.dtype)
+    body.gather(_as_bits(values), rows.contiguous().numpy(), _as_bits(out))
+    return out
+
+
+def _check_gather(values: Tensor, rows: Tensor) -> None:
     check_tensor("values", values, ("S", "C"), FLOATS)
     check_tensor("rows", rows, ("N",), (torch.int64,))
     check_same_device(("values", values), ("rows", rows))
     check_range("rows", rows, -1, len(values))
+
+
+def _as_bits(values: Tensor) -> np.ndarray:
+    """The numbers as whole ones of their size: numpy has no bfloat16."""
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[values.element_size()]
+    return values.detach().contiguous().view(bits).numpy()
+
+
+@gather_rows.register_kernel("cuda")
+def _(values: Tensor, rows: Tensor) -> Tensor:
+    _check_gather(values, rows)
     if not len(values):
         return values.new_zeros(len(rows), values.shape[1])
     out = values.index_select(0, rows.clamp(min=0))
@@ -82,7 +107,7 @@ def segment_sum(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
 
     _check(values, segment, num_segments)
     work = working(values)
-    out = work.new_empty(num_segments, values.shape[1])
+    out = empty((num_segments, values.shape[1]), work.dtype)
     body.segment_sum(work.numpy(), *_sorted_rows(segment, num_segments), out.numpy())
     return out.to(values.dtype)
 
@@ -124,7 +149,7 @@ def segment_mean(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
 
     _check(values, segment, num_segments)
     work = working(values)
-    out = work.new_empty(num_segments, values.shape[1])
+    out = empty((num_segments, values.shape[1]), work.dtype)
     body.segment_mean(work.numpy(), *_sorted_rows(segment, num_segments), out.numpy())
     return out.to(values.dtype)
 
@@ -167,8 +192,8 @@ def segment_max(values: Tensor, segment: Tensor, num_segments: int) -> tuple[Ten
 
     _check(values, segment, num_segments)
     work = working(values)
-    out = work.new_empty(num_segments, values.shape[1])
-    argmax = torch.empty(num_segments, values.shape[1], dtype=torch.int64)
+    out = empty((num_segments, values.shape[1]), work.dtype)
+    argmax = empty((num_segments, values.shape[1]), torch.int64)
     body.segment_max(work.numpy(), *_sorted_rows(segment, num_segments), out.numpy(), argmax.numpy())
     return out.to(values.dtype), argmax
 
@@ -218,9 +243,9 @@ def segment_softmax(values: Tensor, segment: Tensor, num_segments: int) -> Tenso
     work = working(values)
     rows = _sorted_rows(segment, num_segments)
     peak, total = work.new_empty(2, num_segments, values.shape[1]).numpy()
-    argmax = torch.empty(num_segments, values.shape[1], dtype=torch.int64)
+    argmax = empty((num_segments, values.shape[1]), torch.int64)
     body.segment_max(work.numpy(), *rows, peak, argmax.numpy())
-    out = torch.empty_like(work)
+    out = empty(work.shape, work.dtype)
     body.segment_softmax(work.numpy(), *rows, peak, total, out.numpy())
     return out.to(values.dtype)
 

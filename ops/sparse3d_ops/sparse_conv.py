@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sparse3d_ops.checks import FLOATS, check_range, check_same_device, check_tensor, working
+from sparse3d_ops.memory import empty
 
 # Slices of the weight gradient. Fixed by size, never by threads: this is what makes the sum repeatable.
 MOST_SLICES = 8
@@ -93,13 +94,13 @@ def sparse_conv(features: Tensor, weight: Tensor, table: Tensor, reverse: Tensor
     if config.DISABLE_JIT:  # pyright: ignore[reportAttributeAccessIssue]
         return _plain(x, w, table, groups).to(features.dtype)
     if groups == width == x.shape[1] > 1:
-        out = x.new_empty(outputs, width)
+        out = empty((outputs, width), x.dtype)
         body.convolve_depthwise(x.numpy(), w[:, 0].numpy(), pairs, out.numpy())
         return out.to(features.dtype)
     lanes = VECTOR_BYTES // x.element_size()
     join = _joined(width // groups, groups, lanes)
     w = _padded_columns(_join_groups(w, groups, join) if join > 1 else w, lanes)
-    out = x.new_empty(outputs, w.shape[2])
+    out = empty((outputs, w.shape[2]), x.dtype)
     body.convolve(x.numpy(), w.numpy(), pairs, groups // join, out.numpy())
     if out.shape[1] != width:
         out = out[:, :width].contiguous()

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from sparse3d_ops.checks import FLOATS, INDICES, check_range, check_same_device, check_tensor, working
-from sparse3d_ops.segment import segment_mean
+from sparse3d_ops.memory import empty
+from sparse3d_ops.segment import gather_rows, segment_mean
 
 MAX_FRAMES = 1 << 9  # what the batch and the signed 18-bit axes of a voxel key hold
 MAX_CELLS = 1 << 17
@@ -71,31 +72,32 @@ def grid_shape(voxel_size: list[float], bounds: list[float]) -> tuple[int, int, 
     return shape[0], shape[1], shape[2]
 
 
-def _sorted_voxels(points: Tensor, point_frame: Tensor, voxel_size: list[float], bounds: list[float]):
-    """coordinates, point_voxel, offsets (M+1,) int64 and row (inside points,) int32: voxel v holds
-    row[offsets[v]:offsets[v+1]].
+def _sorted_voxels(
+    points: Tensor, point_frame: Tensor, voxel_size: list[float], bounds: list[float], point_voxel: Tensor
+):
+    """coordinates, offsets (M+1,) int64 and row (inside points,) int32: voxel v holds
+    row[offsets[v]:offsets[v+1]]. point_voxel (P,) int64 is filled, unless it is empty.
     """
     from sparse3d_ops.cpu import radix
     from sparse3d_ops.cpu import voxelize as body
 
     shape, frames = _checked_grid(points, point_frame, voxel_size, bounds)
     work = working(points)
-    cell, row = np.empty(len(points), np.int64), np.empty(len(points), np.int32)
+    cell = np.empty(len(points), np.int64)
     low, high, size = (
         torch.tensor(v, dtype=torch.float64).numpy() for v in (bounds[:3], bounds[3:], voxel_size)
     )
     grid = torch.tensor(shape).numpy()
-    body.cells(work.numpy(), point_frame.contiguous().numpy(), low, high, size, grid, cell, row)
+    body.cells(work.numpy(), point_frame.contiguous().numpy(), low, high, size, grid, cell)
 
     bits = (frames * math.prod(shape) - 1).bit_length()
-    cell, row, chunks = radix.sort_cells(cell, row, bits)
+    cell, row, chunks = radix.sort_cells(cell, bits)
     first_voxel = np.empty(chunks, np.int64)
     count = radix.count_runs(cell, first_voxel)
-    coordinates = torch.empty(count, 4, dtype=torch.int32)
-    point_voxel = torch.full((len(points),), -1, dtype=torch.int64)
-    offsets = torch.empty(count + 1, dtype=torch.int64)
+    coordinates = empty((count, 4), torch.int32)
+    offsets = empty((count + 1,), torch.int64)
     body.voxels(cell, row, first_voxel, grid, coordinates.numpy(), point_voxel.numpy(), offsets.numpy())
-    return coordinates, point_voxel, offsets, row
+    return coordinates, offsets, row
 
 
 def _checked_grid(points: Tensor, point_frame: Tensor, voxel_size: list[float], bounds: list[float]):
@@ -113,8 +115,8 @@ def _checked_grid(points: Tensor, point_frame: Tensor, voxel_size: list[float], 
 
 
 def _cuda_sorted_voxels(points: Tensor, point_frame: Tensor, voxel_size: list[float], bounds: list[float]):
-    """`_sorted_voxels` on a GPU; row lists the points outside too, after all others. It waits for the largest
-    frame and for the number of voxels."""
+    """coordinates, point_voxel, offsets and row of `_sorted_voxels` on a GPU; row lists the points outside
+    too, after all others. It waits for the largest frame and for the number of voxels."""
     from sparse3d_ops.gpu import voxelize as body
 
     shape, frames = _checked_grid(points, point_frame, voxel_size, bounds)
@@ -142,7 +144,8 @@ def _cuda_sorted_voxels(points: Tensor, point_frame: Tensor, voxel_size: list[fl
 def _voxelize(
     points: Tensor, point_frame: Tensor, voxel_size: list[float], bounds: list[float]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    coordinates, point_voxel, offsets, _ = _sorted_voxels(points, point_frame, voxel_size, bounds)
+    point_voxel = empty((len(points),), torch.int64).fill_(-1)
+    coordinates, offsets, _ = _sorted_voxels(points, point_frame, voxel_size, bounds, point_voxel)
     return coordinates, point_voxel, offsets.diff()
 
 
@@ -201,13 +204,15 @@ def voxelize_first_rows(
     from sparse3d_ops.cpu import voxelize as body
 
     _check_limits(max_points, max_voxels)
-    coordinates, point_voxel, offsets, row = _sorted_voxels(points, point_frame, voxel_size, bounds)
-    seen = torch.zeros(MAX_FRAMES, dtype=torch.int64)
-    kept = torch.zeros(len(coordinates), dtype=torch.bool)
-    sites, starts, keep = coordinates.numpy(), offsets.numpy(), kept.numpy()
-    count = body.first_voxels(point_voxel.numpy(), sites, row, starts, max_voxels, seen.numpy(), keep)
-    rows_out = torch.empty(count, max_points, dtype=torch.int64)
-    coordinates_out = torch.empty(count, 4, dtype=torch.int32)
+    nobody = torch.empty(0, dtype=torch.int64)
+    coordinates, offsets, row = _sorted_voxels(points, point_frame, voxel_size, bounds, nobody)
+    sites, starts = coordinates.numpy(), offsets.numpy()
+    count, keep = len(sites), np.ones(len(sites), np.bool_)
+    if count > max_voxels:  # else no frame has too many
+        begun, seen = np.full(len(points), -1, np.int32), np.zeros(MAX_FRAMES, np.int64)
+        count = body.first_voxels(sites, row, starts, max_voxels, begun, seen, keep)
+    rows_out = empty((count, max_points), torch.int64)
+    coordinates_out = empty((count, 4), torch.int32)
     counts_out = torch.empty(count, dtype=torch.int64)
     body.first_rows(sites, row, starts, keep, rows_out.numpy(), coordinates_out.numpy(), counts_out.numpy())
     return rows_out, coordinates_out, counts_out
@@ -266,6 +271,5 @@ def voxelize_first(
     rows, coordinates, counts = voxelize_first_rows(
         points, point_frame, list(voxel_size), list(bounds), max_points, max_voxels
     )
-    # Row -1 is the row of zeros at the end.
-    padded = torch.cat([points, points.new_zeros(1, points.shape[1])])
-    return FirstVoxels(padded[rows], coordinates, counts)
+    voxels = gather_rows(points, rows.flatten()).unflatten(0, rows.shape)
+    return FirstVoxels(voxels, coordinates, counts)

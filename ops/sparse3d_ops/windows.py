@@ -112,10 +112,9 @@ def _window_sets(
     place = np.empty((voxels, 3), np.int32)
     geometry = np.asarray([counts, window, shift])
     body.window_keys(coordinates.contiguous().numpy(), geometry, along_y, along_x, place)
-    rows = np.arange(voxels, dtype=np.int32)
     bits = (keys - 1).bit_length()
-    _, order_x, _ = radix.sort_cells(along_x, rows.copy(), bits)
-    along_y, order_y, _ = radix.sort_cells(along_y, rows, bits)
+    _, order_x, _ = radix.sort_cells(along_x, bits)
+    along_y, order_y, _ = radix.sort_cells(along_y, bits)
     cut = _cut(torch.from_numpy(along_y), window[0] * window[1] * window[2], set_size)
     return torch.from_numpy(order_y).long(), torch.from_numpy(order_x).long(), *cut, torch.from_numpy(place)
 

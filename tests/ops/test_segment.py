@@ -122,3 +122,30 @@ def test_gradient_of_gathered_rows_is_the_same_with_every_run_and_thread():
     assert all(torch.equal(found[0], other) for other in found[1:])
     want = torch.zeros(51, 32, dtype=torch.float64).index_add_(0, rows + 1, weights.double())[1:]
     torch.testing.assert_close(found[0].double(), want, rtol=1e-5, atol=1e-3)
+
+
+def test_ids_outside_are_named_before_anything_is_written():
+    values = torch.ones(4, 2)
+    for op in (segment_sum, segment_mean, segment_max, segment_softmax):
+        for segment, row in (([0, 1, 5, 1], 2), ([0, -1, 1, 1], 1), ([0, 1, 2, 3], 3)):
+            with pytest.raises(ValueError, match=rf"segment\[{row}\] is {segment[row]}, expected .*\[0, 3\)"):
+                op(values, torch.tensor(segment), 3)
+
+
+def test_empty_segments_between_full_ones_over_many_chunks():
+    """Sorted ids whose segments run over the borders of the parts that are looked at side by side."""
+    rng = torch.Generator().manual_seed(5)
+    segment = torch.randint(0, 40, (200_000,), generator=rng).sort()[0] * 3 + 1
+    sums = segment_sum(torch.ones(len(segment), 1, dtype=torch.float64), segment, 130)
+    assert torch.equal(sums[:, 0].long(), torch.bincount(segment, minlength=130))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_gathered_rows_are_the_same_bits(dtype):
+    values = torch.randn(7, 5).to(dtype)
+    values[2] = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0, 0.0]).to(dtype)
+    rows = torch.tensor([2, -1, 6, 6, 0])
+    got = gather_rows(values, rows)
+    padded = torch.cat([values, torch.zeros(1, 5, dtype=dtype)])[rows]
+    bits = torch.int64 if dtype.itemsize == 8 else torch.int32 if dtype.itemsize == 4 else torch.int16
+    assert got.dtype == dtype and torch.equal(got.view(bits), padded.view(bits))

@@ -8,9 +8,12 @@ do.
 import numba
 import numpy as np
 
+from sparse3d_ops.cpu.microkernel import prefetch
+
 HALF = 1 << 17  # coordinates lie in [-HALF, HALF)
 BATCHES = 1 << 9
 VALID = np.int64(-(1 << 63))
+AHEAD = 12  # keys whose slots are fetched before they are needed
 MOST_CHUNKS = 64  # parts that are looked at side by side, however many threads there are
 
 
@@ -90,9 +93,14 @@ def unpack(keys, coordinates):
 def build(keys, slot_keys, slot_rows):
     """Fill an open-addressing table in row order. Returns (first row, repeating row) of a duplicate, else
     (-1, -1)."""
-    slot_keys[:] = 0
+    slot_keys[:], slot_rows[:] = 0, 0
     mask = len(slot_keys) - 1
+    keys_at, rows_at = np.int64(slot_keys.ctypes.data), np.int64(slot_rows.ctypes.data)
     for i in range(len(keys)):
+        if i + AHEAD < len(keys):
+            slot = first_slot(keys[i + AHEAD], mask)
+            prefetch(keys_at + 8 * slot)  # pyright: ignore[reportCallIssue]
+            prefetch(rows_at + 4 * slot)  # pyright: ignore[reportCallIssue]
         key = keys[i]
         slot = first_slot(key, mask)
         while slot_keys[slot] != 0:
@@ -135,14 +143,13 @@ def field_ranges(keys):
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def cells(keys, low, extent, cell, row):
+def cells(keys, low, extent, cell):
     """Keys as indices into the box that holds them, in the same order; at most 9 + 54 bits. cell (N,) int64
-    and row (N,) int32 are outputs."""
+    is an output."""
     for i in numba.prange(len(keys)):
         b, x, y, z = fields(keys[i])
         column = ((b - low[0]) * extent[1] + (x - low[1])) * extent[2] + (y - low[2])
         cell[i] = column * extent[3] + (z - low[3])
-        row[i] = i
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)

@@ -12,8 +12,8 @@ import numpy as np
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, error_model="numpy")
-def cells(points, point_frame, low, high, size, shape, cell, row):
-    """cell (P,) int64, row (P,) int32: outputs; low, high, size are float64 (3,), shape is int64 (3,)."""
+def cells(points, point_frame, low, high, size, shape, cell):
+    """cell (P,) int64 is an output; low, high, size are float64 (3,), shape is int64 (3,)."""
     for p in numba.prange(len(points)):
         key = np.int64(point_frame[p])
         for axis in range(3):
@@ -24,12 +24,12 @@ def cells(points, point_frame, low, high, size, shape, cell, row):
             index = np.int64(math.floor((value - low[axis]) / size[axis]))
             key = key * shape[axis] + min(index, shape[axis] - 1)
         cell[p] = key
-        row[p] = p
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
 def voxels(cell, row, first_voxel, shape, coordinates, point_voxel, offsets):
-    """coordinates (M, 4), point_voxel (P,; prefilled with -1) and offsets (M+1,) are outputs.
+    """coordinates (M, 4), point_voxel (P,; prefilled with -1; empty where nobody asks) and offsets (M+1,) are
+    outputs.
 
     The rows of voxel v, in input order, are row[offsets[v]:offsets[v + 1]].
     """
@@ -47,20 +47,24 @@ def voxels(cell, row, first_voxel, shape, coordinates, point_voxel, offsets):
                 coordinates[v, 2] = rest - column * shape[1]
                 coordinates[v, 0] = column // shape[0]
                 coordinates[v, 1] = column - coordinates[v, 0] * shape[0]
-            point_voxel[row[k]] = v
+            if len(point_voxel):
+                point_voxel[row[k]] = v
     offsets[len(offsets) - 1] = len(cell)
 
 
 @numba.njit(cache=True, nogil=True)
-def first_voxels(point_voxel, coordinates, row, offsets, max_voxels, seen, kept):
+def first_voxels(coordinates, row, offsets, max_voxels, begun, seen, kept):
     """kept (M,) bool is an output: the `max_voxels` voxels of each frame whose first point comes first.
 
-    `seen` (frames,) int64 is scratch, zero at the start. Returns how many are kept.
+    `begun` (P,) int32, -1 at the start, and `seen` (frames,) int64, zero, are scratch. Returns how many are
+    kept.
     """
+    for v in range(len(coordinates)):
+        begun[row[offsets[v]]] = v
     total = 0
-    for p in range(len(point_voxel)):
-        v = point_voxel[p]
-        if v >= 0 and row[offsets[v]] == p:
+    for p in range(len(begun)):
+        v = begun[p]
+        if v >= 0:
             frame = coordinates[v, 0]
             seen[frame] += 1
             kept[v] = seen[frame] <= max_voxels
