@@ -19,10 +19,9 @@ from typing import Literal
 
 from torch import nn
 
-from sparse3d import nn as snn
 from sparse3d.models.point_voxels import PointInputs
 from sparse3d.models.segmentation_losses import SegmentationLossConfig
-from sparse3d.tensor import SparseTensor, cat
+from sparse3d.models.unet import Norm, SparseUNet, check_levels
 
 # Encoder levels from fine to coarse, then decoder levels from coarse to fine.
 PLANES_A = (32, 64, 128, 256, 128, 128, 96, 96)
@@ -50,57 +49,10 @@ class MinkUNetConfig:
         check_levels(self.channels, self.layers)
 
 
-def check_levels(channels: tuple[int, ...], layers: tuple[int, ...]) -> None:
-    """ValueError unless there is one entry for each level down and for each level up."""
-    if len(channels) != len(layers) or not channels or len(channels) % 2 or min(*channels, *layers) < 1:
-        raise ValueError(
-            f"channels {channels} and layers {layers} need one entry above 0 for each level, down and up"
-        )
-
-
-class MinkUNet(nn.Module):
+class MinkUNet(SparseUNet):
     """SparseTensor of `in_channels` -> SparseTensor of `classes` channels on the same voxels."""
 
-    def __init__(self, in_channels: int, classes: int, config: MinkUNetConfig):
-        super().__init__()
-        levels = len(config.channels) // 2
-        norm = {"eps": 1e-5, "momentum": 0.1}
-        width = config.stem_channels
-        stem = snn.SubMConv3d(in_channels, width, config.stem_kernel, bias=False)
-        self.stem = snn.ConvBlock(stem, width, **norm)
-        self.down, self.encoder = nn.ModuleList(), nn.ModuleList()
-        self.up, self.decoder = nn.ModuleList(), nn.ModuleList()
-        skips = [width]
-        for channels, layers in zip(config.channels[:levels], config.layers[:levels], strict=True):
-            down = snn.SparseConv3d(width, width, 2, stride=2, bias=False)
-            self.down.append(snn.ConvBlock(down, width, **norm))
-            self.encoder.append(residual_level(width, channels, layers, **norm))
-            width = channels
-            skips.append(width)
-        for channels, layers, skip in zip(
-            config.channels[levels:], config.layers[levels:], skips[-2::-1], strict=True
-        ):
-            up = snn.SparseInverseConv3d(width, channels, 2, bias=False)
-            self.up.append(snn.ConvBlock(up, channels, **norm))
-            self.decoder.append(residual_level(channels + skip, channels, layers, **norm))
-            width = channels
-        self.head = snn.SubMConv3d(width, classes, 1)
+    NORM = Norm(eps=1e-5, momentum=0.1)
 
-    def forward(self, voxels: SparseTensor) -> SparseTensor:
-        x = self.stem(voxels)
-        skips = []
-        for down, encoder in zip(self.down, self.encoder, strict=True):
-            skips.append(x)
-            x = encoder(down(x))
-        for up, decoder in zip(self.up, self.decoder, strict=True):
-            x = decoder(cat([up(x), skips.pop()]))
-        return self.head(x)
-
-
-def residual_level(
-    in_channels: int, channels: int, layers: int, eps: float, momentum: float
-) -> snn.Sequential:
-    """`layers` residual blocks, the first from `in_channels` to `channels`."""
-    blocks = [snn.ResidualBlock(in_channels, channels, eps=eps, momentum=momentum)]
-    blocks += [snn.ResidualBlock(channels, eps=eps, momentum=momentum) for _ in range(layers - 1)]
-    return snn.Sequential(*blocks)
+    def level_down(self, width: int, channels: int, layers: int) -> tuple[nn.Module, nn.Module]:
+        return self.strided(width, width), self.residual_level(width, channels, layers)

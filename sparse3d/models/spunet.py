@@ -18,11 +18,10 @@ from typing import Literal
 
 from torch import nn
 
-from sparse3d import nn as snn
-from sparse3d.models.minkunet import LAYERS_34, PLANES_34C, check_levels, residual_level
+from sparse3d.models.minkunet import LAYERS_34, PLANES_34C
 from sparse3d.models.point_voxels import PointInputs
 from sparse3d.models.segmentation_losses import SegmentationLossConfig
-from sparse3d.tensor import SparseTensor, cat
+from sparse3d.models.unet import Norm, SparseUNet, check_levels
 
 
 @dataclass(frozen=True)
@@ -44,40 +43,10 @@ class SpUNetConfig:
         check_levels(self.channels, self.layers)
 
 
-class SpUNet(nn.Module):
+class SpUNet(SparseUNet):
     """SparseTensor of `in_channels` -> SparseTensor of `classes` channels on the same voxels."""
 
-    def __init__(self, in_channels: int, classes: int, config: SpUNetConfig):
-        super().__init__()
-        levels = len(config.channels) // 2
-        norm = {"eps": 1e-3, "momentum": 0.01}
-        width = config.stem_channels
-        stem = snn.SubMConv3d(in_channels, width, config.stem_kernel, bias=False)
-        self.stem = snn.ConvBlock(stem, width, **norm)
-        self.down, self.encoder = nn.ModuleList(), nn.ModuleList()
-        self.up, self.decoder = nn.ModuleList(), nn.ModuleList()
-        skips = [width]
-        for channels, layers in zip(config.channels[:levels], config.layers[:levels], strict=True):
-            down = snn.SparseConv3d(width, channels, 2, stride=2, bias=False)
-            self.down.append(snn.ConvBlock(down, channels, **norm))
-            self.encoder.append(residual_level(channels, channels, layers, **norm))
-            width = channels
-            skips.append(width)
-        for channels, layers, skip in zip(
-            config.channels[levels:], config.layers[levels:], skips[-2::-1], strict=True
-        ):
-            up = snn.SparseInverseConv3d(width, channels, 2, bias=False)
-            self.up.append(snn.ConvBlock(up, channels, **norm))
-            self.decoder.append(residual_level(channels + skip, channels, layers, **norm))
-            width = channels
-        self.head = snn.SubMConv3d(width, classes, 1)
+    NORM = Norm(eps=1e-3, momentum=0.01)
 
-    def forward(self, voxels: SparseTensor) -> SparseTensor:
-        x = self.stem(voxels)
-        skips = []
-        for down, encoder in zip(self.down, self.encoder, strict=True):
-            skips.append(x)
-            x = encoder(down(x))
-        for up, decoder in zip(self.up, self.decoder, strict=True):
-            x = decoder(cat([up(x), skips.pop()]))
-        return self.head(x)
+    def level_down(self, width: int, channels: int, layers: int) -> tuple[nn.Module, nn.Module]:
+        return self.strided(width, channels), self.residual_level(channels, channels, layers)

@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -13,14 +12,10 @@ from torch import nn
 from sparse3d.data.augment import AugmentConfig
 from sparse3d.data.balance import ClassBalanced
 from sparse3d.data.labelled import LabelledFrames
-from sparse3d.data.loader import FrameDataset, make_loader
+from sparse3d.data.loader import FrameDataset
 from sparse3d.data.open import DataConfig, open_dataset
-from sparse3d.engine import distributed, hooks
-from sparse3d.engine.checkpoint import load_weights, read_checkpoint
-from sparse3d.engine.loop import Hook, Trainer
-from sparse3d.engine.progress import ShowProgress, WriteMetrics
-from sparse3d.engine.seed import seed_everything, use_deterministic_algorithms
-from sparse3d.engine.state import restore
+from sparse3d.engine import distributed
+from sparse3d.engine.loop import Hook
 from sparse3d.frames import DetectionBatch, Detections, LidarFrame
 from sparse3d.io.files import write_text
 from sparse3d.models.detectors import DetectorModel, build_detector
@@ -29,17 +24,7 @@ from sparse3d.recipes.detection_judge import Judgement, Progress, judge
 from sparse3d.recipes.detection_metrics import BEST
 from sparse3d.recipes.generated import generate_scenes
 from sparse3d.recipes.run_folder import RunFolder
-
-
-class TrainOutcome(NamedTuple):
-    """Where the run is, and why it ended: "finished" or the reason of a clean stop.
-
-    `is_main` is False in all but the first of several processes: they have nothing to tell.
-    """
-
-    run: Path
-    ended: str
-    is_main: bool
+from sparse3d.recipes.training import FrameTask, Metrics, TrainOutcome, load_trained, train_on_frames
 
 
 def train(
@@ -51,47 +36,20 @@ def train(
     progress_of_data: Progress | None = None,
     extra_hooks: Sequence[Hook] = (),
 ) -> TrainOutcome:
-    """Train into the run folder `out`; `resume` continues the run in it, bit for bit. With `if_begun` a run
-    is continued if there is one, and else started; so is one whose processes torchrun had to start again.
-
-    Missing data are generated first where the config says how (`progress_of_data(done, scenes)` is called on
-    the way). Under torchrun all processes train together.
-    """
-    run = RunFolder(out, config.checkpoint.keep)
-    with distributed.process_group(config.train.device) as device:
-        with distributed.main_first():  # it generates data, and writes the index and the object database
-            if distributed.is_main():
-                run.start(config, resume, if_begun or distributed.is_restart())
-                prepare_data(config, progress_of_data)
-            dataset = training_frames(config)
-        if config.train.deterministic:
-            use_deterministic_algorithms()
-        seed_everything(config.train.seed, distributed.rank())
-        trainer = Trainer(
-            build_detector(config.model),
-            make_loader(
-                dataset,
-                config.loader.batch_size,
-                workers=config.loader.workers,
-                shuffle=True,
-                seed=config.train.seed,
-                drop_last=config.loader.drop_last,
-                rank=distributed.rank(),
-                world_size=distributed.world_size(),
-            ),
-            config.train,
-            config.optimizer,
-            config.schedule,
-            hooks=[*_hooks(config, run), *extra_hooks],
-            device=device,
-        )
-        # A run that starts has none; the first process says which one all of them continue from.
-        if (last := distributed.from_main(run.checkpoints.last())) is not None:
-            restore(trainer, read_checkpoint(last), last)
-        return TrainOutcome(run.path, trainer.train(), distributed.is_main())
+    """Train into the run folder `out`, as `train_on_frames` does. Missing data are generated first where the
+    config says how (`progress_of_data(done, scenes)` is called on the way)."""
+    task = FrameTask(
+        prepare=lambda: prepare_data(config, progress_of_data),
+        dataset=lambda: training_frames(config),
+        model=lambda: build_detector(config.model),
+        metrics=lambda: _metrics(config),
+        best=BEST[config.metrics[0]],
+    )
+    return train_on_frames(config, task, out, resume, if_begun, extra_hooks)
 
 
-def _hooks(config: DetectionConfig, run: RunFolder) -> list[Hook]:
+def _metrics(config: DetectionConfig) -> Metrics:
+    """What training watches, on the frames of the validation split."""
     validation = open_dataset(config.dataset, config.evaluation.split)
 
     def metrics(model: nn.Module) -> Mapping[str, float] | None:
@@ -104,18 +62,7 @@ def _hooks(config: DetectionConfig, run: RunFolder) -> list[Hook]:
         )
         return None if judgement is None else judgement.watched()
 
-    every = config.log.every
-    made: list[Hook] = [
-        hooks.Evaluate(metrics, config.evaluation.every_epochs),
-        WriteMetrics(run.metrics, every),
-        ShowProgress(every),
-        hooks.StopOnSignal(),
-    ]
-    if config.log.tensorboard:
-        made.append(hooks.WriteTensorBoard(run.path / "tensorboard", every))
-    if config.train.max_minutes is not None:
-        made.append(hooks.TimeBudget(config.train.max_minutes))
-    return [*made, hooks.SaveCheckpoints(run.checkpoints, config.checkpoint, BEST[config.metrics[0]])]
+    return metrics
 
 
 def training_frames(config: DetectionConfig) -> FrameDataset:
@@ -208,9 +155,7 @@ def load_detector(run: str | Path, checkpoint: str = "best", device: str | None 
     """A run's model with its averaged weights (or its last ones, where none were averaged), in eval mode."""
     folder = RunFolder(run)
     config = folder.read_config(DetectionConfig)
-    path = folder.checkpoints.find(checkpoint)
-    stored = read_checkpoint(path)
-    model = build_detector(config.model)
-    load_weights(model, stored.part("ema") or stored.part("model"), path)
-    with distributed.process_group(device or config.train.device) as place:
-        return Detector(config, model.to(place).eval(), path)
+    model, path = load_trained(
+        folder, build_detector(config.model), checkpoint, device or config.train.device
+    )
+    return Detector(config, model, path)

@@ -9,17 +9,11 @@ from pathlib import Path
 
 from torch import nn
 
-from sparse3d.data.loader import make_loader
 from sparse3d.data.segmentation import SegmentationDataset
-from sparse3d.engine import distributed, hooks
-from sparse3d.engine.checkpoint import load_weights, read_checkpoint
-from sparse3d.engine.loop import Hook, Trainer
-from sparse3d.engine.progress import ShowProgress, WriteMetrics
-from sparse3d.engine.seed import seed_everything, use_deterministic_algorithms
-from sparse3d.engine.state import restore
+from sparse3d.engine import distributed
+from sparse3d.engine.loop import Hook
 from sparse3d.io.files import write_text
 from sparse3d.models.segmenters import build_segmenter
-from sparse3d.recipes.detection import TrainOutcome
 from sparse3d.recipes.generated import generate_scenes
 from sparse3d.recipes.run_folder import RunFolder
 from sparse3d.recipes.segmentation_config import SegmentationConfig
@@ -30,6 +24,7 @@ from sparse3d.recipes.segmentation_judge import (
     SegmentationJudgement,
     judge_segmenter,
 )
+from sparse3d.recipes.training import FrameTask, Metrics, TrainOutcome, load_trained, train_on_frames
 
 BEST_METRIC = "mIoU"
 
@@ -43,66 +38,32 @@ def train(
     progress_of_data: Progress | None = None,
     extra_hooks: Sequence[Hook] = (),
 ) -> TrainOutcome:
-    """Train into the run folder `out`; `resume` continues the run in it, bit for bit. With `if_begun` a run
-    is continued if there is one, and else started; so is one whose processes torchrun had to start again.
+    """Train into the run folder `out`, as `train_on_frames` does. Missing data are generated first where the
+    config says how (`progress_of_data(done, scenes)` is called on the way)."""
 
-    Missing data are generated first where the config says how (`progress_of_data(done, scenes)` is called on
-    the way). Under torchrun all processes train together.
-    """
-    run = RunFolder(out, config.checkpoint.keep)
-    with distributed.process_group(config.train.device) as device:
-        with distributed.main_first():
-            if distributed.is_main():
-                run.start(config, resume, if_begun or distributed.is_restart())
-                if config.generate is not None:
-                    generate_scenes(config.data.root, config.generate, True, progress_of_data)
-            dataset = SegmentationDataset(config.data, config.loader.split, config.augment)
-        if config.train.deterministic:
-            use_deterministic_algorithms()
-        seed_everything(config.train.seed, distributed.rank())
-        trainer = Trainer(
-            build_segmenter(config.model),
-            make_loader(
-                dataset,
-                config.loader.batch_size,
-                workers=config.loader.workers,
-                shuffle=True,
-                seed=config.train.seed,
-                drop_last=config.loader.drop_last,
-                rank=distributed.rank(),
-                world_size=distributed.world_size(),
-            ),
-            config.train,
-            config.optimizer,
-            config.schedule,
-            hooks=[*_hooks(config, run), *extra_hooks],
-            device=device,
-        )
-        # A run that starts has none; the first process says which one all of them continue from.
-        if (last := distributed.from_main(run.checkpoints.last())) is not None:
-            restore(trainer, read_checkpoint(last), last)
-        return TrainOutcome(run.path, trainer.train(), distributed.is_main())
+    def prepare() -> None:
+        if config.generate is not None:
+            generate_scenes(config.data.root, config.generate, True, progress_of_data)
+
+    task = FrameTask(
+        prepare=prepare,
+        dataset=lambda: SegmentationDataset(config.data, config.loader.split, config.augment),
+        model=lambda: build_segmenter(config.model),
+        metrics=lambda: _metrics(config),
+        best=BEST_METRIC,
+    )
+    return train_on_frames(config, task, out, resume, if_begun, extra_hooks)
 
 
-def _hooks(config: SegmentationConfig, run: RunFolder) -> list[Hook]:
+def _metrics(config: SegmentationConfig) -> Metrics:
+    """What training watches, on the scans of the validation split."""
     validation = SegmentationDataset(config.data, config.evaluation.split)
 
     def metrics(model: nn.Module) -> Mapping[str, float] | None:
         judgement = judge_segmenter(model, validation, config.evaluation.batch_size)
         return None if judgement is None else metrics_of(judgement)
 
-    every = config.log.every
-    made: list[Hook] = [
-        hooks.Evaluate(metrics, config.evaluation.every_epochs),
-        WriteMetrics(run.metrics, every),
-        ShowProgress(every),
-        hooks.StopOnSignal(),
-    ]
-    if config.log.tensorboard:
-        made.append(hooks.WriteTensorBoard(run.path / "tensorboard", every))
-    if config.train.max_minutes is not None:
-        made.append(hooks.TimeBudget(config.train.max_minutes))
-    return [*made, hooks.SaveCheckpoints(run.checkpoints, config.checkpoint, BEST_METRIC)]
+    return metrics
 
 
 def metrics_of(judgement: SegmentationJudgement) -> dict[str, float]:
@@ -173,9 +134,7 @@ def load_segmenter(run: str | Path, checkpoint: str = "best", device: str | None
     """A run's model with its averaged weights (or its last ones, where none were averaged), in eval mode."""
     folder = RunFolder(run)
     config = folder.read_config(SegmentationConfig)
-    path = folder.checkpoints.find(checkpoint)
-    stored = read_checkpoint(path)
-    model = build_segmenter(config.model)
-    load_weights(model, stored.part("ema") or stored.part("model"), path)
-    with distributed.process_group(device or config.train.device) as place:
-        return Segmenter(config, model.to(place).eval(), path)
+    model, path = load_trained(
+        folder, build_segmenter(config.model), checkpoint, device or config.train.device
+    )
+    return Segmenter(config, model, path)
