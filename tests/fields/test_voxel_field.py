@@ -65,8 +65,9 @@ def test_what_is_rendered_is_what_density_and_color_say():
         # Two Riemann sums, of steps of 0.006 and 0.001 metres.
         assert seen.opacity[ray] == pytest.approx(float(weights.sum()), abs=4e-3)
         assert seen.color[ray].tolist() == pytest.approx(color.tolist(), abs=4e-3)
-        mean = float((weights * t).sum() / weights.sum())
+        mean = float((weights * t).sum() / weights.sum().clamp(min=1e-9))
         assert seen.depth[ray] == pytest.approx(mean, abs=0.02)
+    assert (seen.opacity > 0.1).sum() >= 3
 
 
 def test_gradients_are_finite_differences():
