@@ -50,7 +50,7 @@ def test_a_homogeneous_cube_lets_through_what_its_chord_says():
 
 def test_what_is_rendered_is_what_density_and_color_say():
     field = random_field(step=0.02, **EXACT)
-    field.prune(0.2)
+    field.prune(0.06)  # of alpha on 6 mm
     origins, directions = rays(6)
     with torch.no_grad():
         seen = field.render(origins, directions, torch.tensor([0.2, 0.5, 0.9]))
