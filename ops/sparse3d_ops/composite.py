@@ -89,8 +89,8 @@ def composite_samples(
     from sparse3d_ops.cpu import composite as body
 
     out, opacity, weights = _room_for_composite(sigma, values, dt, ray_starts, stop)
-    arrays = _arrays(sigma, values, dt, ray_starts)
-    body.composite(*arrays, body.scalar(stop, arrays[0]), *_arrays(out, opacity, weights))
+    arrays = _arrays(sigma, values, dt, ray_starts, out, opacity, weights)
+    body.composite(*arrays, stop=body.scalar(stop, arrays[0]))
     return out, opacity, weights
 
 
@@ -101,7 +101,7 @@ def _(
     from sparse3d_ops.gpu import composite as body
 
     out, opacity, weights = _room_for_composite(sigma, values, dt, ray_starts, stop)
-    body.composite(*_plain(sigma, values, dt, ray_starts), stop, out, opacity, weights)
+    body.composite(*_plain(sigma, values, dt, ray_starts, out, opacity, weights), stop=stop)
     return out, opacity, weights
 
 
@@ -162,8 +162,8 @@ def composite_backward(
 
     grads = grad_out, grad_opacity, grad_weights
     of_depth, of_values = _room_for_backward(*grads, values, weights, ray_starts)
-    arrays = _arrays(*grads, values, weights, ray_starts)
-    body.composite_backward(*arrays, body.scalar(stop, arrays[4]), *_arrays(of_depth, of_values))
+    arrays = _arrays(*grads, values, weights, ray_starts, of_depth, of_values)
+    body.composite_backward(*arrays, stop=body.scalar(stop, arrays[4]))
     return of_depth, of_values
 
 
@@ -181,7 +181,8 @@ def _(
 
     grads = grad_out, grad_opacity, grad_weights
     of_depth, of_values = _room_for_backward(*grads, values, weights, ray_starts)
-    body.composite_backward(*_plain(*grads, values, weights, ray_starts), stop, of_depth, of_values)
+    tensors = _plain(*grads, values, weights, ray_starts, of_depth, of_values)
+    body.composite_backward(*tensors, stop=stop)
     return of_depth, of_values
 
 
@@ -209,7 +210,7 @@ def running_sum(values: Tensor, ray_starts: Tensor, reverse: bool) -> Tensor:
 
     _check_samples(ray_starts, ("values", values))
     out = values.new_empty(len(values))
-    body.running_sum(*_arrays(values, ray_starts), reverse, out.numpy())
+    body.running_sum(*_arrays(values, ray_starts, out), reverse=reverse)
     return out
 
 
@@ -219,7 +220,7 @@ def _(values: Tensor, ray_starts: Tensor, reverse: bool) -> Tensor:
 
     _check_samples(ray_starts, ("values", values))
     out = values.new_empty(len(values))
-    body.running_sum(*_plain(values, ray_starts), reverse, out)
+    body.running_sum(*_plain(values, ray_starts, out), reverse=reverse)
     return out
 
 
@@ -478,19 +479,19 @@ def _(
     from sparse3d_ops.gpu import composite as body
 
     outputs = _room_for_distortion(grad, weights, t, dt, ray_starts)
-    body.distortion_backward(*_plain(grad, weights, t, dt, ray_starts), *outputs)
+    body.distortion_backward(*_plain(grad, weights, t, dt, ray_starts, *outputs))
     return outputs
 
 
 def _room_for_distortion(grad, weights, t, dt, ray_starts):
     _check_samples(ray_starts, ("weights", weights), ("t", t), ("dt", dt))
     check_tensor("grad", grad, (len(ray_starts) - 1,), (weights.dtype,))
-    return tuple(weights.new_empty(len(weights)) for _ in range(3))
+    return weights.new_empty(len(weights)), weights.new_empty(len(t)), weights.new_empty(len(dt))
 
 
 @distortion_backward.register_fake
 def _(grad, weights, t, dt, ray_starts):
-    return tuple(weights.new_empty(weights.shape) for _ in range(3))
+    return weights.new_empty(weights.shape), weights.new_empty(t.shape), weights.new_empty(dt.shape)
 
 
 def _distortion_backward_backward(ctx, a, b, c):

@@ -1,4 +1,4 @@
-"""Where rays meet boxes and occupied space: intervals of boxes and packed samples.
+"""Where rays meet boxes, occupied space and voxels: packed samples and intervals.
 
 A ray is origins[r] + t * directions[r], (R, 3) each; t is in metres where directions have unit length, which
 is not checked. Packed results: what belongs to ray r stands at ray_starts[r] to ray_starts[r + 1], front to
@@ -9,17 +9,35 @@ changes which samples there are. No gradients: where samples lie is a choice and
 Every result is the same bits for any number of threads.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sparse3d_ops.checks import check_same_device, check_tensor, remember, remembered
+from sparse3d_ops.checks import (
+    INDICES,
+    check_range,
+    check_same_device,
+    check_tensor,
+    remember,
+    remembered,
+)
+from sparse3d_ops.hashing import BATCH_LIMIT, check_table, unpack
 
 EXACT = (torch.float32, torch.float64)
 LEVELS = 5  # of empty blocks: 1, 2, 4, 8 and 16 cells a side
 MOST_STEPS = 1 << 24  # of one ray: far more than any use, few enough for float64 to tell all of them apart
+
+
+class Intervals(NamedTuple):
+    """ray_starts (R + 1,) int64; row (S,) int32 of the voxel that the ray is in from t0 (S,) to t1 (S,)."""
+
+    ray_starts: Tensor
+    row: Tensor
+    t0: Tensor
+    t1: Tensor
 
 
 class Samples(NamedTuple):
@@ -58,6 +76,10 @@ def _check_box(low: Tensor, high: Tensor) -> None:
         remember(high, "above", True)
 
 
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().contiguous()
+
+
 def _double(tensor: Tensor) -> Tensor:
     return tensor.detach().double().contiguous()
 
@@ -72,9 +94,21 @@ def ray_box(origins: Tensor, directions: Tensor, low: Tensor, high: Tensor) -> t
     from sparse3d_ops.cpu import raymarch as body
 
     near, far = _room_for_limits(origins, directions, low, high)
-    rays = origins.detach().contiguous().numpy(), directions.detach().contiguous().numpy()
+    rays = _plain(origins).numpy(), _plain(directions).numpy()
     body.ray_box(*rays, _double(low).numpy(), _double(high).numpy(), near.numpy(), far.numpy())
     return near, far
+
+
+def _constant(ctx, inputs, output):
+    """Setup of a result that gradients do not pass."""
+    ctx.mark_non_differentiable(*(output if isinstance(output, tuple) else (output,)))
+
+
+def _no_gradient(count: int):
+    return lambda ctx, *grads: (None,) * count
+
+
+ray_box.register_autograd(_no_gradient(4), setup_context=_constant)
 
 
 @ray_box.register_kernel("cuda")
@@ -82,7 +116,7 @@ def _(origins: Tensor, directions: Tensor, low: Tensor, high: Tensor) -> tuple[T
     from sparse3d_ops.gpu import raymarch as body
 
     near, far = _room_for_limits(origins, directions, low, high)
-    body.ray_box(origins.contiguous(), directions.contiguous(), _double(low), _double(high), near, far)
+    body.ray_box(_plain(origins), _plain(directions), _double(low), _double(high), near, far)
     return near, far
 
 
@@ -179,19 +213,21 @@ def march_blocks(
     from sparse3d_ops.cpu import raymarch as body
 
     _check_march(origins, directions, near, far, blocks, low, high, step, offset)
-    rays = [ray.detach().contiguous().numpy() for ray in (origins, directions)]
-    limits = [limit.detach().contiguous().numpy() for limit in (near, far)]
-    box, jitter = (_double(low).numpy(), _double(high).numpy()), offset.detach().contiguous().numpy()
+    rays = _plain(origins).numpy(), _plain(directions).numpy()
+    limits = _plain(near).numpy(), _plain(far).numpy()
+    box, jitter = (_double(low).numpy(), _double(high).numpy()), _plain(offset).numpy()
     spans = np.empty((len(origins), 2))
-    word_starts, ray_starts = np.empty((2, len(origins) + 1), np.int64)
+    word_starts, ray_starts = np.empty(len(origins) + 1, np.int64), np.empty(len(origins) + 1, np.int64)
     _refuse_long(body.march_spans(*rays, *limits, *box, step, spans, word_starts, MOST_STEPS), step)
     kept = np.empty(word_starts[-1], np.int64)
-    body.march_count(
-        *rays, jitter, blocks.contiguous().numpy(), *box, step, spans, word_starts, kept, ray_starts
-    )
+    walk = jitter, blocks.contiguous().numpy(), *box, step, spans, word_starts, kept, ray_starts
+    body.march_count(*rays, *walk)
     t, dt = origins.new_empty(ray_starts[-1]), origins.new_empty(ray_starts[-1])
     body.march_fill(jitter, step, spans, word_starts, kept, ray_starts, t.numpy(), dt.numpy())
     return torch.from_numpy(ray_starts), t, dt
+
+
+march_blocks.register_autograd(_no_gradient(9), setup_context=_constant)
 
 
 @march_blocks.register_kernel("cuda")
@@ -209,11 +245,8 @@ def _(
     from sparse3d_ops.gpu import raymarch as body
 
     _check_march(origins, directions, near, far, blocks, low, high, step, offset)
-    rays = [ray.detach().contiguous() for ray in (origins, directions)]
-    limits = [limit.detach().contiguous() for limit in (near, far)]
-    walk = body.Walk(
-        *rays, *limits, offset.contiguous(), blocks.contiguous(), _double(low), _double(high), step
-    )
+    rays = _plain(origins), _plain(directions), _plain(near), _plain(far)
+    walk = body.Walk(*rays, _plain(offset), blocks.contiguous(), _double(low), _double(high), step)
     counts = body.march_count(walk, MOST_STEPS)
     ray_starts = torch.nn.functional.pad(counts.clamp_min(0).cumsum(0), (1, 0))
     total, shortest = torch.stack((ray_starts[-1], counts.min() if len(counts) else ray_starts[-1])).tolist()
@@ -264,3 +297,150 @@ def _refuse_long(ray: int, step: float) -> None:
             f"ray {ray} is cut into more than {MOST_STEPS} bins by a step of {step:g}; take a larger step or "
             "give its direction unit length"
         )
+
+
+# ---- voxels of a table -------------------------------------------------------------------------------------
+
+
+def traverse(
+    origins: Tensor,
+    directions: Tensor,
+    near: Tensor,
+    far: Tensor,
+    slot_keys: Tensor,
+    slot_rows: Tensor,
+    low: Tensor,
+    voxel_size: float | Tensor,
+    batch: Tensor | None = None,
+) -> Intervals:
+    """The voxels that rays cross, front to back, and where.
+
+    (R, 3), (R, 3), (R,), (R,), a table of `hashing.build`, (3,) the corner of voxel (0, 0, 0), metres a voxel
+    (a number, or (3,)), (R,) int32 or int64 the sample of the batch that each ray looks at (default: 0) ->
+    Intervals. Voxel i reaches from i to, but not including, i + 1; the t at which a ray goes from one voxel
+    to its neighbour are the same bits for both. A voxel that is touched by less than 1e-8 of its size is left
+    out. (Amanatides and Woo, "A fast voxel traversal algorithm", 1987, over blocks of voxels.)
+    """
+    size = voxel_size
+    if not isinstance(size, Tensor):
+        size = torch.full((3,), size, dtype=torch.float64, device=low.device)
+    if batch is None:
+        batch = torch.zeros(origins.shape[0], dtype=torch.int64, device=origins.device)
+    table = slot_keys, slot_rows
+    return Intervals(*traverse_voxels(origins, directions, near, far, *table, low, size, batch))
+
+
+@torch.library.custom_op("sparse3d::traverse", mutates_args=(), device_types="cpu")
+def traverse_voxels(
+    origins: Tensor,
+    directions: Tensor,
+    near: Tensor,
+    far: Tensor,
+    slot_keys: Tensor,
+    slot_rows: Tensor,
+    low: Tensor,
+    voxel_size: Tensor,
+    batch: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The op behind `traverse`: -> ray_starts (R + 1,) int64, row (S,) int32, t0 (S,), t1 (S,)."""
+    from sparse3d_ops.cpu import raymarch as body
+
+    _check_traverse(origins, directions, near, far, slot_keys, slot_rows, low, voxel_size, batch)
+    first, blocks, shift = _blocks_of(slot_keys)
+    rays = _plain(origins).numpy(), _plain(directions).numpy(), _plain(near).numpy(), _plain(far).numpy()
+    table = slot_keys.contiguous().numpy(), slot_rows.contiguous().numpy(), batch.contiguous().numpy()
+    place = _double(low).numpy(), _double(voxel_size).numpy(), first.numpy(), blocks.numpy(), shift
+    ray_starts = torch.zeros(len(origins) + 1, dtype=torch.int64)
+    row, t = torch.empty(0, dtype=torch.int32), origins.new_empty(0)
+    body.traverse(*rays, *table, *place, ray_starts.numpy(), row.numpy(), t.numpy(), t.numpy(), False)
+    torch.cumsum(ray_starts, 0, out=ray_starts)
+    total = int(ray_starts[-1])
+    row, t0, t1 = row.new_empty(total), origins.new_empty(total), origins.new_empty(total)
+    body.traverse(*rays, *table, *place, ray_starts.numpy(), row.numpy(), t0.numpy(), t1.numpy(), True)
+    return ray_starts, row, t0, t1
+
+
+traverse_voxels.register_autograd(_no_gradient(9), setup_context=_constant)
+
+
+@traverse_voxels.register_kernel("cuda")
+def _(
+    origins: Tensor,
+    directions: Tensor,
+    near: Tensor,
+    far: Tensor,
+    slot_keys: Tensor,
+    slot_rows: Tensor,
+    low: Tensor,
+    voxel_size: Tensor,
+    batch: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from sparse3d_ops.gpu import raymarch as body
+
+    _check_traverse(origins, directions, near, far, slot_keys, slot_rows, low, voxel_size, batch)
+    first, blocks, shift = _blocks_of(slot_keys)
+    rays = _plain(origins), _plain(directions), _plain(near), _plain(far)
+    table = slot_keys.contiguous(), slot_rows.contiguous(), batch.contiguous()
+    place = _double(low), _double(voxel_size), first, blocks
+    ray_starts = torch.zeros(len(origins) + 1, dtype=torch.int64, device=origins.device)
+    row, t = slot_rows.new_empty(1), origins.new_empty(1)
+    body.traverse(*rays, *table, *place, shift, ray_starts[1:], row, t, t, False)
+    ray_starts = ray_starts.cumsum(0)
+    total = int(ray_starts[-1])
+    row, t0, t1 = row.new_empty(total), origins.new_empty(total), origins.new_empty(total)
+    body.traverse(*rays, *table, *place, shift, ray_starts, row, t0, t1, True)
+    return ray_starts, row, t0, t1
+
+
+@traverse_voxels.register_fake
+def _(origins, directions, near, far, slot_keys, slot_rows, low, voxel_size, batch):
+    count = torch.library.get_ctx().new_dynamic_size()
+    ray_starts = origins.new_empty(origins.shape[0] + 1, dtype=torch.int64)
+    row = origins.new_empty(count, dtype=torch.int32)
+    return ray_starts, row, origins.new_empty(count), origins.new_empty(count)
+
+
+def _blocks_of(slot_keys: Tensor) -> tuple[Tensor, Tensor, int]:
+    """first (3,) int64, the lowest voxel of a table; which blocks of 2^shift voxels a side from there on hold
+    none, as `empty_blocks` tells; and shift, the least from 2 on for which they are no more than the
+    slots."""
+    keys = slot_keys[slot_keys != 0]
+    if not len(keys):
+        return keys.new_zeros(3), torch.ones(1, 1, 1, dtype=torch.uint8, device=keys.device), 2
+    voxels = unpack(keys)[:, 1:].long()
+    first = voxels.amin(0)
+    extent, shift = (voxels.amax(0) - first + 1).tolist(), 2
+    while math.prod(-(-size >> shift) for size in extent) > max(len(slot_keys), 1 << 12):
+        shift += 1
+    shape = [-(-size >> shift) for size in extent]
+    occupancy = torch.zeros(shape, dtype=torch.bool, device=keys.device)
+    occupancy[((voxels - first) >> shift).unbind(1)] = True
+    return first, empty_blocks(occupancy), shift
+
+
+def _check_traverse(
+    origins: Tensor,
+    directions: Tensor,
+    near: Tensor,
+    far: Tensor,
+    slot_keys: Tensor,
+    slot_rows: Tensor,
+    low: Tensor,
+    voxel_size: Tensor,
+    batch: Tensor,
+) -> None:
+    others = {"near": near, "far": far, "slot_keys": slot_keys, "low": low, "voxel_size": voxel_size}
+    _check_rays(origins, directions, **others, batch=batch)
+    _check_limits(origins, near, far)
+    check_table(slot_keys, slot_rows)
+    check_tensor("low", low, (3,), EXACT)
+    check_tensor("voxel_size", voxel_size, (3,), EXACT)
+    if not remembered(voxel_size, "lengths") or not remembered(low, "finite"):
+        if not bool(torch.isfinite(low).all()):
+            raise ValueError(f"low is {low.tolist()}, expected a finite corner")
+        if not bool(((voxel_size > 0) & torch.isfinite(voxel_size)).all()):
+            raise ValueError(f"voxel_size is {voxel_size.tolist()}, expected finite lengths above 0")
+        remember(voxel_size, "lengths", True)
+        remember(low, "finite", True)
+    check_tensor("batch", batch, (origins.shape[0],), INDICES)
+    check_range("batch", batch, 0, BATCH_LIMIT)

@@ -2,7 +2,7 @@
 
 import torch
 
-from sparse3d_ops import raymarch
+from sparse3d_ops import hashing, raymarch
 from tests.ops.laws import OpLaw
 from tests.oracles import raymarch as oracle
 
@@ -111,8 +111,69 @@ MARCHES = {
     "sparse": _march(some_rays(60), (40, 24, 33), 0.02, step=0.03),
     "fine": _march(some_rays(12), (64, 64, 64), 0.001, step=0.004),
 }
+
+
+def _table(coordinates, device):
+    return [part.to(device) for part in hashing.build(hashing.pack(coordinates.int()))]
+
+
+def blob(count, size=9, frames=1):
+    """Distinct voxels around zero, in a blob: (count, 4)."""
+    axis = torch.arange(-(size // 2), size - size // 2)
+    grid = torch.cartesian_prod(torch.arange(frames), axis, axis, axis)
+    return grid[torch.randperm(len(grid))[:count]]
+
+
+def _traverse(make_rays, make_voxels, cell=(0.3, 0.2, 0.25), limits=(0.0, torch.inf), batch=1):
+    def make(dtype, device):
+        origins, directions = make_rays(dtype, device)
+        near, far = (torch.full_like(origins[:, 0], limit) for limit in limits)
+        low, size = (torch.tensor(x, dtype=dtype, device=device) for x in ((0.1, 0.0, 1.0), cell))
+        frames = torch.randint(0, batch, (len(near),)).to(device)
+        return origins, directions, near, far, *_table(make_voxels(), device), low, size, frames
+
+    return make
+
+
+def _in_the_grid(dtype, device):
+    """Rays along faces and through corners of voxels of one metre: nothing is rounded."""
+    directions = torch.cartesian_prod(*(torch.tensor([-1.0, 0.0, 1.0, 2.0]),) * 3)
+    origins = torch.tensor([[0.0, 0, 0], [0.5, 1, -1], [1, 0.25, 0.5]])
+    pairs = torch.cartesian_prod(torch.arange(len(origins)), torch.arange(len(directions)))
+    origins, directions = origins[pairs[:, 0]].to(dtype), directions[pairs[:, 1]].to(dtype)
+    near = torch.full((len(pairs),), -20.0, dtype=dtype)
+    table = _table(blob(40, size=4), device)
+    low, size = torch.zeros(3, dtype=dtype), torch.ones(3, dtype=dtype)
+    frames = torch.zeros(len(pairs), dtype=torch.int32)
+    rest = low, size, frames
+    return *(x.to(device) for x in (origins, directions, near, -near)), *table, *(x.to(device) for x in rest)
+
+
+def _far_apart():
+    return torch.tensor([[0, -131072, 0, 0], [0, 131071, 0, 0], [0, 5, 0, 0], [0, 5, 1, 0]])
+
+
+def _along_x(dtype, device):
+    origins = torch.tensor([[0.2, 0.1, 1.1]] * 2, dtype=dtype, device=device)
+    directions = torch.tensor([[1.0, 0, 0], [-1.0, 1e-7, 0]], dtype=dtype, device=device)
+    return origins, directions
+
+
+TRAVERSES = {
+    "empty": _traverse(some_rays(0), lambda: blob(9)),
+    "empty_table": _traverse(some_rays(5), lambda: blob(0)),
+    "single": _traverse(some_rays(9), lambda: blob(1, size=1)),
+    "negative": _traverse(some_rays(40), lambda: blob(150)),
+    "full": _traverse(some_rays(20), lambda: blob(729)),
+    "limits": _traverse(some_rays(20), lambda: blob(300), limits=(-1.0, 1.5)),
+    "frames": _traverse(some_rays(20), lambda: blob(300, size=6, frames=3), batch=4),
+    "border": _traverse(special_rays, lambda: blob(300)),
+    "in_the_grid": _in_the_grid,
+    "far_apart": _traverse(_along_x, _far_apart, cell=(0.125, 0.125, 0.125)),
+}
 LAWS = [
     OpLaw(raymarch.ray_box, oracle.ray_box, BOXES),
     OpLaw(raymarch.empty_blocks, oracle.empty_blocks, GRIDS, floating=False),
     OpLaw(raymarch.march_blocks, oracle.march, MARCHES),
+    OpLaw(raymarch.traverse_voxels, oracle.traverse, TRAVERSES),
 ]

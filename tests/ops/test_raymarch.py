@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from sparse3d_ops.composite import composite
-from sparse3d_ops.raymarch import empty_blocks, march, ray_box
-from tests.ops.cases_raymarch import box, grid, rays, special_rays
+from sparse3d_ops.hashing import build, pack
+from sparse3d_ops.raymarch import empty_blocks, march, ray_box, traverse
+from tests.ops.cases_raymarch import blob, box, grid, rays, special_rays
 
 CPU = torch.device("cpu")
 
@@ -159,6 +160,76 @@ def test_blocks_made_once_give_the_same_samples():
         assert torch.equal(got, want)
 
 
+def voxel_scene(voxels, count=200, dtype=torch.float64):
+    torch.manual_seed(6)
+    origins, directions = rays(count, dtype, CPU)
+    limits = torch.zeros(count, dtype=dtype), torch.full((count,), torch.inf, dtype=dtype)
+    return origins, directions, *limits, *build(pack(voxels.int())), torch.zeros(3, dtype=dtype)
+
+
+def test_a_full_cube_of_voxels_absorbs_by_its_chord_exactly():
+    args = voxel_scene(torch.cartesian_prod(torch.zeros(1).long(), *(torch.arange(-3, 4),) * 3))
+    got = traverse(*args, 0.25)
+    ones = torch.ones(len(got.row), 1, dtype=torch.float64)
+    seen = composite(0.7 * ones[:, 0], ones, got.t1 - got.t0, got.ray_starts)
+    low, high = torch.full((3,), -0.75), torch.full((3,), 1.0)
+    near, far = ray_box(*args[:2], low, high)
+    assert (near < far).sum() > 50
+    want = 1 - torch.exp(-0.7 * (far - near).clamp_min(0))
+    torch.testing.assert_close(seen.opacity, want, rtol=0, atol=1e-7)  # 1e-8 of a voxel may be left out
+
+
+def test_intervals_of_neighbours_share_their_face_to_the_last_bit():
+    args = voxel_scene(blob(729))
+    got = traverse(*args, 0.25)
+    ray = torch.repeat_interleave(got.ray_starts.diff())
+    follows = ray[1:] == ray[:-1]
+    assert (got.t1 > got.t0).all() and follows.sum() > 500
+    assert torch.equal(got.t0[1:][follows], got.t1[:-1][follows])
+
+
+def test_blocks_that_are_skipped_change_no_bit():
+    """One voxel far away makes the blocks large; without it they are small."""
+    torch.manual_seed(7)
+    voxels = blob(600, size=12)
+    near_args = voxel_scene(voxels)
+    few = traverse(*near_args, 0.25)
+    distant = torch.tensor([[0, 90_000, -90_000, 90_000]])
+    many = traverse(*voxel_scene(torch.cat((voxels, distant))), 0.25)
+    assert len(few.row) > 100
+    hits = many.row < len(voxels)
+    ray = torch.repeat_interleave(many.ray_starts.diff())
+    assert torch.equal(torch.bincount(ray[hits], minlength=200), few.ray_starts.diff())
+    assert torch.equal(many.row[hits], few.row)
+    # Counted from another voxel, positions are rounded anew at 1e-11 voxels.
+    torch.testing.assert_close(many.t0[hits], few.t0, rtol=0, atol=1e-9)
+
+
+def test_the_middle_of_each_interval_is_in_its_voxel():
+    voxels = blob(300)
+    args = voxel_scene(voxels)
+    got = traverse(*args, torch.tensor([0.1, 0.2, 0.15], dtype=torch.float64))
+    ray = torch.repeat_interleave(got.ray_starts.diff())
+    middle = args[0][ray] + ((got.t0 + got.t1) / 2)[:, None] * args[1][ray]
+    index = (middle / torch.tensor([0.1, 0.2, 0.15])).floor().int()
+    assert torch.equal(index, voxels[got.row.long(), 1:].int())
+
+
+@pytest.mark.numba_bodies
+def test_traversing_compiles_without_graph_break_to_the_same_bits():
+    args = voxel_scene(blob(100), 20, torch.float32)
+    compiled = torch.compile(traverse, fullgraph=True, backend="aot_eager")
+    for got, want in zip(compiled(*args, 0.1), traverse(*args, 0.1), strict=True):
+        assert torch.equal(got, want)
+
+
+def test_no_gradient_passes_through_places():
+    origins, directions, near, far, occupancy, low, high = scene(20)
+    origins.requires_grad_()
+    assert not any(limit.requires_grad for limit in ray_box(origins, directions, low, high))
+    assert not march(origins, directions, near, far, occupancy, low, high, 0.1).t.requires_grad
+
+
 @pytest.mark.numba_bodies
 def test_marching_compiles_without_graph_break_to_the_same_bits():
     args = scene(20, dtype=torch.float32)
@@ -189,3 +260,10 @@ def test_errors_say_what_came():
         march(origins, directions, near, far, occupancy.double(), low, high, 0.1)
     with pytest.raises(ValueError, match="at least one cell"):
         empty_blocks(occupancy[:0])
+    args = voxel_scene(blob(9), 9)
+    with pytest.raises(ValueError, match=r"voxel_size is \[0.0, 0.0, 0.0\]"):
+        traverse(*args, 0.0)
+    with pytest.raises(ValueError, match=r"batch\[3\] is -1"):
+        traverse(*args, 0.1, torch.tensor([0, 0, 0, -1, 0, 0, 0, 0, 0]))
+    with pytest.raises(ValueError, match="low is .* expected a finite corner"):
+        traverse(*args[:6], args[6] * torch.nan, 0.1)

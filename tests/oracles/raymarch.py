@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from tests.oracles.grid_sample import voxels_of_table
+
 
 def ray_box(origins: Tensor, directions: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     limits = [
@@ -62,3 +64,24 @@ def march(origins, directions, near, far, blocks, low, high, step, offset):
         torch.tensor(ts, dtype=torch.float64),
         torch.tensor(dts, dtype=torch.float64),
     )
+
+
+def traverse(origins, directions, near, far, slot_keys, slot_rows, low, voxel_size, batch):
+    """Each ray against each voxel: the part of it that is in [i, i + 1) on all axes."""
+    starts, intervals = [0], []
+    voxels = voxels_of_table(slot_keys, slot_rows)
+    corner, size = low.tolist(), voxel_size.tolist()
+    for r, (origin, direction) in enumerate(zip(origins.tolist(), directions.tolist(), strict=True)):
+        a = [(o - c) / s for o, c, s in zip(origin, corner, size, strict=True)]
+        b = [d / s for d, s in zip(direction, size, strict=True)]
+        found = []
+        for (sample, *voxel), row in voxels.items():
+            upper = [i + 1 for i in voxel]
+            t0, t1 = _span(a, b, voxel, upper, near[r].item(), far[r].item())
+            on_a_face = any(d == 0 and o == i for d, o, i in zip(b, a, upper, strict=True))
+            if sample == batch[r] and not on_a_face and (t1 - t0) * max(map(abs, b)) > 1e-8:
+                found.append((t0, t1, row))
+        intervals += sorted(found)
+        starts.append(len(intervals))
+    t0, t1, row = torch.tensor(intervals, dtype=torch.float64).view(-1, 3).unbind(1)
+    return torch.tensor(starts), row.long(), t0, t1

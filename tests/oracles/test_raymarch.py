@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from sparse3d_ops import hashing
 from tests.oracles import raymarch as oracle
 
 LOW, HIGH = torch.zeros(3), torch.tensor([4.0, 2.0, 1.0])
@@ -42,3 +43,16 @@ def test_a_ray_is_cut_into_bins_of_which_the_last_is_shorter():
     assert starts.tolist() == [0, 3]
     assert t.tolist() == [1.75, 3.75, 4.625]
     assert dt.tolist() == [1, 1, 0.75]
+
+
+def test_the_voxels_of_a_row_are_crossed_in_order_and_of_their_own_batch():
+    voxels = torch.tensor([[0, 3, 0, 0], [0, 1, 0, 0], [1, 2, 0, 0], [0, 0, 1, 0]], dtype=torch.int32)
+    table = hashing.build(hashing.pack(voxels))
+    origin, direction = rays([[-1.0, 0.25, 0.25], [1.0, 0, 0]], [[-1.0, 0.25, 0.25], [1.0, 0, 0]])
+    near, far = torch.tensor([0.0, 0.0]), torch.tensor([9.0, 2.75])
+    size = torch.full((3,), 0.5)
+    arguments = origin, direction, near, far, *table, torch.tensor([0.25, 0.0, 0.0]), size
+    starts, row, t0, t1 = oracle.traverse(*arguments, torch.tensor([0, 1]))
+    # Voxel 1 reaches from 0.25 + 0.5 to 1.25 metres, which is at 1.75 to 2.25 of the ray.
+    assert starts.tolist() == [0, 2, 3] and row.tolist() == [1, 0, 2]
+    assert t0.tolist() == [1.75, 2.75, 2.25] and t1.tolist() == [2.25, 3.25, 2.75]

@@ -17,7 +17,7 @@ def scalar(value: float, like: np.ndarray) -> np.floating:
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def composite(sigma, values, dt, ray_starts, stop, out, opacity, weights):
+def composite(sigma, values, dt, ray_starts, out, opacity, weights, stop):
     channels = values.shape[1]
     zero, one = type(stop)(0), type(stop)(1)
     for r in numba.prange(len(opacity)):
@@ -43,7 +43,7 @@ def composite(sigma, values, dt, ray_starts, stop, out, opacity, weights):
 
 @numba.njit(parallel=True, cache=True, nogil=True)
 def composite_backward(
-    grad_out, grad_opacity, grad_weights, values, weights, ray_starts, stop, of_depth, of_values
+    grad_out, grad_opacity, grad_weights, values, weights, ray_starts, of_depth, of_values, stop
 ):
     channels = values.shape[1]
     zero, one = type(stop)(0), type(stop)(1)
@@ -72,7 +72,7 @@ def composite_backward(
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def running_sum(values, ray_starts, reverse, out):
+def running_sum(values, ray_starts, out, reverse):
     for r in numba.prange(len(ray_starts) - 1):
         begin, end = ray_starts[r], ray_starts[r + 1]
         total = 0.0

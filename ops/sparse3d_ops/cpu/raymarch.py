@@ -10,6 +10,8 @@ import math
 import numba
 import numpy as np
 
+from sparse3d_ops.cpu.hashing import find, pack_key
+
 
 @numba.njit(inline="always")
 def slab(origin, direction, low, high, near, far):
@@ -111,19 +113,22 @@ def cell_of(position, size):
 
 
 @numba.njit(inline="always")
-def leave(a, inverse, cell, shift, ahead):
-    """t where the ray leaves the block of 2^shift cells a side around the cell along one axis; `ahead` is 1
-    where it runs upwards, and `inverse` 1 / b, infinite where it stands still."""
-    return ((((cell >> shift) + ahead) << shift) - a) * inverse
+def along(origin, direction, low, scale):
+    """a, b, 1 / b and whether b > 0, of one axis in units of cells. 1 / b is inf where the ray stands
+    still."""
+    a, b = (origin - low) * scale, direction * scale
+    return a, b, (1 / b if b != 0 else np.inf), np.int64(b > 0)
 
 
 @numba.njit(inline="always")
-def along(origin, direction, low, scale):
-    """a, b, 1 / b and whether b > 0, of one axis in units of cells."""
-    a, b = (origin - low) * scale, direction * scale
-    # A ray that stands still leaves upwards, at inf: a cell's upper face lies above it, unless it was
-    # clamped.
-    return a, b, (1 / b if b != 0 else np.inf), np.int64(b >= 0)
+def face_of(cell, shift, up):
+    """Number of the face through which a ray leaves the block of 2^shift cells a side around the cell."""
+    return ((cell >> shift) + up) << shift
+
+
+@numba.njit(inline="always")
+def at_face(face, a, inverse):
+    return (face - a) * inverse if abs(inverse) < np.inf else np.inf
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
@@ -152,12 +157,11 @@ def march_count(origins, directions, offset, blocks, low, high, step, spans, wor
                 count += 1
                 k += 1
                 continue
-            # What is not a number (no distance times inf) is less than nothing and decides nothing.
-            out = leave(ax, inverse_x, i, block - 1, up_x)
-            other = leave(ay, inverse_y, j, block - 1, up_y)
-            out = other if other < out else out
-            other = leave(az, inverse_z, l, block - 1, up_z)
-            out = other if other < out else out
+            out = min(
+                at_face(face_of(i, block - 1, up_x), ax, inverse_x),
+                at_face(face_of(j, block - 1, up_y), ay, inverse_y),
+                at_face(face_of(l, block - 1, up_z), az, inverse_z),
+            )
             # Rounded down: the last sample before the face is looked at too, whatever was rounded.
             bin_out = (out - start) * per_step - u
             if bin_out >= bins:
@@ -186,3 +190,95 @@ def march_fill(offset, step, spans, word_starts, kept, ray_starts, t, dt):
                     begin, length = bin_of(start, end, step, k + bit, bins)
                     t[at], dt[at] = begin + u * length, length
                     at += 1
+
+
+TOUCH = 1e-8  # voxels: less of one on a ray is rounding
+
+
+@numba.njit(inline="always")
+def next_cell(cell, face, up, leaves, position):
+    """Cell of an axis after a step: the one behind the face or, when the ray leaves elsewhere, where it is
+    then, which is not behind the cell before and not beyond the face."""
+    if leaves:
+        return face - 1 + up
+    if up:
+        return max(cell, min(np.int64(math.floor(position)), face - 1))
+    return min(cell, max(np.int64(math.floor(position)), face))
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def traverse(
+    origins,
+    directions,
+    near,
+    far,
+    slot_keys,
+    slot_rows,
+    batch,
+    low,
+    voxel_size,
+    lowest,
+    blocks,
+    shift,
+    ray_starts,
+    row,
+    t0,
+    t1,
+    fill,
+):
+    """Counts the intervals of ray r into ray_starts[r + 1] or, with `fill`, writes them. Cells count from the
+    voxel `lowest` (3,); blocks (X, Y, Z) of 2^shift cells a side cover all voxels."""
+    size = np.array([n << shift for n in blocks.shape], np.float64)
+    zero = np.zeros(3)
+    for r in numba.prange(len(origins)):
+        ax, bx, inverse_x, up_x = along(
+            np.float64(origins[r, 0]), np.float64(directions[r, 0]), low[0], 1 / voxel_size[0]
+        )
+        ay, by, inverse_y, up_y = along(
+            np.float64(origins[r, 1]), np.float64(directions[r, 1]), low[1], 1 / voxel_size[1]
+        )
+        az, bz, inverse_z, up_z = along(
+            np.float64(origins[r, 2]), np.float64(directions[r, 2]), low[2], 1 / voxel_size[2]
+        )
+        # Counted from the lowest voxel after the division: adding a whole number moves no face.
+        ax, ay, az = ax - lowest[0], ay - lowest[1], az - lowest[2]
+        t, end = np.float64(near[r]), np.float64(far[r])
+        if not (t <= end):
+            continue
+        t, end = slab(ax, bx, zero[0], size[0], t, end)
+        t, end = slab(ay, by, zero[1], size[1], t, end)
+        t, end = slab(az, bz, zero[2], size[2], t, end)
+        speed = max(abs(bx), abs(by), abs(bz))
+        # Comparisons with NaN would pass, and a ray in the upper face of the last voxel is in none.
+        finite = math.isfinite(ax + ay + az + bx + by + bz) and speed > 0
+        if not (t < end and finite):
+            continue
+        if (bx == 0 and ax >= size[0]) or (by == 0 and ay >= size[1]) or (bz == 0 and az >= size[2]):
+            continue
+        x = min(max(np.int64(math.floor(ax + t * bx)), 0), np.int64(size[0]) - 1)
+        y = min(max(np.int64(math.floor(ay + t * by)), 0), np.int64(size[1]) - 1)
+        z = min(max(np.int64(math.floor(az + t * bz)), 0), np.int64(size[2]) - 1)
+        touch = TOUCH / speed
+        at, count = ray_starts[r], np.int64(0)
+        while 0 <= x < size[0] and 0 <= y < size[1] and 0 <= z < size[2]:
+            block = np.int64(blocks[x >> shift, y >> shift, z >> shift])
+            edge = shift + block - 1 if block else 0
+            face_x, face_y, face_z = face_of(x, edge, up_x), face_of(y, edge, up_y), face_of(z, edge, up_z)
+            tx, ty = at_face(face_x, ax, inverse_x), at_face(face_y, ay, inverse_y)
+            tz = at_face(face_z, az, inverse_z)
+            out = min(tx, ty, tz)
+            if block == 0 and min(out, end) - t > touch:
+                key = pack_key(batch[r], x + lowest[0], y + lowest[1], z + lowest[2])
+                found = find(slot_keys, slot_rows, key)
+                if found >= 0:
+                    if fill:
+                        row[at + count], t0[at + count], t1[at + count] = found, t, min(out, end)
+                    count += 1
+            if not (out < end):
+                break
+            x = next_cell(x, face_x, up_x, tx <= out, ax + out * bx)
+            y = next_cell(y, face_y, up_y, ty <= out, ay + out * by)
+            z = next_cell(z, face_z, up_z, tz <= out, az + out * bz)
+            t = max(t, out)
+        if not fill:
+            ray_starts[r + 1] = count

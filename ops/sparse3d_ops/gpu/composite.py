@@ -74,10 +74,10 @@ def composite(
     values: Tensor,
     dt: Tensor,
     ray_starts: Tensor,
-    stop: float,
     out: Tensor,
     opacity: Tensor,
     weights: Tensor,
+    stop: float,
 ) -> None:
     limit = as_tensor(stop, sigma)
     launch(weights_kernel, len(opacity), BLOCK, sigma, dt, ray_starts, limit, opacity, weights)
@@ -138,9 +138,9 @@ def composite_backward(
     values: Tensor,
     weights: Tensor,
     ray_starts: Tensor,
-    stop: float,
     of_depth: Tensor,
     of_values: Tensor,
+    stop: float,
 ) -> None:
     grads = grad_out, grad_opacity, grad_weights
     inputs = *grads, values, weights, ray_starts, as_tensor(stop, weights)
@@ -164,7 +164,7 @@ def running_kernel(values, ray_starts, out, items, REVERSE: tl.constexpr, BLOCK:
         k += 1
 
 
-def running_sum(values: Tensor, ray_starts: Tensor, reverse: bool, out: Tensor) -> None:
+def running_sum(values: Tensor, ray_starts: Tensor, out: Tensor, reverse: bool) -> None:
     launch(running_kernel, len(ray_starts) - 1, BLOCK, values, ray_starts, out, REVERSE=reverse)
 
 

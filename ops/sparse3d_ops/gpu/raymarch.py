@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sparse3d_ops.gpu.hashing import find, pack_key
 from sparse3d_ops.gpu.launch import lanes, launch
 
 BLOCK = 128
@@ -102,9 +103,17 @@ def cell_of(position, size):
 
 
 @triton.jit
-def leave(a, b, cell, shift):
-    face = ((cell >> shift) + (b > 0).to(tl.int64)) << shift
-    return divided(face.to(tl.float64) - a, b)
+def face_of(cell, shift, b):
+    return ((cell >> shift) + (b > 0).to(tl.int64)) << shift
+
+
+@triton.jit
+def at_face(face, a, b):
+    """t at a face, inf where the ray stands still. By 1 / b, as the numba body: it decides on the last
+    bit."""
+    inverse = divided(tl.full(b.shape, 1, tl.float64), b)
+    still = tl.abs(inverse) == INF
+    return tl.where(still, INF, (face.to(tl.float64) - a) * tl.where(still, 1.0, inverse))
 
 
 @triton.jit(do_not_specialize=["items", "nx", "ny", "nz", "most"])
@@ -172,11 +181,10 @@ def march_kernel(
             tl.store(dt_out + at, dt.to(dt_out.dtype.element_ty), mask=kept)
         at += kept.to(tl.int64)
         shift = tl.where(kept, 0, block - 1)
-        out = leave(ax, bx, x, shift)
-        out_y, out_z = leave(ay, by, y, shift), leave(az, bz, z, shift)
-        out = tl.where(out_y < out, out_y, out)
-        out = tl.where(out_z < out, out_z, out)
-        bin_out = tl.floor((out - start) / length - u)
+        out = at_face(face_of(x, shift, bx), ax, bx)
+        out = tl.minimum(out, at_face(face_of(y, shift, by), ay, by))
+        out = tl.minimum(out, at_face(face_of(z, shift, bz), az, bz))
+        bin_out = tl.floor((out - start) * (1 / length) - u)
         bin_out = tl.where(bin_out < bins.to(tl.float64), bin_out, bins.to(tl.float64)).to(tl.int64)
         k = tl.where(kept, k + 1, tl.maximum(k + 1, bin_out))
         walking = k < bins
@@ -215,3 +223,144 @@ def march_fill(walk: Walk, ray_starts: Tensor, t: Tensor, dt: Tensor) -> None:
         most,
         FILL=True,
     )
+
+
+@triton.jit
+def along(origins, directions, low, voxel_size, lowest, axis, r, inside):
+    """a, b of one axis in units of voxels from the voxel `lowest`."""
+    scale = 1 / tl.load(voxel_size + axis)
+    o = tl.load(origins + 3 * r + axis, mask=inside, other=0).to(tl.float64)
+    d = tl.load(directions + 3 * r + axis, mask=inside, other=0).to(tl.float64)
+    a = (o - tl.load(low + axis)) * scale - tl.load(lowest + axis).to(tl.float64)
+    return a, d * scale
+
+
+@triton.jit
+def floor_of(position):
+    return tl.floor(position).to(tl.int64)
+
+
+@triton.jit
+def next_cell(cell, face, b, leaves, position):
+    up = b > 0
+    there = floor_of(position)
+    inner = tl.where(
+        up, tl.maximum(cell, tl.minimum(there, face - 1)), tl.minimum(cell, tl.maximum(there, face))
+    )
+    return tl.where(leaves, face - 1 + up.to(tl.int64), inner)
+
+
+@triton.jit
+def among(cell, size):
+    return (cell >= 0) & (cell < size)
+
+
+@triton.jit(do_not_specialize=["items", "slots", "nx", "ny", "nz", "shift"])
+def traverse_kernel(
+    origins,
+    directions,
+    near,
+    far,
+    slot_keys,
+    slot_rows,
+    batch,
+    low,
+    voxel_size,
+    lowest,
+    blocks,
+    shift,
+    nx,
+    ny,
+    nz,
+    slots,
+    touch_share,
+    ray_starts,
+    row,
+    t0,
+    t1,
+    items,
+    FILL: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Without FILL the intervals are counted, into ray_starts (R,)."""
+    r = lanes(BLOCK)
+    inside = r < items
+    ax, bx = along(origins, directions, low, voxel_size, lowest, 0, r, inside)
+    ay, by = along(origins, directions, low, voxel_size, lowest, 1, r, inside)
+    az, bz = along(origins, directions, low, voxel_size, lowest, 2, r, inside)
+    t = tl.load(near + r, mask=inside, other=1).to(tl.float64)
+    end = tl.load(far + r, mask=inside, other=0).to(tl.float64)
+    speed = tl.maximum(tl.maximum(tl.abs(bx), tl.abs(by)), tl.abs(bz))
+    total = tl.abs(ax) + tl.abs(ay) + tl.abs(az) + tl.abs(bx) + tl.abs(by) + tl.abs(bz)
+    walking = (t <= end) & (total < INF) & (speed > 0)
+    sx, sy, sz = (nx << shift).to(tl.int64), (ny << shift).to(tl.int64), (nz << shift).to(tl.int64)
+    t, end = slab(ax, bx, 0.0, sx.to(tl.float64), t, end)
+    t, end = slab(ay, by, 0.0, sy.to(tl.float64), t, end)
+    t, end = slab(az, bz, 0.0, sz.to(tl.float64), t, end)
+    walking = walking & (t < end)
+    walking = walking & ((bx != 0) | (ax < sx)) & ((by != 0) | (ay < sy)) & ((bz != 0) | (az < sz))
+    # Numbers of other rays may not be finite.
+    t, end = tl.where(walking, t, 0.0), tl.where(walking, end, 0.0)
+    ax, ay, az = tl.where(walking, ax, 0.0), tl.where(walking, ay, 0.0), tl.where(walking, az, 0.0)
+    bx, by, bz = tl.where(walking, bx, 1.0), tl.where(walking, by, 1.0), tl.where(walking, bz, 1.0)
+    x = tl.minimum(tl.maximum(floor_of(ax + t * bx), 0), sx - 1)
+    y = tl.minimum(tl.maximum(floor_of(ay + t * by), 0), sy - 1)
+    z = tl.minimum(tl.maximum(floor_of(az + t * bz), 0), sz - 1)
+    touch = tl.load(touch_share) / tl.where(walking, speed, 1.0)
+    b = tl.load(batch + r, mask=inside, other=0).to(tl.int64)
+    first_x, first_y, first_z = tl.load(lowest), tl.load(lowest + 1), tl.load(lowest + 2)
+    at = tl.zeros((BLOCK,), tl.int64)
+    if FILL:
+        at = tl.load(ray_starts + r, mask=inside, other=0)
+    while tl.max(walking.to(tl.int32), 0) > 0:
+        place = ((x >> shift) * ny + (y >> shift)) * nz + (z >> shift)
+        block = tl.load(blocks + place, mask=walking, other=1).to(tl.int64)
+        edge = tl.where(block == 0, 0, shift + block - 1)
+        face_x, face_y, face_z = face_of(x, edge, bx), face_of(y, edge, by), face_of(z, edge, bz)
+        tx, ty, tz = at_face(face_x, ax, bx), at_face(face_y, ay, by), at_face(face_z, az, bz)
+        out = tl.minimum(tl.minimum(tx, ty), tz)
+        stop = tl.minimum(out, end)
+        wanted = walking & (block == 0) & (stop - t > touch)
+        found = find(slot_keys, slot_rows, slots, pack_key(b, x + first_x, y + first_y, z + first_z), wanted)
+        hit = found >= 0
+        if FILL:
+            tl.store(row + at, found, mask=hit)
+            tl.store(t0 + at, t.to(t0.dtype.element_ty), mask=hit)
+            tl.store(t1 + at, stop.to(t1.dtype.element_ty), mask=hit)
+        at += hit.to(tl.int64)
+        walking = walking & (out < end)
+        step = tl.where(walking, out, 0.0)
+        x = next_cell(x, face_x, bx, tx <= out, ax + step * bx)
+        y = next_cell(y, face_y, by, ty <= out, ay + step * by)
+        z = next_cell(z, face_z, bz, tz <= out, az + step * bz)
+        t = tl.maximum(t, step)
+        walking = walking & among(x, sx) & among(y, sy) & among(z, sz)
+    if not FILL:
+        tl.store(ray_starts + r, at, mask=inside)
+
+
+def traverse(
+    origins: Tensor,
+    directions: Tensor,
+    near: Tensor,
+    far: Tensor,
+    slot_keys: Tensor,
+    slot_rows: Tensor,
+    batch: Tensor,
+    low: Tensor,
+    voxel_size: Tensor,
+    lowest: Tensor,
+    blocks: Tensor,
+    shift: int,
+    ray_starts: Tensor,
+    row: Tensor,
+    t0: Tensor,
+    t1: Tensor,
+    fill: bool,
+) -> None:
+    table = slot_keys, slot_rows, batch
+    touch = torch.tensor([1e-8], dtype=torch.float64, device=origins.device)
+    place = low, voxel_size, lowest, blocks, shift, *blocks.shape, len(slot_keys), touch
+    rays = origins, directions, near, far
+    out = ray_starts, row, t0, t1
+    launch(traverse_kernel, len(origins), BLOCK, *rays, *table, *place, *out, FILL=fill)
