@@ -4,8 +4,8 @@ something, found through the voxel hash.
 Plenoxels (arXiv 2112.05131) without its dense index, with the leaves of SVRaster (arXiv 2412.04459): values
 at shared corners, so that voxels can be split exactly and dropped one by one. It starts coarse; `grow` splits
 all voxels and `prune` drops the empty ones. Where we differ: sigma = softplus(interpolated value) / `unit`
-with a fixed unit of length; colours are the sigmoid of the harmonics; samples that are nearly transparent or
-behind what is opaque are left out of sums and gradients (`sparse3d_ops.visible_samples`).
+with a unit of length of its own; colours are the sigmoid of the harmonics; samples that are nearly
+transparent or behind what is opaque are left out of sums and gradients (`sparse3d_ops.visible_samples`).
 """
 
 from dataclasses import dataclass
@@ -35,9 +35,8 @@ class VoxelFieldConfig:
     resolution: int = 32  # voxels along a side, before it grows
     sh_degree: int = 0  # of the colours, 0 to 4; 0 looks the same from everywhere
     step: float = 0.5  # voxels between samples
-    unit: float = (
-        0.02  # metres: of the length that densities are counted in; a voxel of the end is a good one
-    )
+    # of the side: the length that densities are counted in, about a voxel of the end
+    unit: float = 1 / 75
     initial_density: float = -3.0  # before softplus
     min_alpha: float = 1e-4  # samples with less are left out
     stop: float = 1e-3  # light below which a ray ends
@@ -58,23 +57,23 @@ class _Samples:
         low = torch.tensor(config.low, dtype=origins.dtype, device=origins.device)
         near, far = ray_box(origins.detach(), directions.detach(), low, low + config.side)
         met = near < far
-        spans = torch.stack([near.where(met, 0.0), far.where(met, 0.0)], 1) / config.unit
-        self.step = config.step * field.voxel_size / config.unit
+        spans = torch.stack([near.where(met, 0.0), far.where(met, 0.0)], 1) / field.unit
+        self.step = config.step * field.voxel_size / field.unit
         self.starts, t, voxel = visible_samples(
             *lattice.table,
             lattice.corner_rows,
             field.raw_density.detach()[:, 0].contiguous(),
-            origins / config.unit,
+            origins / field.unit,
             directions,
             spans,
             offsets,
-            [value / config.unit for value in config.low],
-            field.voxel_size / config.unit,
+            [value / field.unit for value in config.low],
+            field.voxel_size / field.unit,
             self.step,
             config.min_alpha,
             config.stop,
         )
-        self.t, self.voxel = t * config.unit, voxel.long()
+        self.t, self.voxel = t * field.unit, voxel.long()
         counts = self.starts.diff()
         self.ray = torch.repeat_interleave(counts, output_size=len(t))
         self.positions = (origins[self.ray] + self.t[:, None] * directions[self.ray] - low) / field.voxel_size
@@ -107,6 +106,11 @@ class VoxelField(nn.Module):
         return self._lattice
 
     @property
+    def unit(self) -> float:
+        """Metres: the length in which `raw_density`, after softplus, is counted."""
+        return self.config.unit * self.config.side
+
+    @property
     def voxel_size(self) -> float:
         """Metres along a side of a voxel."""
         return self.config.side / self.lattice.resolution
@@ -115,7 +119,7 @@ class VoxelField(nn.Module):
         """(N, 3) world -> (N,) in 1 / metre, 0 where there is no voxel."""
         inside, corners, weights = self._at(points)
         raw = interpolate(self.raw_density, corners, weights)[:, 0]
-        return (nn.functional.softplus(raw) / self.config.unit).where(inside, 0.0)
+        return (nn.functional.softplus(raw) / self.unit).where(inside, 0.0)
 
     def color(self, points: Tensor, directions: Tensor) -> Tensor:
         """(N, 3) world, (N, 3) unit viewing directions -> (N, 3) in [0, 1]; grey where there is no voxel."""
@@ -186,7 +190,7 @@ class VoxelField(nn.Module):
         and have only such ones around them; says how many. The last voxel stays."""
         lattice = self.lattice
         largest = self.raw_density[lattice.corner_rows.long(), 0].amax(1)
-        depth = nn.functional.softplus(largest) * self.config.step * self.voxel_size / self.config.unit
+        depth = nn.functional.softplus(largest) * self.config.step * self.voxel_size / self.unit
         solid = -torch.expm1(-depth) >= min_alpha
         solid[largest.argmax()] = True
         kept = lattice.dilate(solid)

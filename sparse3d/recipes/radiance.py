@@ -24,6 +24,7 @@ from sparse3d.io.files import atomic_path, write_text
 from sparse3d.nn.threads import one_torch_thread
 from sparse3d.recipes.detection import TrainOutcome
 from sparse3d.recipes.radiance_batches import PixelBatch, PixelLoader
+from sparse3d.recipes.radiance_bounds import cube_in_view
 from sparse3d.recipes.radiance_config import RadianceConfig, RadianceLossConfig
 from sparse3d.recipes.radiance_judge import Progress, RadianceJudgement, View, judge_field
 from sparse3d.recipes.run_folder import RunFolder
@@ -108,13 +109,16 @@ def train(
         photos = open_photos(
             data.root, scale=data.scale, split=data.split, views=data.views, format=data.format
         )
+        if data.bounds == "cameras":
+            low, side = cube_in_view(photos)
+            config = replace(config, model=replace(config.model, low=low, side=side))
         run.start(config, resume, if_begun)
         if config.train.deterministic:
             use_deterministic_algorithms()
         seed_everything(config.train.seed, 0)
         level = config.refine.levels[0]
         rays = RayLoader(photos, level.pixels, seed=config.train.seed, cache_dir=data.cache_dir)
-        loader = PixelLoader(rays, data.background_color, level)
+        loader = PixelLoader(rays, data.background_color(photos.capture.background), level)
         trainer = Trainer(
             FieldModel(VoxelField(config.model), config.loss),
             loader,

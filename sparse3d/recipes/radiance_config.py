@@ -11,7 +11,9 @@ from sparse3d.engine.schedule import ConstantConfig, CosineConfig, LevelsConfig
 from sparse3d.fields.voxel_field import VoxelFieldConfig
 from sparse3d.recipes.detection_config import LogConfig
 
-BACKGROUNDS = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "grey": (0.5, 0.5, 0.5)}
+Vector = tuple[float, float, float]
+
+BACKGROUNDS: dict[str, Vector] = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0), "grey": (0.5, 0.5, 0.5)}
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,16 @@ class PhotosConfig:
     scale: float = 1.0  # of the photos' full size
     views: int | None = None  # K of the few-view protocol
     split: str = "train"
-    background: Literal["white", "black", "grey"] = "white"  # behind photos with alpha, and behind the field
+    # "cameras": model.low and model.side are found from where the cameras look, or from the box of the files
+    bounds: Literal["config", "cameras"] = "cameras"
+    # behind photos with alpha and behind the field; auto: what the files say, else white
+    background: Literal["auto", "white", "black", "grey"] = "auto"
     cache_dir: str = ""  # of the pixels; beside the photos where it is empty
 
-    @property
-    def background_color(self) -> tuple[float, float, float]:
+    def background_color(self, known: Vector | None) -> Vector:
+        """In [0, 1]; `known` is the one that the files name, if they do."""
+        if self.background == "auto":
+            return known or BACKGROUNDS["white"]
         return BACKGROUNDS[self.background]
 
 

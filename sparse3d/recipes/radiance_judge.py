@@ -66,7 +66,7 @@ def render_view(
     y, x = np.divmod(np.arange(camera.width * camera.height), camera.width)
     parts = []
     device = next(iter(field.parameters())).device  # pyright: ignore[reportAttributeAccessIssue]
-    background = torch.tensor(data.background_color, device=device)
+    background = torch.tensor(data.background_color(photos.capture.background), device=device)
     pixels = max(1, config.chunk // config.rays_per_side**2)
     for begin in range(0, len(x), pixels):
         places = np.stack([x[begin : begin + pixels], y[begin : begin + pixels]], 1)
@@ -88,7 +88,7 @@ def judge_field(
 ) -> Iterator[View]:
     """Each photo, rendered and measured."""
     for row, name in enumerate(photos.names):
-        photo = photos.photo(row).over(data.background_color)
+        photo = photos.photo(row).over(data.background_color(photos.capture.background))
         rendered, depth, opacity = render_view(field, photos, row, data, config)
         yield View(name, rendered, photo, depth, opacity, psnr(rendered, photo))
         if progress is not None:

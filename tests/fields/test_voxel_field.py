@@ -16,7 +16,9 @@ EXACT = {"min_alpha": 0.0, "stop": 0.0}
 def random_field(resolution=5, dtype=torch.float32, **changes):
     """Values of all sizes on a part of the cube's voxels, colours of degree 1."""
     torch.manual_seed(0)
-    field = VoxelField(VoxelFieldConfig(resolution=resolution, sh_degree=1, unit=0.2, **changes)).to(dtype)
+    field = VoxelField(VoxelFieldConfig(resolution=resolution, sh_degree=1, unit=0.2 / 1.5, **changes)).to(
+        dtype
+    )
     with torch.no_grad():
         field.raw_density.normal_(0, 2)
         field.harmonics.normal_()
@@ -34,7 +36,7 @@ def test_it_is_a_radiance_field():
 
 
 def test_a_homogeneous_cube_lets_through_what_its_chord_says():
-    field = VoxelField(VoxelFieldConfig(resolution=8, step=0.02, unit=0.3, initial_density=0.4, **EXACT))
+    field = VoxelField(VoxelFieldConfig(resolution=8, step=0.02, unit=0.2, initial_density=0.4, **EXACT))
     torch.manual_seed(0)
     origins, directions = rays(200)
     seen = field.render(origins, directions)

@@ -11,7 +11,7 @@ from sparse3d.data.three_spheres import ThreeSpheresConfig, write_three_spheres
 from sparse3d.engine.checkpoint import CheckpointFolder, read_checkpoint
 from sparse3d.recipes import radiance, tasks
 
-SMALL = ["train.steps=80", "model.resolution=12", "model.unit=0.05", "refine.prune_every=15"]
+SMALL = ["train.steps=80", "model.resolution=12", "model.unit=0.033", "refine.prune_every=15"]
 LEVELS = "refine.levels=[{pixels: 512, rays_per_side: 1}, {pixels: 256, rays_per_side: 2}]"
 
 
@@ -31,7 +31,19 @@ def run(photos, tmp_path_factory):
 
 
 def reconstruct(photos, out, *changes):
-    return cli.main(["reconstruct", str(photos), "--out", str(out), LEVELS, *SMALL, *changes])
+    return cli.main(
+        [
+            "reconstruct",
+            str(photos),
+            "--out",
+            str(out),
+            "--config",
+            "voxels_three_spheres",
+            LEVELS,
+            *SMALL,
+            *changes,
+        ]
+    )
 
 
 def trained(photos, out, *changes, resume=False):

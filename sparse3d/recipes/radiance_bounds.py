@@ -1,0 +1,46 @@
+"""Which part of the world photos show: the cube that a field fills."""
+
+import numpy as np
+
+from sparse3d.data.photos import PosedPhotos
+
+Vector = tuple[float, float, float]
+
+
+def cube_in_view(photos: PosedPhotos) -> tuple[Vector, float]:
+    """The corner with the smallest coordinates, and the side, metres, of a cube around what the photos show.
+
+    Around the box that the files name, where they do. Else its middle is the point nearest to all optical
+    axes, and it is as wide as what the median camera sees there. ValueError where the axes are parallel or
+    the cameras look away from each other: then the config must say it (model.low, model.side and
+    data.bounds=config).
+    """
+    if photos.capture.box is not None:
+        low, high = np.asarray(photos.capture.box, dtype=float)
+        side = float((high - low).max())
+        middle = (low + high) / 2
+    else:
+        middle, side = _from_axes(photos)
+    corner = middle - side / 2
+    return (float(corner[0]), float(corner[1]), float(corner[2])), side
+
+
+def _from_axes(photos: PosedPhotos) -> tuple[np.ndarray, float]:
+    poses = photos.cameras.camera_to_world
+    places, axes = poses[:, :3, 3], poses[:, :3, 2]
+    # Sum of squared distances from the axes: (I - a a^T) projects onto what is across an axis.
+    across = np.eye(3) - axes[:, :, None] * axes[:, None, :]
+    total = across.sum(0)
+    advice = "say what the field fills: model.low=[x, y, z] model.side=S data.bounds=config"
+    if np.linalg.eigvalsh(total)[0] < 1e-3 * len(axes):
+        raise ValueError(f"the cameras' axes are parallel, so where they look cannot be found; {advice}")
+    middle = np.linalg.solve(total, np.einsum("nij,nj->i", across, places))
+    depth = ((middle - places) * axes).sum(1)
+    if np.median(depth) <= 0:
+        raise ValueError(f"the cameras look away from each other; {advice}")
+    rows = range(len(photos))
+    views = [
+        max(photos.cameras[r].width / photos.cameras[r].fx, photos.cameras[r].height / photos.cameras[r].fy)
+        for r in rows
+    ]
+    return middle, float(np.median(depth * views))
