@@ -77,6 +77,7 @@ def test_a_homogeneous_box_absorbs_by_its_chord():
     torch.testing.assert_close(got, 1 - torch.exp(-0.7 * (far - near).clamp_min(0)))
 
 
+@pytest.mark.numba_bodies  # ten thousand bins a ray: minutes in the interpreter
 def test_a_homogeneous_sphere_absorbs_by_its_chord():
     """sigma inside of a sphere, sampled finely: a sample in or out changes the chord by at most one step."""
     torch.manual_seed(2)
