@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -19,6 +20,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # A second thread of torch brings these small tensors nothing, and where the cores are shared each of its
+    # parallel loops waits for the other core. What is about threads sets their number.
+    torch.set_num_threads(1)
     if config.getoption("--bodies") == "triton":
         os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported, which nothing has done yet
         from tests.ops import bodies

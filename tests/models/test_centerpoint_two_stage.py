@@ -142,6 +142,7 @@ def test_features_are_those_of_the_five_points_side_by_side():
     torch.testing.assert_close(features[:, [3, 5]], want)
 
 
+@pytest.mark.slow
 def test_overfits_one_frame():
     # Poor boxes stay among the RoIs to the end: the score learns from them too.
     decode = replace(CONFIG.decode, score_threshold=0.005)
