@@ -110,7 +110,8 @@ def _reconstruct(
         raise DataError(
             photos,
             f"structure from motion placed none of {len(names)} photos ({some}). It needs sharp photos of "
-            "something that stands still and has texture, from places that differ, each with much of what its "
+            "something that stands still and has texture, from places that differ, each with much of what "
+            "its "
             "neighbours show",
         )
     sparse = out / "sparse"

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sparse3d.errors import MissingExtraError, require_extra
+from sparse3d.nn.threads import one_torch_thread
 from sparse3d.sites import KernelMap
 from sparse3d_ops.sparse_conv import sparse_conv
 

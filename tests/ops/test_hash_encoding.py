@@ -72,7 +72,7 @@ def test_more_threads_than_levels_give_the_same_bits():
 
 
 def test_loss_on_slopes_reaches_the_table():
-    """What an eikonal loss needs: the gradient of |slope|^2 in table and weights equals finite differences."""
+    """What an eikonal loss needs: gradients of |slope|^2 in table and weights equal finite differences."""
     table = random_table(levels=hash_levels(2, 5, 2, 32)).requires_grad_()
     levels, mix = hash_levels(2, 5, 2, 32), torch.randn(4, dtype=torch.float64, requires_grad=True)
     positions = torch.rand(6, 3, dtype=torch.float64)
