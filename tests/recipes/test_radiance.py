@@ -9,6 +9,7 @@ import torch
 from sparse3d import cli
 from sparse3d.data.three_spheres import ThreeSpheresConfig, write_three_spheres
 from sparse3d.engine.checkpoint import CheckpointFolder, read_checkpoint
+from sparse3d.engine.loop import Hook
 from sparse3d.recipes import radiance, tasks
 
 SMALL = ["train.steps=80", "model.resolution=12", "model.unit=0.033", "refine.prune_every=15"]
@@ -46,10 +47,21 @@ def reconstruct(photos, out, *changes):
     )
 
 
-def trained(photos, out, *changes, resume=False):
+class StopAt(Hook):
+    """Ends a run cleanly after a step, as its time or a signal would."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def after_step(self, trainer):
+        if trainer.step == self.step:
+            trainer.stop("stopped by the test")
+
+
+def trained(photos, out, *changes, resume=False, stop_at=None):
     """Trained and not judged."""
     config = tasks.load("voxels_three_spheres", [f"data.root={photos}", LEVELS, *SMALL, *changes])
-    radiance.train(config, out, resume)
+    radiance.train(config, out, resume, extra_hooks=[StopAt(stop_at)])
     return weights(out)
 
 
@@ -72,11 +84,11 @@ def test_held_out_views_are_recognised(run):
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits(photos, run, tmp_path):
-    out = tmp_path / "parts"
-    trained(photos, out, "train.max_minutes=1e-9")  # one step
-    steps = [trained(photos, out, "train.max_minutes=0.02", resume=True) for _ in range(2)]
-    assert not same_bits(*steps), "it went on in between"
-    assert same_bits(trained(photos, out, resume=True), weights(run))
+    # In the first level, where the second begins (24 of 80), and within it.
+    for step in (7, 24, 50):
+        stopped = trained(photos, tmp_path, resume=step > 7, stop_at=step)
+        assert not same_bits(stopped, weights(run))
+    assert same_bits(trained(photos, tmp_path, resume=True), weights(run))
 
 
 def test_the_number_of_threads_changes_no_bit(photos, run, tmp_path):
