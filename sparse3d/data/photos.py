@@ -17,6 +17,7 @@ from sparse3d.geometry.rays import Rays, rays_of_image
 from sparse3d.io.captures import Capture, Skipped, View, scaled_camera
 from sparse3d.io.colmap import find_model, read_colmap
 from sparse3d.io.dtu import read_idr, read_mvsnet
+from sparse3d.io.image_folders import same_stem
 from sparse3d.io.images import image_has_alpha, image_size, read_depth, read_image, read_mask, resample
 from sparse3d.io.llff import read_llff
 from sparse3d.io.rgbd_folder import frames_folder, read_rgbd
@@ -124,6 +125,9 @@ def open_photos(
     split: str = "all",
     views: int | None = None,
     format: str | None = None,
+    masks: str | Path | None = None,
+    depths: str | Path | None = None,
+    depth_unit: float = 1e-3,
     poses: StructureFromMotionConfig | None = None,
     cache_dir: str | Path = "",
     progress: Progress | None = None,
@@ -132,7 +136,9 @@ def open_photos(
 
     `scale` in (0, 1] shrinks photos and intrinsics: 0.125 is an eighth of the full size. `split` is "all",
     "train", "val" or "test"; `views` the K of the few-view protocol (`sparse3d.data.view_protocols`).
-    `format` is detected from the files; naming one of FORMATS overrules that. `poses` finds the poses of
+    `format` is detected from the files; naming one of FORMATS overrules that. `masks` and `depths` are
+    folders with a file for each photo of the same name (the ending may differ), in place of what the layout
+    brings; depths are in steps of `depth_unit` metres. `poses` finds the poses of
     photos that have none (`sparse3d.data.structure_from_motion`, which `cache_dir` and `progress` are for),
     whatever else lies in the folder.
 
@@ -156,6 +162,7 @@ def open_photos(
     if capture.skipped:
         some = ", ".join(f"{skipped.name} ({skipped.reason})" for skipped in capture.skipped[:3])
         _log.warning("%s: %d views are left out: %s ...", path, len(capture.skipped), some)
+    capture = _with_folders(capture, masks, depths, depth_unit)
     rows = split_rows(capture, split, views)
     if not rows:
         raise DataError(path, f"the split {split!r} is empty")
@@ -256,6 +263,25 @@ def _detect(path: Path) -> Format:
         f"no layout of posed photos that is known:\n{known}\ndatasets/README.md shows each. Poses of photos "
         "alone can be found from them: --poses colmap",
     )
+
+
+def _with_folders(
+    capture: Capture, masks: str | Path | None, depths: str | Path | None, depth_unit: float
+) -> Capture:
+    """The capture with masks and depth maps of the user's own. Photos without one have none; DataError for a
+    folder that has none at all."""
+    for kind, folder in (("mask", masks), ("depth", depths)):
+        if folder is None:
+            continue
+        folder = Path(folder).expanduser()
+        more = (".npy", ".exr") if kind == "depth" else ()
+        found = [same_stem(folder, Path(view.name).name, more) for view in capture.views]
+        if not any(found):
+            raise DataError(folder, f"holds no {kind} with the name of a photo, as {capture.views[0].name}")
+        changes = [{kind: path} | ({"depth_unit": depth_unit} if kind == "depth" else {}) for path in found]
+        views = tuple(replace(view, **change) for view, change in zip(capture.views, changes, strict=True))
+        capture = replace(capture, views=views)
+    return capture
 
 
 def _camera(view: View, scale: float) -> Camera:

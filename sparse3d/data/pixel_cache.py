@@ -16,8 +16,9 @@ import numpy as np
 from sparse3d.data.array_cache import stamps_key
 from sparse3d.data.kitti_index import cache_folder
 from sparse3d.data.photos import PosedPhotos
-from sparse3d.data.pixel_directions import PixelDirections
 from sparse3d.errors import DataError
+from sparse3d.geometry.cameras import Camera, Lens
+from sparse3d.geometry.rays import pixel_centres
 from sparse3d.io.files import atomic_path
 
 _log = logging.getLogger(__name__)
@@ -28,17 +29,21 @@ _VERSION = 1
 
 class PixelCache(NamedTuple):
     """`records` (P,), memory-mapped: `rgb` (3,) uint8; `alpha` uint8, `mask` uint8 (0 or 1) and `depth`
-    float32 (metres along the optical axis, NaN unknown) where the photos have them; `pixel` uint32, the place
-    y * width + x in its photo. Photo n owns the records `starts[n]:starts[n + 1]` (N + 1,).
-    `directions` are those of the photos' pixels."""
+    float32 (metres along the optical axis, NaN unknown) where the photos have them; `pixel` uint32 where some
+    are left out. Photo n owns the records `starts[n]:starts[n + 1]` (N + 1,)."""
 
     records: np.ndarray
     starts: np.ndarray
-    directions: PixelDirections
 
     def photo_of(self, rows: np.ndarray) -> np.ndarray:
         """The photo that owns each record."""
         return np.searchsorted(self.starts, rows, side="right") - 1
+
+    def pixel_of(self, rows: np.ndarray, photo: np.ndarray) -> np.ndarray:
+        """The place y * width + x of each record (R,) in its photo (R,)."""
+        if "pixel" in (self.records.dtype.names or ()):
+            return self.records["pixel"][rows].astype(np.int64)
+        return rows - self.starts[photo]
 
 
 def open_pixels(photos: PosedPhotos, cache_dir: str | Path = "", masked_only: bool = False) -> PixelCache:
@@ -51,8 +56,7 @@ def open_pixels(photos: PosedPhotos, cache_dir: str | Path = "", masked_only: bo
     root = photos.root if photos.root.is_dir() else photos.root.parent
     where = _digest(f"{photos.root.resolve()}\0{photos.split}\0{photos.scale}\0{masked_only}")
     path = cache_folder(root, cache_dir) / f"sparse3d_pixels_{where}_{_key(photos)}.npy"
-    directions = PixelDirections(photos.cameras)
-    kept = _kept(photos, directions, masked_only)
+    kept = _kept(photos, masked_only)
     starts = np.concatenate([[0], np.cumsum([len(rows) for rows in kept])])
     if not starts[-1]:
         raise DataError(photos.root, "no pixel is left: masks hide everything, or the lens sees nothing")
@@ -65,7 +69,7 @@ def open_pixels(photos: PosedPhotos, cache_dir: str | Path = "", masked_only: bo
         _write(path, photos, kept)
         records = _open(path, starts[-1])
         assert records is not None  # it was just written
-    return PixelCache(records, starts, directions)
+    return PixelCache(records, starts)
 
 
 def _digest(text: str) -> str:
@@ -82,12 +86,12 @@ def _key(photos: PosedPhotos) -> str:
     return _digest(f"{stamps_key(_VERSION, files)}{details}{lenses.hexdigest()}")
 
 
-def _kept(photos: PosedPhotos, directions: PixelDirections, masked_only: bool) -> "list[range | np.ndarray]":
+def _kept(photos: PosedPhotos, masked_only: bool) -> "list[range | np.ndarray]":
     """The places of each photo's pixels that take part. Masks are read twice while a cache is made (here and
     in `_write`): the number of records must be known before the first one is written."""
-    kept = []
+    kept, lenses = [], {}
     for row in range(len(photos)):
-        reached = directions.reached(row)
+        reached = _reached(photos.cameras[row], lenses)
         if masked_only and photos.views[row].mask is not None:
             mask = photos.mask(row)
             assert mask is not None
@@ -100,8 +104,26 @@ def _kept(photos: PosedPhotos, directions: PixelDirections, masked_only: bool) -
     return kept
 
 
-def _record(photos: PosedPhotos) -> np.dtype:
-    fields: list = [("rgb", "u1", (3,)), ("pixel", "<u4")]
+def _reached(camera: Camera, known: dict[tuple[float | Lens, ...], np.ndarray | None]) -> np.ndarray | None:
+    """(height * width,) which pixels have a ray, None for all; cameras of one lens share the answer."""
+    width, height = camera.width, camera.height
+    key = (camera.fx, camera.fy, camera.cx, camera.cy, width, height, camera.lens)
+    if camera.lens == Lens():
+        return None
+    if key not in known:
+        centres = pixel_centres(width, height)
+        # What a lens reaches has no holes: where the image's border is reached, so is what lies inside.
+        border = (np.minimum(centres, [width, height] - centres) < 1).any(1)
+        known[key] = None
+        if not np.isfinite(camera.unproject(centres[border])).all():
+            known[key] = np.isfinite(camera.unproject(centres)[:, 0])
+    return known[key]
+
+
+def _record(photos: PosedPhotos, kept: "list[range | np.ndarray]") -> np.dtype:
+    fields: list = [("rgb", "u1", (3,))]
+    if not all(isinstance(places, range) for places in kept):
+        fields.append(("pixel", "<u4"))
     if any(photos.has_alpha(row) for row in range(len(photos))):
         fields.append(("alpha", "u1"))
     if any(view.mask is not None for view in photos.views):
@@ -112,7 +134,7 @@ def _record(photos: PosedPhotos) -> np.dtype:
 
 
 def _write(path: Path, photos: PosedPhotos, kept: "list[range | np.ndarray]") -> None:
-    dtype, count = _record(photos), sum(len(rows) for rows in kept)
+    dtype, count = _record(photos, kept), sum(len(rows) for rows in kept)
     _log.info("%s: %.0f MB of pixels of %d photos", path, count * dtype.itemsize / 1e6, len(photos))
     try:
         # Written, not mapped: a full disk is an OSError here, and would end the process in a mapped file.
@@ -132,8 +154,10 @@ def _records(photos: PosedPhotos, row: int, places: np.ndarray, dtype: np.dtype)
     pixels = photos.pixels(row)
     out = np.zeros(len(places), dtype)
     flat = pixels.reshape(-1, pixels.shape[2])[places]
-    out["rgb"], out["pixel"] = flat[:, :3], places
+    out["rgb"] = flat[:, :3]
     names = dtype.names or ()
+    if "pixel" in names:
+        out["pixel"] = places
     if "alpha" in names:
         out["alpha"] = flat[:, 3] if pixels.shape[2] == 4 else 255
     if "mask" in names:

@@ -101,11 +101,11 @@ class RayLoader:
         """The rays with these numbers (R,), in [0, rays_per_epoch)."""
         records = self._pixels.records[rows]
         photo = self._pixels.photo_of(rows)
-        pixel = records["pixel"].astype(np.int64)
-        local = self._pixels.directions.directions(photo, pixel)
+        pixel = self._pixels.pixel_of(rows, photo)
         width = self.photos.cameras.size[photo, 0]
         pixel = np.stack([pixel % width, pixel // width], -1)
         cameras = self.photos.cameras
+        local = cameras.unproject(pixel + 0.5, photo)
         pose = cameras.camera_to_world[photo]
         turned = np.einsum("rij,rj->ri", pose[:, :3, :3], local)
         names = records.dtype.names or ()

@@ -111,8 +111,7 @@ def _reconstruct(
             photos,
             f"structure from motion placed none of {len(names)} photos ({some}). It needs sharp photos of "
             "something that stands still and has texture, from places that differ, each with much of what "
-            "its "
-            "neighbours show",
+            "its neighbours show",
         )
     sparse = out / "sparse"
     sparse.mkdir(exist_ok=True)

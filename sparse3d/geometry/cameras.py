@@ -147,11 +147,6 @@ class Cameras:
         """(N, 3): where the cameras stand."""
         return self.camera_to_world[:, :3, 3]
 
-    @property
-    def forward(self) -> np.ndarray:
-        """(N, 3): the unit directions they look in."""
-        return self.camera_to_world[:, :3, 2]
-
     @cached_property
     def limit(self) -> np.ndarray:
         """(N,): up to where each lens is one-to-one (`lenses.one_to_one_limit`)."""
@@ -186,12 +181,6 @@ class Cameras:
         return replace(
             self, focal=self.focal * ratio, centre=self.centre * ratio, size=np.asarray(sizes, dtype=np.int64)
         )
-
-    def moved(self, new_from_world: np.ndarray, scale: float = 1.0) -> "Cameras":
-        """The cameras in a world that was stretched by `scale` and then moved by the rigid (4, 4)."""
-        pose = self.camera_to_world.copy()
-        pose[:, :3, 3] *= scale
-        return replace(self, camera_to_world=new_from_world @ pose)
 
 
 def checked_pose(matrix: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ no ray; both give NaN. Everything is float64.
 """
 
 import numpy as np
+from numba import njit
 from numpy.polynomial import polynomial
 
 PERSPECTIVE, FISHEYE = 0, 1
@@ -60,7 +61,7 @@ def to_plane(points: np.ndarray, kind: np.ndarray, k: np.ndarray, limit: np.ndar
         plane = np.stack([x[front] / z[front], y[front] / z[front]], -1)
         front[front] = np.hypot(*plane.T) <= limit[front]
     plane = np.stack([x[front] / z[front], y[front] / z[front]], -1)
-    out[front] = _distort(plane, k[front])[0]
+    out[front] = _distort(plane, k[front])
     radius = np.hypot(x, y)
     angle = np.arctan2(radius, z)
     fish &= (angle <= limit) & ((radius > 0) | (z > 0))
@@ -87,60 +88,78 @@ def to_direction(plane: np.ndarray, kind: np.ndarray, k: np.ndarray, limit: np.n
     return out
 
 
-def _distort(plane: np.ndarray, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 2) -> the distorted (N, 2) and the (symmetric) Jacobian as xx, xy, yy (N, 3)."""
+def _distort(plane: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """(N, 2) -> the distorted (N, 2)."""
     x, y = plane.T
     k1, k2, p1, p2, k3, k4, k5, k6 = k.T
     s = x * x + y * y
     over, under = 1 + s * (k1 + s * (k2 + s * k3)), 1 + s * (k4 + s * (k5 + s * k6))
-    over_slope, under_slope = k1 + s * (2 * k2 + s * 3 * k3), k4 + s * (2 * k5 + s * 3 * k6)
     c = over / under
-    slope = (over_slope - c * under_slope) / under
     moved = [x * c + 2 * p1 * x * y + p2 * (s + 2 * x * x), y * c + p1 * (s + 2 * y * y) + 2 * p2 * x * y]
-    jacobian = [
-        c + 2 * x * x * slope + 2 * p1 * y + 6 * p2 * x,
-        2 * x * y * slope + 2 * p1 * x + 2 * p2 * y,
-        c + 2 * y * y * slope + 6 * p1 * y + 2 * p2 * x,
-    ]
-    return np.stack(moved, -1), np.stack(jacobian, -1)
+    return np.stack(moved, -1)
 
 
 def _undistort(plane: np.ndarray, k: np.ndarray, limit: np.ndarray) -> np.ndarray:
-    """The inverse of `_distort` on its one-to-one part: Newton from inside, its step halved where it would
-    leave that part or grow the residual."""
-    bent = np.flatnonzero((k != 0).any(-1))
-    out = np.array(plane)
-    if not len(bent):
-        return out
-    target, k, limit = plane[bent], k[bent], limit[bent]
-    size = np.hypot(*target.T)
-    at = target * np.minimum(1, 0.9 * limit / np.maximum(size, 1e-300))[:, None]
-    value, jacobian = _distort(at, k)
-    left = np.hypot(*(value - target).T)
-    factor = np.ones(len(bent))
-    good_enough = 2 * np.finfo(np.float64).eps * np.maximum(size, 1e-3)
-    with np.errstate(all="ignore"):  # a pole or a flat spot gives inf or NaN, which is never accepted below
-        for _ in range(_STEPS):
-            active = np.flatnonzero((left > good_enough) & (factor > 1e-6))
-            if not len(active):
-                break
-            xx, xy, yy = jacobian[active].T
-            rx, ry = (value[active] - target[active]).T
-            determinant = xx * yy - xy * xy
-            step = np.stack([(yy * rx - xy * ry) / determinant, (xx * ry - xy * rx) / determinant], -1)
-            tried = at[active] - factor[active, None] * step
-            tried_value, tried_jacobian = _distort(tried, k[active])
-            tried_left = np.hypot(*(tried_value - target[active]).T)
-            better = (tried_left < left[active]) & (np.hypot(*tried.T) <= limit[active])
-            rows = active[better]
-            at[rows], value[rows], jacobian[rows] = tried[better], tried_value[better], tried_jacobian[better]
-            left[rows] = tried_left[better]
-            factor[rows] = np.minimum(1, 2 * factor[rows])
-            factor[active[~better]] /= 2
-    turned = jacobian[:, 0] * jacobian[:, 2] <= jacobian[:, 1] ** 2
-    at[(left > _SOLVED * np.maximum(size, 1)) | turned | ~np.isfinite(left)] = np.nan
-    out[bent] = at
+    """The inverse of `_distort` on its one-to-one part, NaN where it has none."""
+    out = np.empty_like(plane)
+    _undistort_rows(np.ascontiguousarray(plane), np.ascontiguousarray(k), np.ascontiguousarray(limit), out)
     return out
+
+
+@njit(cache=True, nogil=True)
+def _distort_one(x, y, k):
+    """One row of `_distort`: both coordinates and the Jacobian's xx, xy, yy."""
+    s = x * x + y * y
+    over = 1 + s * (k[0] + s * (k[1] + s * k[4]))
+    under = 1 + s * (k[5] + s * (k[6] + s * k[7]))
+    c = over / under
+    slope = (k[0] + s * (2 * k[1] + s * 3 * k[4]) - c * (k[5] + s * (2 * k[6] + s * 3 * k[7]))) / under
+    p1, p2 = k[2], k[3]
+    u = x * c + 2 * p1 * x * y + p2 * (s + 2 * x * x)
+    v = y * c + p1 * (s + 2 * y * y) + 2 * p2 * x * y
+    xx = c + 2 * x * x * slope + 2 * p1 * y + 6 * p2 * x
+    xy = 2 * x * y * slope + 2 * p1 * x + 2 * p2 * y
+    yy = c + 2 * y * y * slope + 6 * p1 * y + 2 * p2 * x
+    return u, v, xx, xy, yy
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _undistort_rows(plane, k, limit, out):
+    """Newton from inside the one-to-one part, a step halved where it would leave that part or grow the
+    residual. A pole gives inf or NaN, which is never smaller."""
+    for row in range(len(plane)):
+        goal_x, goal_y = plane[row, 0], plane[row, 1]
+        size = np.hypot(goal_x, goal_y)
+        straight = True
+        for c in range(8):
+            straight = straight and k[row, c] == 0
+        if straight:
+            out[row, 0], out[row, 1] = goal_x, goal_y
+            continue
+        shrink = min(1.0, 0.9 * limit[row] / max(size, 1e-300))
+        x, y = goal_x * shrink, goal_y * shrink
+        u, v, xx, xy, yy = _distort_one(x, y, k[row])
+        left = np.hypot(u - goal_x, v - goal_y)
+        good_enough = 2 * 2.220446049250313e-16 * max(size, 1e-3)
+        factor = 1.0
+        for _ in range(_STEPS):
+            if not left > good_enough or factor < 1e-6:
+                break
+            determinant = xx * yy - xy * xy
+            step_x = (yy * (u - goal_x) - xy * (v - goal_y)) / determinant
+            step_y = (xx * (v - goal_y) - xy * (u - goal_x)) / determinant
+            new_x, new_y = x - factor * step_x, y - factor * step_y
+            new = _distort_one(new_x, new_y, k[row])
+            new_left = np.hypot(new[0] - goal_x, new[1] - goal_y)
+            if new_left < left and np.hypot(new_x, new_y) <= limit[row]:
+                x, y, left = new_x, new_y, new_left
+                u, v, xx, xy, yy = new
+                factor = min(1.0, 2 * factor)
+            else:
+                factor /= 2
+        solved = left <= _SOLVED * max(size, 1.0) and xx * yy > xy * xy
+        out[row, 0] = x if solved else np.nan
+        out[row, 1] = y if solved else np.nan
 
 
 def _fisheye(angle: np.ndarray, k: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

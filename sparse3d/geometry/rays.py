@@ -19,10 +19,6 @@ class Rays(NamedTuple):
         """The rays on another device."""
         return Rays(self.origins.to(device), self.directions.to(device))
 
-    def select(self, rows: Tensor | slice) -> "Rays":
-        """Some of the rays."""
-        return Rays(self.origins[rows], self.directions[rows])
-
 
 def pixel_centres(width: int, height: int) -> np.ndarray:
     """(height * width, 2) float64: x, y of the pixels' centres, row after row."""

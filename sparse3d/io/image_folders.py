@@ -27,13 +27,13 @@ def images_in(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
 
 
-def same_stem(folder: Path, name: str) -> Path | None:
+def same_stem(folder: Path, name: str, more: tuple[str, ...] = ()) -> Path | None:
     """The image in `folder` that is called `name`, or the same with another ending (a .jpg may be stored as
-    .png in a smaller copy); also name.png for name, as masks of COLMAP are called."""
+    .png in a smaller copy); also name.png for name, as masks of COLMAP are called. `more` endings to try."""
     path = folder / name
     if path.is_file():
         return path
-    for suffix in SUFFIXES:
+    for suffix in (*SUFFIXES, *more):
         for other in (path.with_suffix(suffix), path.with_name(path.name + suffix)):
             if other.is_file():
                 return other

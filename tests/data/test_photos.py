@@ -81,6 +81,26 @@ def test_nerfstudio_frames_with_intrinsics_masks_depth_and_splits(tmp_path):
     assert np.isnan(photo.depth[0, :2]).all() and photo.depth[1, 0] == np.float32(1.5)
 
 
+def test_masks_and_depths_of_the_users_own(tmp_path):
+    root = transforms_folder(tmp_path / "photos", 3, frame={"mask_path": "elsewhere.png"})
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[3] = 255
+    write_image(tmp_path / "masks" / "0001.png", mask)
+    (tmp_path / "depths").mkdir()
+    np.save(tmp_path / "depths" / "0002.npy", np.full((HEIGHT * 2, WIDTH * 2), 0.5))
+    photos = open_photos(root, masks=tmp_path / "masks", depths=tmp_path / "depths", depth_unit=3.0)
+    assert [view.mask is not None for view in photos.views] == [False, True, False]
+    assert [view.depth is not None for view in photos.views] == [False, False, True]
+    found, depth = photos.mask(1), photos.depth(2)
+    assert found is not None and (found == (mask > 0)).all()
+    assert depth is not None and depth.shape == (HEIGHT, WIDTH) and (depth == 1.5).all()
+    with pytest.raises(DataError, match="holds no mask with the name of a photo, as images/0000.png"):
+        open_photos(root, masks=tmp_path / "depths")
+    np.save(tmp_path / "depths" / "0002.npy", np.full((WIDTH, HEIGHT), 0.5))
+    with pytest.raises(DataError, match="0002.npy: is 16 x 24, another aspect"):
+        open_photos(root, depths=tmp_path / "depths").depth(2)
+
+
 def test_blender_splits_alpha_and_field_of_view(tmp_path):
     root = blender_folder(tmp_path, {"train": 4, "test": 3}, missing=("test/r_1",))
     train, test = open_photos(root, split="train"), open_photos(root, split="test")

@@ -68,6 +68,13 @@ def test_a_batch_shows_what_the_photos_show(photos):
     assert torch.equal(batch.over(torch.ones(3)), batch.rgb)
 
 
+def test_pixels_stay_on_disk(photos):
+    """Three bytes of a pixel are in the file, and nothing of it is copied when it is opened."""
+    records = RayLoader(photos, 8)._pixels.records
+    assert isinstance(records, np.memmap) and records.dtype.itemsize == 3
+    assert not records.flags.writeable
+
+
 def test_alpha_masks_and_depth_come_along(tmp_path):
     blender = next(RayLoader(open_photos(blender_folder(tmp_path / "b", {"train": 2})), 64))
     assert blender.alpha is not None

@@ -60,15 +60,16 @@ def test_a_points_pixel_looks_at_that_point(name):
 
 
 def test_the_jacobian_is_the_derivative():
-    k = np.array([LENSES["rational"].coefficients])
-    at, eps = np.array([[0.3, -0.2]]), 1e-6
-    _, jacobian = lenses._distort(at, k)
-    columns = [
-        (lenses._distort(at + d, k)[0] - lenses._distort(at - d, k)[0]) / (2 * eps)
-        for d in (np.array([[eps, 0]]), np.array([[0, eps]]))
-    ]
-    xx, xy, yy = jacobian[0]
-    np.testing.assert_allclose([columns[0][0], columns[1][0]], [[xx, xy], [xy, yy]], atol=1e-9)
+    k = np.array(LENSES["rational"].coefficients)
+    x, y, eps = 0.3, -0.2, 1e-6
+    _, _, xx, xy, yy = lenses._distort_one(x, y, k)
+    right, left = (np.array(lenses._distort_one(x + d, y, k)[:2]) for d in (eps, -eps))
+    down, up = (np.array(lenses._distort_one(x, y + d, k)[:2]) for d in (eps, -eps))
+    np.testing.assert_allclose((right - left) / (2 * eps), [xx, xy], atol=1e-9)
+    np.testing.assert_allclose((down - up) / (2 * eps), [xy, yy], atol=1e-9)
+    np.testing.assert_allclose(
+        lenses._distort(np.array([[x, y]]), k[None])[0], lenses._distort_one(x, y, k)[:2]
+    )
 
 
 def test_opencv_worked_by_hand():
