@@ -154,7 +154,7 @@ def contests(scene: Scene, nerfacc) -> dict[str, tuple[int, Contest]]:
     samples, several = len(t), rays * bins
     found: dict[str, tuple[int, Contest]] = {
         "march": (samples, {"sparse3d": lambda: scene.march()[1], "torch": lambda: march_in_torch(scene)}),
-        "traverse": (samples, {"sparse3d": lambda: scene.traverse().t0}),
+        "traverse": (len(scene.traverse().t0), {"sparse3d": lambda: scene.traverse().t0}),
         "composite": (
             samples,
             {

@@ -10,6 +10,7 @@ Every result is the same bits for any number of threads.
 """
 
 import math
+import weakref
 from typing import NamedTuple
 
 import numpy as np
@@ -63,15 +64,13 @@ def _check_limits(origins: Tensor, near: Tensor, far: Tensor) -> None:
 def _check_box(low: Tensor, high: Tensor) -> None:
     check_tensor("low", low, (3,), EXACT)
     check_tensor("high", high, (3,), EXACT)
-    known = remembered(low, "below")
+    known = remembered(low, "below")  # which corner was found to be above, and not written to since
     if known is None or known() is not high or remembered(high, "above") is None:
         corners = torch.stack((low.detach().double(), high.detach().double()))
         if not bool(torch.isfinite(corners).all() & (corners[0] < corners[1]).all()):
             raise ValueError(
                 f"low is {low.tolist()} and high {high.tolist()}, expected finite corners with low < high"
             )
-        import weakref
-
         remember(low, "below", weakref.ref(high))
         remember(high, "above", True)
 

@@ -252,8 +252,9 @@ def test_errors_say_what_came():
     for step in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="step is"):
             march(origins, directions, near, far, occupancy, low, high, step)
-    with pytest.raises(ValueError, match=r"ray \d is cut into more than 16777216 bins"):
-        march(origins, directions, near, far, occupancy, low, high, 1e-9)
+    for step in (1e-9, 1e-300):
+        with pytest.raises(ValueError, match=r"ray \d is cut into more than 16777216 bins"):
+            march(origins, directions, near, far, occupancy, low, high, step)
     with pytest.raises(ValueError, match=r"offset\[2\] is 1.0"):
         offset = torch.tensor([0, 0, 1.0, 0, 0, 0, 0, 0, 0], dtype=torch.float64)
         march(origins, directions, near, far, occupancy, low, high, 0.1, offset)

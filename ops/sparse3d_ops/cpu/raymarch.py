@@ -75,7 +75,7 @@ SLIVER = 1e-6  # of a step: what is left at the end of a ray, if shorter, belong
 @numba.njit(inline="always")
 def bins_of(start, end, step):
     """Number of bins of a ray, as a float: it may be too large for an integer."""
-    return max(1.0, math.ceil((end - start) / step - SLIVER)) if start < end else 0.0
+    return max(1.0, np.ceil((end - start) / step - SLIVER)) if start < end else 0.0
 
 
 @numba.njit(inline="always")
@@ -268,6 +268,7 @@ def traverse(
             tz = at_face(face_z, az, inverse_z)
             out = min(tx, ty, tz)
             if block == 0 and min(out, end) - t > touch:
+                # A cell beyond the range of a key carries over to a voxel below the lowest: there is none.
                 key = pack_key(batch[r], x + lowest[0], y + lowest[1], z + lowest[2])
                 found = find(slot_keys, slot_rows, key)
                 if found >= 0:
