@@ -3,7 +3,7 @@
 A lane walks one ray, twice: once to count its samples and once to write them.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -91,7 +91,7 @@ class Walk(NamedTuple):
     high: Tensor
     step: float
 
-    def arguments(self) -> tuple[Tensor | int, ...]:
+    def arguments(self) -> tuple[Any, ...]:
         """In the order of the kernel; the step as a tensor, for a kernel gets numbers as float32."""
         step = torch.tensor([self.step], dtype=torch.float64, device=self.origins.device)
         return *self[:5], self.blocks, self.low, self.high, step, *self.blocks.shape
