@@ -277,8 +277,8 @@ def _position_backward(ctx, grad_out):
     )
 
 
-def _like(values: Tensor, other: Tensor) -> Tensor:
-    return values.to(other.dtype)
+def _like(values: Tensor, other: Tensor | None) -> Tensor:
+    return values if other is None else values.to(other.dtype)
 
 
 hash_encode.register_autograd(_encode_backward, setup_context=_encode_setup)

@@ -38,7 +38,7 @@ def load_axis(positions, tangents, n, axis: tl.constexpr, resolution, inside, AL
     """Cell, place in it, and the cells that a step along the axis, and along the tangent, moves by."""
     x = tl.load(positions + 3 * n + axis, mask=inside, other=0)
     cell, f = place(x, resolution)
-    step = tl.where((x >= 0) & (x <= 1), resolution.to(x.dtype), 0 * x)
+    step = tl.where((x >= 0) & (x <= 1), resolution.to(x.dtype), 0 * resolution.to(x.dtype))
     v = step
     if ALONG:
         v = step * tl.load(tangents + 3 * n + axis, mask=inside, other=0)

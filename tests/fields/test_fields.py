@@ -1,0 +1,216 @@
+"""Every field learns a sphere that is known, with right gradients and the same bits each time."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sparse3d.config import to_dict
+from sparse3d.fields import RadianceField
+from sparse3d.fields.error_bound import ErrorBoundConfig
+from sparse3d.fields.hash_field import HashField, HashFieldConfig
+from sparse3d.fields.layers import FrequencyEncodingConfig, HashEncodingConfig
+from sparse3d.fields.nerf import NeRF, NeRFConfig
+from sparse3d.fields.samplers import OccupancySampler, OccupancySamplerConfig, ProposalSamplerConfig
+from sparse3d.fields.space import SpaceConfig
+from sparse3d.fields.volsdf import VolSDF, VolSDFConfig
+from tests.fields import small_scene
+
+GRID = HashEncodingConfig(levels=4, log2_entries=12, coarsest=8, finest=32)
+OCCUPANCY = OccupancySamplerConfig(resolution=16, steps=64)
+PROPOSAL = ProposalSamplerConfig(proposals=(32,), samples=24)
+WAVES = FrequencyEncodingConfig(count=4)
+BOUND = ErrorBoundConfig(initial=32, rounds=2, samples=24, even=8)
+
+FIELDS = {
+    "hash": lambda: HashField(HashFieldConfig(encoding=GRID, width=16, sampler=OCCUPANCY, distortion=1e-3)),
+    "hash_proposal": lambda: HashField(HashFieldConfig(encoding=GRID, width=16, sampler=PROPOSAL)),
+    "nerf": lambda: NeRF(NeRFConfig(encoding=WAVES, width=32, depth=2, sampler=PROPOSAL)),
+    "nerf_occupancy": lambda: NeRF(NeRFConfig(encoding=WAVES, width=32, depth=2, sampler=OCCUPANCY)),
+    "volsdf": lambda: VolSDF(
+        VolSDFConfig(encoding=FrequencyEncodingConfig(count=2), width=32, depth=2, sampler=BOUND)
+    ),
+    "volsdf_hash": lambda: VolSDF(VolSDFConfig(encoding=GRID, width=32, depth=1, sampler=BOUND)),
+}
+fields = pytest.mark.parametrize("name", FIELDS)
+
+
+def made(name):
+    torch.manual_seed(0)
+    return FIELDS[name]()
+
+
+# Steps, rate, and bounds of the mean squared error of colours and the mean error of the opacity.
+BUDGET = {
+    "hash": (120, 1e-2, 3e-3, 0.06),
+    "hash_proposal": (120, 1e-2, 4e-3, 0.15),
+    "nerf": (120, 5e-3, 8e-3, 0.10),
+    "nerf_occupancy": (120, 5e-3, 8e-3, 0.10),
+    "volsdf": (60, 3e-3, 1.6e-2, 0.10),
+    "volsdf_hash": (60, 3e-3, 1.6e-2, 0.10),
+}
+
+
+@fields
+def test_learns_a_sphere(name):
+    steps, rate, color, opacity = BUDGET[name]
+    before = small_scene.fit(made(name), 0, rate)
+    after = small_scene.fit(made(name), steps, rate, count=192)
+    assert before[0] > 3 * color, "or there is nothing to learn"
+    assert after[0] < color and after[1] < opacity
+
+
+@fields
+def test_is_a_radiance_field(name):
+    field = made(name)
+    assert isinstance(field, RadianceField)
+    points = torch.rand(20, 3) * 4 - 2
+    directions = torch.nn.functional.normalize(torch.randn(20, 3), dim=1)
+    density, color = field.density(points), field.color(points, directions)
+    assert density.shape == (20,) and (density >= 0).all() and color.shape == (20, 3)
+    assert ((color >= 0) & (color <= 1)).all()
+    outside = (points.abs() > 0.75).any(1)
+    assert outside.any() and not density[outside].any() and density[~outside].all()
+
+
+@fields
+def test_opacity_is_the_integral_of_the_density(name):
+    field = made(name)
+    if isinstance(field, VolSDF):
+        field.raw_beta.data.fill_(0.3)  # wide enough for few samples
+    origins, directions = small_scene.rays(30)
+    with torch.no_grad():
+        seen = field.render(origins, directions, torch.ones(3), normals=True)
+        edges = torch.linspace(0, 4, 4001)
+        points = origins[:, None] + ((edges[1:] + edges[:-1]) / 2)[:, None] * directions[:, None]
+        sigma = field.density(points.flatten(0, 1)).view(30, -1)
+    want = -torch.expm1(-sigma.sum(1) * 1e-3)
+    # The sampler's step, not the arithmetic, is what is left.
+    assert (seen.opacity - want).abs().max() < 0.04
+    assert seen.normal is not None and (seen.normal.norm(dim=1) <= seen.opacity + 1e-5).all()
+    assert ((seen.depth > 0.9) & (seen.depth < 3.1) | (seen.opacity == 0)).all()
+
+
+@fields
+def test_rays_that_miss_see_the_background(name):
+    origins, directions = torch.tensor([[5.0, 5, 5]]), torch.tensor([[0.0, 0, 1]])
+    seen = made(name).render(origins, directions, torch.tensor([0.1, 0.2, 0.3]), normals=True)
+    torch.testing.assert_close(seen.color, torch.tensor([[0.1, 0.2, 0.3]]))
+    assert seen.opacity == 0 and seen.depth == 0 and not seen.normal.any()
+
+
+@fields
+def test_gradients_equal_finite_differences(name, monkeypatch):
+    field = made(name).double()
+    if isinstance(field, VolSDF):  # where samples lie is no function to learn: hold them
+        even = torch.linspace(0.1, 0.9, 24, dtype=torch.float64)
+        monkeypatch.setattr(
+            field, "_samples", lambda o, d, near, far, _: near[:, None] + (far - near)[:, None] * even
+        )
+    origins, directions = (part.double() for part in small_scene.rays(12))
+    offsets, background = torch.rand(12, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
+    parameters = [p for n, p in field.named_parameters() if not n.startswith("sampler.")]
+    for parameter in parameters:  # away from the start, where much is zero
+        parameter.data += 0.05 * torch.randn_like(parameter)
+
+    def loss():
+        torch.manual_seed(3)
+        seen, terms = field.loss_terms(origins, directions, background, offsets)
+        extra = sum(value for key, value in terms.items() if key != "proposal")
+        return seen.color.square().sum() + seen.depth.sum() + extra
+
+    gradients = torch.autograd.grad(loss(), parameters, allow_unused=True)
+    steps = [torch.randn_like(p) for p in parameters]
+    along = sum(float((g * s).sum()) for g, s in zip(gradients, steps, strict=True) if g is not None)
+    values = []
+    for sign in (1, -1):
+        for parameter, step in zip(parameters, steps, strict=True):
+            parameter.data += sign * 1e-6 * step
+        values.append(float(loss().detach()))
+        for parameter, step in zip(parameters, steps, strict=True):
+            parameter.data -= sign * 1e-6 * step
+    assert abs(along) > 1e-3
+    # ReLU and the faces of cells bend the loss in a few places within the step.
+    assert (values[0] - values[1]) / 2e-6 == pytest.approx(along, rel=1e-3)
+
+
+@fields
+def test_training_gives_the_same_bits_for_any_number_of_threads(name):
+    import numba
+
+    found, threads, kernels = [], torch.get_num_threads(), numba.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+            field = made(name)
+            small_scene.fit(field, 3, 1e-2, count=400)
+            found.append(torch.cat([p.detach().flatten() for p in field.parameters()]))
+    finally:
+        torch.set_num_threads(threads)
+        numba.set_num_threads(kernels)
+    assert torch.equal(*found)
+
+
+def test_proposals_learn_to_bound_the_field():
+    field = made("hash_proposal")
+    origins, directions = small_scene.rays(200)
+    offsets, background = torch.rand(200), torch.ones(3)
+    small_scene.fit(field, 20, 1e-2, count=192)
+    trained = float(field.loss_terms(origins, directions, background, offsets)[1]["proposal"].detach())
+    field.sampler.load_state_dict(made("hash_proposal").sampler.state_dict())
+    fresh = float(field.loss_terms(origins, directions, background, offsets)[1]["proposal"].detach())
+    assert trained < 0.5 * fresh
+
+
+def test_the_occupancy_grid_empties_around_the_sphere():
+    field = made("hash")
+    small_scene.fit(field, 120, 1e-2, count=192)
+    sampler = field.sampler
+    assert isinstance(sampler, OccupancySampler)
+    axis = (torch.arange(16) + 0.5) / 16 * 1.5 - 0.75
+    radius = torch.cartesian_prod(axis, axis, axis).norm(dim=1).view(16, 16, 16)
+    occupied = sampler.blocks == 0
+    assert occupied[radius < small_scene.RADIUS - 0.1].float().mean() > 0.99
+    assert occupied[radius > small_scene.RADIUS + 0.2].float().mean() < 0.7
+
+
+def test_unbounded_fields_go_on_outside_of_the_cube():
+    space = SpaceConfig(low=(-1, -1, -1), side=2, contraction="merf")
+    field = HashField(HashFieldConfig(space=space, encoding=GRID, width=16, sampler=PROPOSAL))
+    points = torch.tensor([[0.0, 0, 0], [3.0, 1, 0], [500.0, 20, -3]])
+    assert (field.density(points) > 0).all()
+    origins, directions = small_scene.rays(10)
+    seen = field.render(origins, directions, normals=True)
+    assert all(torch.isfinite(part).all() for part in seen)
+    assert (seen.opacity > 0.9).all(), "what goes on for ever lets no light through"
+    seen.color.sum().backward()
+    with pytest.raises(ValueError, match="an occupancy grid has bounds"):
+        HashField(HashFieldConfig(space=space))
+    with pytest.raises(ValueError, match="needs bounds"):
+        VolSDFConfig(space=space)
+
+
+def test_fine_levels_come_in_late():
+    config = HashFieldConfig(encoding=replace(GRID, fine_end=0.5), sampler=OCCUPANCY)
+    field = HashField(config)
+    unit = torch.rand(50, 3)
+    field.encoding.table.data.normal_()
+    field.advance(0.0, 1)
+    assert not field.encoding(unit)[:, 5:].any() and field.encoding(unit)[:, 3:5].any()
+    field.advance(0.5, 1)
+    assert field.encoding(unit)[:, -2:].all()
+
+
+def test_volsdf_starts_as_a_sphere():
+    for name in ("volsdf", "volsdf_hash"):
+        torch.manual_seed(0)
+        wide = replace(made(name).config, width=256)
+        points = torch.randn(200, 3) * 0.4
+        want = points.norm(dim=1) - 0.5 * 0.75
+        assert (VolSDF(wide).distance(points) - want).abs().mean() < 0.08
+
+
+@pytest.mark.parametrize("config", [HashFieldConfig(), NeRFConfig(), VolSDFConfig()])
+def test_configs_are_plain_trees(config):
+    assert to_dict(config)["kind"] in ("hash", "nerf", "volsdf")
