@@ -136,9 +136,10 @@ def trilinear_gather(features: Tensor, corners: Tensor, weights: Tensor) -> Tens
     from sparse3d_ops.cpu import grid_sample as body
 
     _check_gather(features, corners, weights)
-    work = working(features)
-    out = empty((len(corners), features.shape[1]), work.dtype)
-    body.gather(work.numpy(), corners.contiguous().numpy(), working(weights).numpy(), out.numpy())
+    kind = torch.promote_types(working(features).dtype, weights.dtype)
+    work, factors = working(features).to(kind), working(weights).to(kind)
+    out = empty((len(corners), features.shape[1]), kind)
+    body.gather(work.numpy(), corners.contiguous().numpy(), factors.numpy(), out.numpy())
     return out.to(features.dtype)
 
 

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from sparse3d_ops.cpu.hashing import BATCHES, find, in_range, pack_key
-from sparse3d_ops.cpu.microkernel import prefetch
+from sparse3d_ops.cpu.microkernel import VECTOR_BYTES, prefetch, weighted_rows
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
@@ -39,8 +39,10 @@ AHEAD = (
 
 @numba.njit(parallel=True, cache=True, nogil=True)
 def gather(features, corners, weights, out):
-    channels = features.shape[1]
-    base, stride = np.int64(features.ctypes.data), np.int64(channels * features.itemsize)
+    channels, size = features.shape[1], np.int64(features.itemsize)
+    base, stride = np.int64(features.ctypes.data), channels * size
+    rows, factors = np.int64(corners.ctypes.data), np.int64(weights.ctypes.data)
+    to, vectors = np.int64(out.ctypes.data), stride // VECTOR_BYTES
     for q in numba.prange(len(corners)):
         if q + AHEAD < len(corners):
             for k in range(8):
@@ -53,21 +55,22 @@ def gather(features, corners, weights, out):
             for c in range(channels):
                 out[q, c] = 0
             continue
-        # All eight corners in one walk over the channels: eight loads are under way at once, and one store. A
-        # missing corner is a row that takes part anyway, times zero, so it brings in nothing of its own. Rows
-        # are indexed and not taken as views: a view counts references to memory that all threads share.
-        r0, w0 = _or(corners[q, 0], any_row), _or_zero(corners[q, 0], weights[q, 0])
-        r1, w1 = _or(corners[q, 1], any_row), _or_zero(corners[q, 1], weights[q, 1])
-        r2, w2 = _or(corners[q, 2], any_row), _or_zero(corners[q, 2], weights[q, 2])
-        r3, w3 = _or(corners[q, 3], any_row), _or_zero(corners[q, 3], weights[q, 3])
-        r4, w4 = _or(corners[q, 4], any_row), _or_zero(corners[q, 4], weights[q, 4])
-        r5, w5 = _or(corners[q, 5], any_row), _or_zero(corners[q, 5], weights[q, 5])
-        r6, w6 = _or(corners[q, 6], any_row), _or_zero(corners[q, 6], weights[q, 6])
-        r7, w7 = _or(corners[q, 7], any_row), _or_zero(corners[q, 7], weights[q, 7])
-        for c in range(channels):
-            lower = w0 * features[r0, c] + w1 * features[r1, c] + w2 * features[r2, c] + w3 * features[r3, c]
-            upper = w4 * features[r4, c] + w5 * features[r5, c] + w6 * features[r6, c] + w7 * features[r7, c]
-            out[q, c] = lower + upper
+        # A missing corner is a row that takes part anyway, times zero, so it brings in nothing of its own.
+        if vectors:
+            weighted_rows(  # pyright: ignore[reportCallIssue]
+                features,
+                base,
+                stride,
+                rows + 32 * q,
+                any_row,
+                factors + 8 * size * q,
+                to + q * stride,
+                vectors,
+            )
+        for c in range(vectors * (VECTOR_BYTES // size), channels):
+            out[q, c] = 0
+            for k in range(8):
+                out[q, c] += _or_zero(corners[q, k], weights[q, k]) * features[_or(corners[q, k], any_row), c]
 
 
 @numba.njit(inline="always")

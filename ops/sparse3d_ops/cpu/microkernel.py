@@ -173,6 +173,74 @@ def _accumulate_outer(rows: int, blocks: int) -> Callable[..., None]:
     return kernel
 
 
+def _sum_of_products(blocks: int) -> Callable[..., None]:
+    """out = sum over pairs p of x[p] * y[p], number by number, for blocks * LANES columns."""
+
+    @intrinsic
+    def kernel(typing_context, like, x_rows, y_rows, offset, pairs, out):
+        # x_rows, y_rows: address of int64[pairs >= 1] of row addresses; offset: bytes, in `out` too.
+        signature = types.void(like, *[types.intp] * 5)
+
+        def generate(context, builder, signature, arguments):
+            e = _Emitter(builder, builder.module, signature.args[0].dtype)
+            _, x_rows, y_rows, offset, pairs, out = arguments
+
+            def body(step, pointers, sums):
+                x, y = (e.offset(e.load(pointer, I64, 8), offset) for pointer in pointers)
+                places = [VECTOR_BYTES * j for j in range(blocks)]
+                return [
+                    e.multiply_add(e.load_vector(e.offset(x, at)), e.load_vector(e.offset(y, at)), total)
+                    for at, total in zip(places, sums, strict=True)
+                ]
+
+            zeros: list[ir.Value] = [ir.Constant(e.vector, None)] * blocks
+            sums = e.loop(pairs, [(x_rows, 8), (y_rows, 8)], zeros, body)
+            for j, total in enumerate(sums):
+                e.store_vector(total, e.offset(e.offset(out, offset), VECTOR_BYTES * j))
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return kernel
+
+
+@intrinsic
+def weighted_rows(typing_context, like, base, stride, rows, other, weights, out, vectors):
+    """out = sum over 8 rows of weights[k] * row k, for the first `vectors` * LANES >= LANES columns.
+
+    rows: address of int32[8] of row numbers, rows of `stride` bytes from `base` on; instead of a negative one
+    row `other` takes part, times zero. weights: address of 8 numbers.
+    """
+    signature = types.void(like, *[types.intp] * 7)
+
+    def generate(context, builder, signature, arguments):
+        e = _Emitter(builder, builder.module, signature.args[0].dtype)
+        _, base, stride, rows, other, weights, out, vectors = arguments
+        starts, factors = [], []
+        for k in range(8):
+            row = builder.sext(e.load(e.offset(rows, 4 * k), I32, 4), I64)
+            there = builder.icmp_signed(">=", row, ir.Constant(I64, 0))
+            starts.append(e.offset(base, builder.mul(builder.select(there, row, other), stride)))
+            weight = e.broadcast(e.offset(weights, e.bytes * k))
+            factors.append(builder.select(there, weight, ir.Constant(e.vector, None)))
+
+        def body(step, pointers, sums):
+            at = builder.mul(step, ir.Constant(I64, VECTOR_BYTES))
+            halves = []
+            for half in (range(4), range(4, 8)):  # two sums, so that one does not wait for the other
+                total = ir.Constant(e.vector, None)
+                for k in half:
+                    total = e.multiply_add(factors[k], e.load_vector(e.offset(starts[k], at)), total)
+                halves.append(total)
+            e.store_vector(builder.fadd(*halves), e.offset(out, at))
+            return []
+
+        e.loop(vectors, [], [], body)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
 accumulate_rows_1 = _accumulate_rows(ROWS[1], 1)
 accumulate_rows_2 = _accumulate_rows(ROWS[2], 2)
 accumulate_rows_3 = _accumulate_rows(ROWS[3], 3)
@@ -181,6 +249,33 @@ accumulate_outer_1 = _accumulate_outer(8, 1)
 accumulate_outer_2 = _accumulate_outer(OUTER_ROWS, 2)
 accumulate_outer_4 = _accumulate_outer(4, 4)
 accumulate_outer_row = _accumulate_outer(1, 1)
+sum_of_products_1 = _sum_of_products(1)
+sum_of_products_4 = _sum_of_products(4)
+
+
+@intrinsic
+def not_negative(typing_context, address):
+    """Bit k of the result tells whether the k-th of 16 int32 from an address on is at least 0."""
+    signature = types.int64(types.intp)
+
+    def generate(context, builder, signature, arguments):
+        kind = ir.VectorType(I32, 16)
+        numbers = builder.load(builder.inttoptr(arguments[0], ir.PointerType(kind)), align=4)
+        bits = builder.icmp_signed(">=", numbers, ir.Constant(kind, None))
+        return builder.zext(builder.bitcast(bits, ir.IntType(16)), I64)
+
+    return signature, generate
+
+
+@intrinsic
+def lowest_bit(typing_context, bits):
+    """The place of the lowest bit that is set in an int64 other than 0."""
+    signature = types.int64(types.int64)
+
+    def generate(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return signature, generate
 
 
 @intrinsic

@@ -25,26 +25,66 @@ from sparse3d_ops.cpu.microkernel import (
     accumulate_rows_2,
     accumulate_rows_3,
     accumulate_rows_4,
+    lowest_bit,
+    not_negative,
     prefetch,
+    sum_of_products_1,
+    sum_of_products_4,
 )
 
 TILE = 256
+MOST_TAPS = 62  # bits of a word that can be shifted without a thought for its sign
 MOST_ROWS = max(ROWS)  # address lists are padded to whole register tiles with a row that is thrown away
 
 
 @numba.njit(inline="always")
-def _list_pairs(table, tap, begin, end, x_base, x_stride, out_base, out_stride, x_rows, out_rows):
-    """Row addresses of the pairs of one tap within a tile of outputs. Returns their number."""
-    count = 0
-    for o in range(begin, end):
-        row = table[o, tap]
-        x_rows[count] = x_base + np.int64(row) * x_stride
-        out_rows[count] = out_base + np.int64(o) * out_stride
-        count += 1 if row >= 0 else 0
+def _present(table, output):
+    """Bit t of the result tells whether an output has a neighbour at tap t; 16 to MOST_TAPS taps."""
+    volume, row = table.shape[1], np.int64(table.ctypes.data) + 4 * output * table.shape[1]
+    bits = np.int64(0)
+    for begin in range(0, volume, 16):
+        tap = min(begin, volume - 16)  # the last sixteen may overlap those before
+        bits |= not_negative(row + 4 * tap) << tap  # pyright: ignore[reportCallIssue]
+    return bits
+
+
+@numba.njit(inline="always")
+def _list_pairs(table, begin, end, x_base, x_stride, out_base, out_stride, x_rows, out_rows, counts):
+    """Row addresses of the pairs of each tap within a tile of outputs, and their numbers; x_rows and out_rows
+    (V, TILE + MOST_ROWS) and counts (V,) are outputs.
+
+    Few of the taps of an output have a neighbour. Where a word holds a bit for each tap, only those are
+    walked; without branches else, one tap after the other.
+    """
+    volume = table.shape[1]
+    counts[:] = 0
+    if 16 <= volume <= MOST_TAPS:
+        for o in range(begin, end):
+            bits, out_row = _present(table, o), out_base + np.int64(o) * out_stride
+            while bits:
+                tap = lowest_bit(bits)  # pyright: ignore[reportCallIssue]
+                bits &= bits - 1
+                count = counts[tap]
+                x_rows[tap, count] = x_base + np.int64(table[o, tap]) * x_stride
+                out_rows[tap, count] = out_row
+                counts[tap] = count + 1
+        return
+    for tap in range(volume):
+        count = 0
+        for o in range(begin, end):
+            row = table[o, tap]
+            x_rows[tap, count] = x_base + np.int64(row) * x_stride
+            out_rows[tap, count] = out_base + np.int64(o) * out_stride
+            count += 1 if row >= 0 else 0
+        counts[tap] = count
+
+
+@numba.njit(inline="always")
+def _fetch(rows, count, stride):
+    """Ask for the listed rows, `stride` bytes each."""
     for p in range(count):
-        for line in range(0, x_stride, 64):
-            prefetch(x_rows[p] + line)  # pyright: ignore[reportCallIssue]
-    return count
+        for line in range(0, stride, 64):
+            prefetch(rows[p] + line)  # pyright: ignore[reportCallIssue]
 
 
 @numba.njit(inline="always")
@@ -103,20 +143,17 @@ def convolve(x, weight, table, groups, out):
         for o in range(begin, end):
             for c in range(width):
                 out[o, c] = 0
-        # Two pairs of lists: while one tap is computed, the rows of the next are on their way into the cache.
-        lists = np.empty((2, 2, TILE + MOST_ROWS), np.int64)
+        x_lists = np.empty((volume, TILE + MOST_ROWS), np.int64)
+        out_lists = np.empty((volume, TILE + MOST_ROWS), np.int64)
+        counts = np.empty(volume, np.int64)
         waste = np.zeros(width, x.dtype)
-        following = _list_pairs(
-            table, 0, begin, end, x_base, x_stride, out_base, stride, lists[0, 0], lists[0, 1]
-        )
+        _list_pairs(table, begin, end, x_base, x_stride, out_base, stride, x_lists, out_lists, counts)
+        _fetch(x_lists[0], counts[0], x_stride)
         for tap in range(volume):
-            count = following
-            x_rows, out_rows = lists[tap % 2, 0], lists[tap % 2, 1]
+            # While one tap is computed, the rows of the next are on their way into the cache.
             if tap + 1 < volume:
-                x_next, out_next = lists[(tap + 1) % 2, 0], lists[(tap + 1) % 2, 1]
-                following = _list_pairs(
-                    table, tap + 1, begin, end, x_base, x_stride, out_base, stride, x_next, out_next
-                )
+                _fetch(x_lists[tap + 1], counts[tap + 1], x_stride)
+            count, x_rows, out_rows = counts[tap], x_lists[tap], out_lists[tap]
             if count == 0:
                 continue
             for r in range(count, count + MOST_ROWS):
@@ -181,17 +218,20 @@ def weight_gradient(x, grad, table, groups, partial):
     tiles = (outputs + TILE - 1) // TILE
     for s in numba.prange(slices):
         partial[s] = 0
-        x_rows, grad_rows = np.empty(TILE, np.int64), np.empty(TILE, np.int64)
-        x_list, grad_list = np.int64(x_rows.ctypes.data), np.int64(grad_rows.ctypes.data)
+        x_lists = np.empty((volume, TILE + MOST_ROWS), np.int64)
+        grad_lists = np.empty((volume, TILE + MOST_ROWS), np.int64)
+        counts = np.empty(volume, np.int64)
         for tile in range(tiles * s // slices, tiles * (s + 1) // slices):
             begin = tile * TILE
             end = min(outputs, begin + TILE)
+            _list_pairs(table, begin, end, x_base, x_stride, grad_base, stride, x_lists, grad_lists, counts)
             for tap in range(volume):
-                count = _list_pairs(
-                    table, tap, begin, end, x_base, x_stride, grad_base, stride, x_rows, grad_rows
-                )
+                count = counts[tap]
+                _fetch(x_lists[tap], count, x_stride)
                 if count == 0:
                     continue
+                x_list = np.int64(x_lists[tap].ctypes.data)
+                grad_list = np.int64(grad_lists[tap].ctypes.data)
                 base = partial_base + (s * volume + tap) * depth * stride
                 for g in range(groups):
                     x_offset, first = g * depth * size, g * span
@@ -201,13 +241,19 @@ def weight_gradient(x, grad, table, groups, partial):
 
 
 @numba.njit(inline="always")
-def _list_taps(neighbors, taps):
-    """The taps at which an output has a neighbour; returns their number. A list without branches costs less
-    than the wrong guesses of a branch for each tap."""
-    count = 0
-    for tap in range(len(neighbors)):
+def _list_taps(table, output, taps):
+    """The taps at which an output has a neighbour; returns their number. As `_list_pairs` does it."""
+    volume, count = table.shape[1], 0
+    if 16 <= volume <= MOST_TAPS:
+        bits = _present(table, output)
+        while bits:
+            taps[count] = lowest_bit(bits)  # pyright: ignore[reportCallIssue]
+            bits &= bits - 1
+            count += 1
+        return count
+    for tap in range(volume):
         taps[count] = tap
-        count += 1 if neighbors[tap] >= 0 else 0
+        count += 1 if table[output, tap] >= 0 else 0
     return count
 
 
@@ -215,16 +261,37 @@ def _list_taps(neighbors, taps):
 def convolve_depthwise(x, weight, table, out):
     """out[:, c] = sum over taps of x[table[:, tap], c] * weight[tap, c]; x (N_in, C), weight (V, C)."""
     outputs, volume = table.shape
-    channels = x.shape[1]
+    channels, size = x.shape[1], np.int64(x.itemsize)
+    x_base, out_base, weight_base = (
+        np.int64(x.ctypes.data),
+        np.int64(out.ctypes.data),
+        np.int64(weight.ctypes.data),
+    )
+    stride = channels * size
+    whole = stride // VECTOR_BYTES * VECTOR_BYTES  # bytes of a row that fill vectors
     for tile in numba.prange((outputs + TILE - 1) // TILE):
         taps = np.empty(volume + 1, np.int64)
+        x_rows, weight_rows = np.empty(volume, np.int64), np.empty(volume, np.int64)
+        x_list, weight_list = np.int64(x_rows.ctypes.data), np.int64(weight_rows.ctypes.data)
         for o in range(tile * TILE, min(outputs, (tile + 1) * TILE)):
-            for c in range(channels):
+            count = _list_taps(table, o, taps)
+            for n in range(count):
+                x_rows[n] = x_base + np.int64(table[o, taps[n]]) * stride
+                weight_rows[n] = weight_base + taps[n] * stride
+            place, offset = out_base + o * stride, np.int64(0)
+            while count and offset < whole:
+                if whole - offset >= 4 * VECTOR_BYTES:
+                    sum_of_products_4(x, x_list, weight_list, offset, count, place)
+                    offset += 4 * VECTOR_BYTES
+                else:
+                    sum_of_products_1(x, x_list, weight_list, offset, count, place)
+                    offset += VECTOR_BYTES
+            rest = offset // size  # the columns from here on fill no vector
+            for c in range(rest, channels):
                 out[o, c] = 0
-            for n in range(_list_taps(table[o], taps)):
-                tap = taps[n]
-                row = table[o, tap]
-                for c in range(channels):
+            for n in range(count if rest < channels else 0):
+                row, tap = table[o, taps[n]], taps[n]
+                for c in range(rest, channels):
                     out[o, c] += x[row, c] * weight[tap, c]
 
 
@@ -237,7 +304,7 @@ def weight_gradient_depthwise(x, grad, table, partial):
         partial[s] = 0
         taps = np.empty(volume + 1, np.int64)
         for o in range(outputs * s // slices, outputs * (s + 1) // slices):
-            for n in range(_list_taps(table[o], taps)):
+            for n in range(_list_taps(table, o, taps)):
                 tap = taps[n]
                 row = table[o, tap]
                 for c in range(channels):
