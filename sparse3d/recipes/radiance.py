@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from sparse3d.data.photo_checks import check_views
 from sparse3d.data.photos import open_photos
 from sparse3d.data.ray_loader import RayLoader
 from sparse3d.engine import distributed, hooks
@@ -109,6 +110,7 @@ def train(
         photos = open_photos(
             data.root, scale=data.scale, split=data.split, views=data.views, format=data.format
         )
+        check_views(photos)
         if data.bounds == "cameras":
             low, side = cube_in_view(photos)
             config = replace(config, model=replace(config.model, low=low, side=side))
@@ -172,7 +174,7 @@ def evaluate(
     folder = RunFolder(run).evaluation / split
     found = {}
     for view in judge_field(loaded.field, photos, data, config.evaluation, progress):
-        found[view.name] = view.psnr
+        found[view.name] = view.scores
         name = Path(view.name).stem + ".png"
         (folder / "views").mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / "views" / name) as temporary:

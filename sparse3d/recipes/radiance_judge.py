@@ -1,6 +1,5 @@
 """How well a field shows photos that it was not trained on."""
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 from rich.table import Table
 
 from sparse3d.data.photos import PosedPhotos
+from sparse3d.evaluation.images import ImageScores, mean_scores, score
 from sparse3d.fields import RadianceField
 from sparse3d.recipes.radiance_batches import through_pixels
 from sparse3d.recipes.radiance_config import PhotosConfig, RadianceEvaluationConfig
@@ -20,41 +20,41 @@ Progress = Callable[[int, int], None]
 @dataclass(frozen=True)
 class View:
     """One rendered photo: colours (H, W, 3) in [0, 1] of the field and of the photo, depth and opacity (H,
-    W), and the peak signal-to-noise ratio in dB."""
+    W), and its scores."""
 
     name: str
     rendered: np.ndarray
     photo: np.ndarray
     depth: np.ndarray
     opacity: np.ndarray
-    psnr: float
+    scores: ImageScores
 
 
 @dataclass(frozen=True)
 class RadianceJudgement:
-    """The ratio of each photo, dB."""
+    """The scores of each photo."""
 
-    psnr: dict[str, float]
+    views: dict[str, ImageScores]
 
     @property
-    def mean(self) -> float:
-        return float(np.mean(list(self.psnr.values()))) if self.psnr else math.nan
+    def mean(self) -> ImageScores:
+        return mean_scores(list(self.views.values()))
 
     def to_dict(self) -> dict[str, Any]:
-        return {"psnr": {"mean": self.mean, "views": self.psnr}}
+        mean = self.mean
+        return {
+            name: {
+                "mean": getattr(mean, name),
+                "views": {view: getattr(scores, name) for view, scores in self.views.items()},
+            }
+            for name in ("psnr", "ssim")
+        }
 
     def tables(self) -> list[Table]:
-        table = Table("view", "PSNR, dB")
-        for name, value in self.psnr.items():
-            table.add_row(name, f"{value:.2f}")
-        table.add_row("mean", f"{self.mean:.2f}", style="bold")
+        table = Table("view", "PSNR, dB", "SSIM")
+        for name, scores in [*self.views.items(), ("mean", self.mean)]:
+            table.add_row(name, f"{scores.psnr:.2f}", f"{scores.ssim:.3f}")
         return [table]
-
-
-def psnr(rendered: np.ndarray, photo: np.ndarray) -> float:
-    """Of colours in [0, 1], dB: -10 log10 of the mean squared error."""
-    error = float(((np.clip(rendered, 0, 1) - photo) ** 2).mean())
-    return math.inf if error == 0 else -10 * math.log10(error)
 
 
 @torch.no_grad()
@@ -90,6 +90,7 @@ def judge_field(
     for row, name in enumerate(photos.names):
         photo = photos.photo(row).over(data.background_color(photos.capture.background))
         rendered, depth, opacity = render_view(field, photos, row, data, config)
-        yield View(name, rendered, photo, depth, opacity, psnr(rendered, photo))
+        scores = score(np.clip(rendered, 0, 1), photo, photos.mask(row))
+        yield View(name, rendered, photo, depth, opacity, scores)
         if progress is not None:
             progress(row + 1, len(photos))
