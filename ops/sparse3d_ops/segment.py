@@ -19,8 +19,6 @@ def _check(values: Tensor, segment: Tensor, num_segments: int) -> None:
     check_same_device(("values", values), ("segment", segment))
     if num_segments < 0:
         raise ValueError(f"num_segments is {num_segments}, expected 0 or more")
-    if values.device.type != "cpu":  # there the bodies look at the ids once, for this too
-        check_range("segment", segment, 0, num_segments)
 
 
 def _sorted_rows(segment: Tensor, num_segments: int):
@@ -41,6 +39,14 @@ def _sorted_rows(segment: Tensor, num_segments: int):
             ids, order, _ = radix.sort_cells(ids.copy(), (num_segments - 1).bit_length())
     body.segment_offsets(ids, offsets)
     return offsets, order
+
+
+def _sorted_rows_gpu(segment: Tensor, num_segments: int) -> tuple[Tensor, Tensor]:
+    """offsets (S + 1,) and order (N,) of ids that were looked at: see `gpu.segment.sorted_rows`."""
+    from sparse3d_ops.gpu import segment as body
+
+    check_range("segment", segment, 0, num_segments)
+    return body.sorted_rows(segment, num_segments)
 
 
 @torch.library.custom_op("sparse3d::gather_rows", mutates_args=(), device_types="cpu")
@@ -119,7 +125,7 @@ def _(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
     _check(values, segment, num_segments)
     work = working(values)
     out = work.new_empty(num_segments, values.shape[1])
-    body.segment_sum(work, *body.sorted_rows(segment, num_segments), out)
+    body.segment_sum(work, *_sorted_rows_gpu(segment, num_segments), out)
     return out.to(values.dtype)
 
 
@@ -161,7 +167,7 @@ def _(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
     _check(values, segment, num_segments)
     work = working(values)
     out = work.new_empty(num_segments, values.shape[1])
-    body.segment_mean(work, *body.sorted_rows(segment, num_segments), out)
+    body.segment_mean(work, *_sorted_rows_gpu(segment, num_segments), out)
     return out.to(values.dtype)
 
 
@@ -206,7 +212,7 @@ def _(values: Tensor, segment: Tensor, num_segments: int) -> tuple[Tensor, Tenso
     work = working(values)
     out = work.new_empty(num_segments, values.shape[1])
     argmax = segment.new_empty(out.shape)
-    body.segment_max(work, *body.sorted_rows(segment, num_segments), out, argmax)
+    body.segment_max(work, *_sorted_rows_gpu(segment, num_segments), out, argmax)
     return out.to(values.dtype), argmax
 
 
@@ -256,7 +262,7 @@ def _(values: Tensor, segment: Tensor, num_segments: int) -> Tensor:
 
     _check(values, segment, num_segments)
     work = working(values)
-    rows = body.sorted_rows(segment, num_segments)
+    rows = _sorted_rows_gpu(segment, num_segments)
     peak, total = work.new_empty(2, num_segments, values.shape[1])
     body.segment_max(work, *rows, peak, segment.new_empty(peak.shape))
     out = torch.exp(work - peak[segment])
