@@ -6,7 +6,7 @@ from pathlib import Path
 from sparse3d.commands.parsing import Commands, add_command
 from sparse3d.commands.talk import Bar, say
 
-METHODS = {"voxels": "voxels"}
+METHODS = {"voxels": "voxels", "hash": "hash", "nerf": "nerf", "volsdf": "volsdf"}
 INTERRUPTED = 130
 
 

@@ -2,3 +2,4 @@
 
 from sparse3d.fields.protocol import RadianceField as RadianceField
 from sparse3d.fields.protocol import Rendered as Rendered
+from sparse3d.fields.protocol import Traced as Traced

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from sparse3d.fields.protocol import Rendered
+from sparse3d.fields.protocol import Rendered, Traced
 from sparse3d.fields.samplers import Drawn, SamplerConfig, of_samples, points_on
 from sparse3d.fields.space import SpaceConfig
 from sparse3d.nn.sums import repeatable_mean
@@ -52,32 +52,30 @@ class SampledField(nn.Module):
         """
         offsets = torch.full_like(origins[:, 0], 0.5) if offsets is None else offsets
         drawn = self.sampler.draw(origins, directions, offsets)
-        return self._render(drawn, origins, directions, background, normals)[0]
+        return rendered(self._composite(drawn, origins, directions, normals)[0], background)
 
-    def loss_terms(
-        self, origins: Tensor, directions: Tensor, background: Tensor, offsets: Tensor
-    ) -> tuple[Rendered, dict[str, Tensor]]:
-        """A rendering to learn from, and what is to be added to the loss of its colours."""
+    def trace(self, origins: Tensor, directions: Tensor, background: Tensor, offsets: Tensor) -> Traced:
+        """See `RadianceField.trace`. Terms: `proposal`, of a sampler that proposes, and `distortion`."""
         drawn = self.sampler.draw(origins, directions, offsets)
-        seen, result = self._render(drawn, origins, directions, background, False)
+        result, sigma = self._composite(drawn, origins, directions, False)
         terms = {}
         if drawn.proposals:
             terms["proposal"] = self.sampler.loss(drawn, result.weights)  # pyright: ignore[reportCallIssue]
         if self.distortion_weight > 0:
             spread = distortion(result.weights, drawn.samples.t, drawn.samples.dt, drawn.samples.ray_starts)
             terms["distortion"] = self.distortion_weight * repeatable_mean(spread)
-        return seen, terms
+        return Traced(rendered(result, background), drawn.samples, sigma, result.weights, terms)
 
     def advance(self, progress: float, step: int) -> None:
-        """To be called before each step of a training: masks of encodings and the sampler follow."""
+        """See `RadianceField.advance`."""
         for module in self.children():
             if module is not self.sampler and hasattr(module, "advance"):
                 module.advance(progress)  # pyright: ignore[reportCallIssue]
         self.sampler.advance(self.density, progress, step)
 
-    def _render(
-        self, drawn: Drawn, origins: Tensor, directions: Tensor, background: Tensor | None, normals: bool
-    ) -> tuple[Rendered, Composite]:
+    def _composite(
+        self, drawn: Drawn, origins: Tensor, directions: Tensor, normals: bool
+    ) -> tuple[Composite, Tensor]:
         samples = drawn.samples
         points = points_on(origins, directions, samples)
         unit, inside = self.space.to_unit(points)
@@ -86,8 +84,7 @@ class SampledField(nn.Module):
         values = [shade, samples.t[:, None]]
         if normals:
             values.append(self._normals(points))
-        result = composite(sigma, torch.cat(values, 1), samples.dt, samples.ray_starts, self.stop)
-        return rendered(result, background), result
+        return composite(sigma, torch.cat(values, 1), samples.dt, samples.ray_starts, self.stop), sigma
 
     def _normals(self, points: Tensor) -> Tensor:
         with torch.enable_grad():

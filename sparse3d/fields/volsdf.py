@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sparse3d.fields.error_bound import ErrorBoundConfig, bound_error, laplace_density, place_samples
 from sparse3d.fields.frequencies import frequency_encode
 from sparse3d.fields.layers import EncodingConfig, FrequencyEncodingConfig, perceptron
-from sparse3d.fields.protocol import Rendered
+from sparse3d.fields.protocol import Rendered, Traced
 from sparse3d.fields.sampled_field import rendered
 from sparse3d.fields.samplers import of_samples, points_on
 from sparse3d.fields.space import SpaceConfig
@@ -112,25 +112,23 @@ class VolSDF(nn.Module):
         the mean of the distance's gradients.
         """
         offsets = torch.full_like(origins[:, 0], 0.5) if offsets is None else offsets
-        return self._render(origins, directions, background, offsets, normals)[0]
+        return self._render(origins, directions, background, offsets, normals)[0].seen
 
-    def loss_terms(
-        self, origins: Tensor, directions: Tensor, background: Tensor, offsets: Tensor
-    ) -> tuple[Rendered, dict[str, Tensor]]:
-        """A rendering to learn from, and the eikonal loss on its samples and on random points."""
-        seen, gradient = self._render(origins, directions, background, offsets, False)
+    def trace(self, origins: Tensor, directions: Tensor, background: Tensor, offsets: Tensor) -> Traced:
+        """See `RadianceField.trace`. Term: `eikonal`, on the samples and on random points."""
+        traced, gradient = self._render(origins, directions, background, offsets, False)
         anywhere = torch.rand_like(origins) * 2 - 1
         both = (gradient, self._geometry(anywhere).gradient)
         parts = [repeatable_sum((g.norm(dim=1) - 1).square()) / max(1, len(g)) for g in both]
-        return seen, {"eikonal": self.config.eikonal * (parts[0] + parts[1]) / 2}
+        return traced._replace(terms={"eikonal": self.config.eikonal * (parts[0] + parts[1]) / 2})
 
     def advance(self, progress: float, step: int) -> None:
-        """To be called before each step of a training: the encoding's mask follows."""
+        """See `RadianceField.advance`."""
         self.encoding.advance(progress)
 
     def _render(
         self, origins: Tensor, directions: Tensor, background: Tensor | None, offsets: Tensor, normals: bool
-    ) -> tuple[Rendered, Tensor]:
+    ) -> tuple[Traced, Tensor]:
         near, far = self.space.span(origins, directions)
         t = self._samples(origins, directions, near, far, offsets)
         rays, count = t.shape
@@ -145,7 +143,8 @@ class VolSDF(nn.Module):
         if normals:
             values.append(nn.functional.normalize(geometry.gradient, dim=1))
         result = composite(sigma, torch.cat(values, 1), samples.dt, starts)
-        return rendered(result, background), geometry.gradient
+        traced = Traced(rendered(result, background), samples, sigma, result.weights, {})
+        return traced, geometry.gradient
 
     @torch.no_grad()
     def _samples(

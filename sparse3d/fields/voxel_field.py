@@ -14,15 +14,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sparse3d.fields.protocol import Rendered
+from sparse3d.fields.protocol import Rendered, Traced
+from sparse3d.fields.space import SpaceConfig
 from sparse3d.fields.voxel_lattice import VoxelLattice, interpolate
 from sparse3d_ops.composite import composite
-from sparse3d_ops.raymarch import ray_box
+from sparse3d_ops.raymarch import Samples
 from sparse3d_ops.segment import gather_rows
 from sparse3d_ops.spherical_harmonics import sh_colors
 from sparse3d_ops.visible_samples import visible_samples
-
-Vector = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,7 @@ class VoxelFieldConfig:
     """The cube that the field fills, and how it is sampled."""
 
     kind: Literal["voxels"] = "voxels"
-    low: Vector = (-0.75, -0.75, -0.75)  # metres, corner of the cube
-    side: float = 1.5  # metres, of the cube
+    space: SpaceConfig = SpaceConfig()
     resolution: int = 32  # voxels along a side, before it grows
     sh_degree: int = 0  # of the colours, 0 to 4; 0 looks the same from everywhere
     step: float = 0.5  # voxels between samples
@@ -40,9 +38,12 @@ class VoxelFieldConfig:
     initial_density: float = -3.0  # before softplus
     min_alpha: float = 1e-4  # samples with less are left out
     stop: float = 1e-3  # light below which a ray ends
+    tv_density: float = 0.0  # weight of the densities' total variation around what a batch saw
 
     def __post_init__(self):
-        for name in ("side", "step", "unit", "resolution"):
+        if self.space.unbounded:
+            raise ValueError("a voxel field has bounds: space.contraction must be 'none'")
+        for name in ("step", "unit", "resolution"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
         if not 0 <= self.sh_degree <= 4:
@@ -54,10 +55,8 @@ class _Samples:
 
     def __init__(self, field: "VoxelField", origins: Tensor, directions: Tensor, offsets: Tensor):
         config, lattice = field.config, field.lattice
-        low = torch.tensor(config.low, dtype=origins.dtype, device=origins.device)
-        near, far = ray_box(origins.detach(), directions.detach(), low, low + config.side)
-        met = near < far
-        spans = torch.stack([near.where(met, 0.0), far.where(met, 0.0)], 1) / field.unit
+        low, _ = config.space.corners(origins)
+        spans = torch.stack(config.space.span(origins, directions), 1) / field.unit
         self.step = config.step * field.voxel_size / field.unit
         self.starts, t, voxel = visible_samples(
             *lattice.table,
@@ -67,7 +66,7 @@ class _Samples:
             directions,
             spans,
             offsets,
-            [value / field.unit for value in config.low],
+            [value / field.unit for value in config.space.low],
             field.voxel_size / field.unit,
             self.step,
             config.min_alpha,
@@ -108,12 +107,12 @@ class VoxelField(nn.Module):
     @property
     def unit(self) -> float:
         """Metres: the length in which `raw_density`, after softplus, is counted."""
-        return self.config.unit * self.config.side
+        return self.config.unit * self.config.space.side
 
     @property
     def voxel_size(self) -> float:
         """Metres along a side of a voxel."""
-        return self.config.side / self.lattice.resolution
+        return self.config.space.side / self.lattice.resolution
 
     def density(self, points: Tensor) -> Tensor:
         """(N, 3) world -> (N,) in 1 / metre, 0 where there is no voxel."""
@@ -142,38 +141,49 @@ class VoxelField(nn.Module):
         """
         if offsets is None:
             offsets = torch.full_like(origins[:, 0], 0.5)
-        return self._render(_Samples(self, origins, directions, offsets), directions, background, normals)
-
-    def loss_terms(
-        self, origins: Tensor, directions: Tensor, background: Tensor, offsets: Tensor
-    ) -> tuple[Rendered, Tensor]:
-        """A rendering to learn from, and the total variation of the densities around what it saw: half the
-        sum of squared differences of neighbouring lattice points. Points that no ray touched are left out, or
-        Adam would move them as fast as the others."""
         samples = _Samples(self, origins, directions, offsets)
+        return self._render(samples, directions, background, normals).seen
+
+    def trace(self, origins: Tensor, directions: Tensor, background: Tensor, offsets: Tensor) -> Traced:
+        """See `RadianceField.trace`. Term: `tv_density`, the total variation of the densities around what was
+        seen: half the sum of squared differences of neighbouring lattice points. Points that no ray touched
+        are left out, or Adam would move them as fast as the others."""
+        samples = _Samples(self, origins, directions, offsets)
+        traced = self._render(samples, directions, background, False)
+        if self.config.tv_density > 0:
+            variation = self._variation(samples)
+            traced = traced._replace(terms={"tv_density": self.config.tv_density * variation})
+        return traced
+
+    def advance(self, progress: float, step: int) -> None:
+        """See `RadianceField.advance`: nothing follows here, `grow` and `prune` say when they are called."""
+
+    def _variation(self, samples: _Samples) -> Tensor:
         edges = self.lattice.edges
-        touched = torch.zeros(len(self.raw_density), dtype=torch.bool, device=origins.device)
+        touched = torch.zeros(len(self.raw_density), dtype=torch.bool, device=edges.device)
         touched[samples.corners.flatten().long()] = True
         edges = edges[:, touched[edges].all(0)]
         ends = gather_rows(self.raw_density, edges.flatten()).view(2, -1)
-        variation = (ends[0] - ends[1]).square().sum() / 2
-        return self._render(samples, directions, background, False), variation
+        return (ends[0] - ends[1]).square().sum() / 2
 
     def _render(
         self, samples: _Samples, directions: Tensor, background: Tensor | None, normals: bool
-    ) -> Rendered:
+    ) -> Traced:
         raw = interpolate(self.raw_density, samples.corners, samples.weights)[:, 0]
         shade = self._shade(samples.corners, samples.weights, directions[samples.ray])
         values = [shade, samples.t[:, None]]
         if normals:
             values.append(self._normals(samples))
         steps = torch.full_like(raw, samples.step)
-        out, opacity, _ = composite(nn.functional.softplus(raw), torch.cat(values, 1), steps, samples.starts)
+        sigma = nn.functional.softplus(raw)
+        out, opacity, weights = composite(sigma, torch.cat(values, 1), steps, samples.starts)
         color = out[:, :3]
         if background is not None:
             color = color + (1 - opacity)[:, None] * background.to(color)
         depth = (out[:, 3] / opacity.clamp(min=1e-6)).where(opacity > 0, 0.0)
-        return Rendered(color, opacity, depth, out[:, 4:] if normals else None)
+        seen = Rendered(color, opacity, depth, out[:, 4:] if normals else None)
+        packed = Samples(samples.starts, samples.t, steps * self.unit)
+        return Traced(seen, packed, sigma / self.unit, weights, {})
 
     # ---- shape -------------------------------------------------------------------------------------------
 
@@ -217,7 +227,7 @@ class VoxelField(nn.Module):
     # ---- parts -------------------------------------------------------------------------------------------
 
     def _at(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        low = torch.tensor(self.config.low, dtype=points.dtype, device=points.device)
+        low, _ = self.config.space.corners(points)
         positions = (points - low) / self.voxel_size
         voxel = self.lattice.find(positions)
         inside, voxel = voxel >= 0, voxel.clamp(min=0)

@@ -6,90 +6,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor, nn
 
 from sparse3d.data.photo_checks import check_views
 from sparse3d.data.photos import open_photos
 from sparse3d.data.ray_loader import RayLoader
-from sparse3d.engine import distributed, hooks
+from sparse3d.engine import distributed
 from sparse3d.engine.checkpoint import load_weights, read_checkpoint
 from sparse3d.engine.loop import Hook, Trainer
-from sparse3d.engine.progress import ShowProgress, WriteMetrics
-from sparse3d.engine.schedule import LevelsConfig
 from sparse3d.engine.seed import seed_everything, use_deterministic_algorithms
 from sparse3d.engine.state import restore
-from sparse3d.fields.voxel_field import VoxelField
+from sparse3d.fields.build import Field, in_cube
 from sparse3d.io.files import atomic_path, write_text
 from sparse3d.nn.threads import one_torch_thread
-from sparse3d.recipes.detection import TrainOutcome
-from sparse3d.recipes.radiance_batches import PixelBatch, PixelLoader
+from sparse3d.recipes.radiance_batches import PixelLoader
 from sparse3d.recipes.radiance_bounds import cube_in_view
-from sparse3d.recipes.radiance_config import RadianceConfig, RadianceLossConfig
+from sparse3d.recipes.radiance_config import RadianceConfig
+from sparse3d.recipes.radiance_hooks import Advance, Refine
 from sparse3d.recipes.radiance_judge import Progress, RadianceJudgement, View, judge_field
+from sparse3d.recipes.radiance_model import FieldModel
 from sparse3d.recipes.run_folder import RunFolder
-
-
-class FieldModel(nn.Module):
-    """A field with the losses that it is trained by."""
-
-    def __init__(self, field: VoxelField, config: RadianceLossConfig):
-        super().__init__()
-        self.field, self.config = field, config
-
-    def loss(self, batch: PixelBatch) -> dict[str, Tensor]:
-        """`color`, and the regularisers that have a weight."""
-        origins, directions = batch.rays
-        offsets = torch.rand_like(origins[:, 0])
-        if self.config.tv_density > 0:
-            seen, variation = self.field.loss_terms(origins, directions, batch.background, offsets)
-            losses = {"tv_density": self.config.tv_density * variation}
-        else:
-            seen = self.field.render(origins, directions, batch.background, offsets=offsets)
-            losses = {}
-        colors = seen.color.view(batch.batch_size, -1, 3).mean(1)
-        return {"color": (colors - batch.colors).square().sum(1).mean(), **losses}
-
-    def reshape_for(self, tensors: dict[str, Tensor]) -> None:
-        """See `VoxelField.reshape_for`."""
-        self.field.reshape_for({name.removeprefix("field."): tensor for name, tensor in tensors.items()})
-
-
-class Refine(Hook):
-    """Splits the voxels where the schedule's levels begin, and drops the empty ones now and then."""
-
-    def __init__(self, config: RadianceConfig, loader: PixelLoader):
-        self.config, self.loader = config, loader
-
-    def before_train(self, trainer: Trainer) -> None:
-        self._take_level(trainer)
-
-    def after_step(self, trainer: Trainer) -> None:
-        assert isinstance(trainer.model, FieldModel)
-        refine, field = self.config.refine, trainer.model.field
-        if trainer.step >= trainer.total_steps:
-            return
-        begins = self._begins(trainer)
-        dropped = 0
-        if trainer.step in begins:
-            field.grow()
-            self._take_level(trainer)
-        if trainer.step in begins or (trainer.step - self._begin(trainer)) % refine.prune_every == 0:
-            dropped = field.prune(refine.prune_alpha)
-        if dropped or trainer.step in begins:
-            trainer.renew_optimizer()
-
-    def _begins(self, trainer: Trainer) -> list[int]:
-        schedule = self.config.schedule
-        return schedule.steps(trainer.total_steps)[1:] if isinstance(schedule, LevelsConfig) else []
-
-    def _begin(self, trainer: Trainer) -> int:
-        return max((step for step in self._begins(trainer) if step <= trainer.step), default=0)
-
-    def _take_level(self, trainer: Trainer) -> None:
-        number = sum(step <= trainer.step for step in self._begins(trainer))
-        self.loader.level = self.config.refine.levels[number]
+from sparse3d.recipes.training import TrainOutcome, keeping
 
 
 def train(
@@ -113,7 +50,7 @@ def train(
         check_views(photos)
         if data.bounds == "cameras":
             low, side = cube_in_view(photos)
-            config = replace(config, model=replace(config.model, low=low, side=side))
+            config = replace(config, model=in_cube(config.model, low, side))
         run.start(config, resume, if_begun)
         if config.train.deterministic:
             use_deterministic_algorithms()
@@ -122,28 +59,23 @@ def train(
         rays = RayLoader(photos, level.pixels, seed=config.train.seed, cache_dir=data.cache_dir)
         loader = PixelLoader(rays, data.background_color(photos.capture.background), level)
         trainer = Trainer(
-            FieldModel(VoxelField(config.model), config.loss),
+            FieldModel(config.model, config.loss),
             loader,
             config.train,
             config.optimizer,
             config.schedule,
-            hooks=[Refine(config, loader), *_hooks(config, run), *extra_hooks],
+            hooks=[
+                Refine(config, loader),
+                Advance(),
+                *keeping(config, run, "psnr"),
+                *extra_hooks,
+            ],
             device=device,
         )
         if (last := run.checkpoints.last()) is not None:
             restore(trainer, read_checkpoint(last), last)
         with one_torch_thread():  # the same bits for any number of threads
             return TrainOutcome(run.path, trainer.train(), True)
-
-
-def _hooks(config: RadianceConfig, run: RunFolder) -> list[Hook]:
-    every = config.log.every
-    made: list[Hook] = [WriteMetrics(run.metrics, every), ShowProgress(every), hooks.StopOnSignal()]
-    if config.log.tensorboard:
-        made.append(hooks.WriteTensorBoard(run.path / "tensorboard", every))
-    if config.train.max_minutes is not None:
-        made.append(hooks.TimeBudget(config.train.max_minutes))
-    return [*made, hooks.SaveCheckpoints(run.checkpoints, config.checkpoint, "psnr")]
 
 
 @dataclass(frozen=True)
@@ -203,7 +135,7 @@ class LoadedField:
     """A trained field, with the config that it was trained with."""
 
     config: RadianceConfig
-    field: VoxelField
+    field: Field
     checkpoint: Path
 
 
@@ -213,7 +145,7 @@ def load_field(run: str | Path, checkpoint: str = "last", device: str | None = N
     config = folder.read_config(RadianceConfig)
     path = folder.checkpoints.find(checkpoint)
     weights = read_checkpoint(path).part("model")
-    model = FieldModel(VoxelField(config.model), config.loss)
+    model = FieldModel(config.model, config.loss)
     model.reshape_for(weights)
     load_weights(model, weights, path)
     with distributed.process_group(device or config.train.device) as place:

@@ -12,8 +12,8 @@ def cube_in_view(photos: PosedPhotos) -> tuple[Vector, float]:
 
     Around the box that the files name, where they do. Else its middle is the point nearest to all optical
     axes, and it is as wide as what the median camera sees there. ValueError where the axes are parallel or
-    the cameras look away from each other: then the config must say it (model.low, model.side and
-    data.bounds=config).
+    the cameras look away from each other: then the config must say it (model.space.low, model.space.side
+    and data.bounds=config).
     """
     if photos.capture.box is not None:
         low, high = np.asarray(photos.capture.box, dtype=float)
@@ -31,7 +31,7 @@ def _from_axes(photos: PosedPhotos) -> tuple[np.ndarray, float]:
     # Sum of squared distances from the axes: (I - a a^T) projects onto what is across an axis.
     across = np.eye(3) - axes[:, :, None] * axes[:, None, :]
     total = across.sum(0)
-    advice = "say what the field fills: model.low=[x, y, z] model.side=S data.bounds=config"
+    advice = "say what the field fills: model.space.low=[x, y, z] model.space.side=S data.bounds=config"
     if np.linalg.eigvalsh(total)[0] < 1e-3 * len(axes):
         raise ValueError(f"the cameras' axes are parallel, so where they look cannot be found; {advice}")
     middle = np.linalg.solve(total, np.einsum("nij,nj->i", across, places))

@@ -8,6 +8,7 @@ from sparse3d.engine.hooks import CheckpointConfig
 from sparse3d.engine.loop import TrainConfig
 from sparse3d.engine.optim import AdamWConfig, SelectiveAdamConfig
 from sparse3d.engine.schedule import ConstantConfig, CosineConfig, LevelsConfig
+from sparse3d.fields.build import FieldConfig
 from sparse3d.fields.voxel_field import VoxelFieldConfig
 from sparse3d.recipes.detection_config import LogConfig
 
@@ -25,7 +26,7 @@ class PhotosConfig:
     scale: float = 1.0  # of the photos' full size
     views: int | None = None  # K of the few-view protocol
     split: str = "train"
-    # "cameras": model.low and model.side are found from where the cameras look, or from the box of the files
+    # "cameras": model.space.low and .side are found from where the cameras look, or from the box of the files
     bounds: Literal["config", "cameras"] = "cameras"
     # behind photos with alpha and behind the field; auto: what the files say, else white
     background: Literal["auto", "white", "black", "grey"] = "auto"
@@ -52,7 +53,8 @@ class LevelConfig:
 
 @dataclass(frozen=True)
 class RefineConfig:
-    """How a voxel field follows what it finds. Its levels begin where those of the schedule do."""
+    """The levels of a training, which begin where those of the schedule do, and how a voxel field follows
+    what it finds: it is split where a level begins. Other fields have one level."""
 
     levels: tuple[LevelConfig, ...] = (LevelConfig(4096, 1), LevelConfig(2048, 2))
     prune_every: int = 100  # steps
@@ -61,9 +63,10 @@ class RefineConfig:
 
 @dataclass(frozen=True)
 class RadianceLossConfig:
-    """What is minimised beside the squared error of colours (summed over channels, mean over pixels)."""
+    """What is minimised, beside the field's own terms: the error of colours, summed over channels, mean over
+    pixels."""
 
-    tv_density: float = 0.0  # total variation of densities around what a batch saw; 1e-8 helps with few views
+    color: Literal["squared", "absolute"] = "squared"
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class RadianceConfig:
     """A radiance field, its photos and its training."""
 
     task: Literal["radiance"] = "radiance"
-    model: VoxelFieldConfig = VoxelFieldConfig()
+    model: FieldConfig = VoxelFieldConfig()
     data: PhotosConfig = PhotosConfig()
     refine: RefineConfig = RefineConfig()
     loss: RadianceLossConfig = RadianceLossConfig()
@@ -97,5 +100,7 @@ class RadianceConfig:
             raise ValueError(
                 f"schedule has {begins} levels and refine.levels {len(self.refine.levels)}; write as many"
             )
+        if begins > 1 and not isinstance(self.model, VoxelFieldConfig):
+            raise ValueError(f"{begins} levels, but a field of kind {self.model.kind!r} has one")
         if self.train.steps is None:
             raise ValueError("train.steps must be given: a field is trained for steps, not for epochs")

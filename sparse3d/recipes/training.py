@@ -16,6 +16,7 @@ from sparse3d.engine.progress import ShowProgress, WriteMetrics
 from sparse3d.engine.seed import seed_everything, use_deterministic_algorithms
 from sparse3d.engine.state import restore
 from sparse3d.recipes.detection_config import DetectionConfig
+from sparse3d.recipes.radiance_config import RadianceConfig
 from sparse3d.recipes.run_folder import RunFolder
 from sparse3d.recipes.segmentation_config import SegmentationConfig
 
@@ -82,7 +83,11 @@ def train_on_frames(
             config.train,
             config.optimizer,
             config.schedule,
-            hooks=[*_hooks(config, run, task), *extra_hooks],
+            hooks=[
+                hooks.Evaluate(task.metrics(), config.evaluation.every_epochs),
+                *keeping(config, run, task.best),
+                *extra_hooks,
+            ],
             device=device,
         )
         # A run that starts has none; the first process says which one all of them continue from.
@@ -91,19 +96,16 @@ def train_on_frames(
         return TrainOutcome(run.path, trainer.train(), distributed.is_main())
 
 
-def _hooks(config: Config, run: RunFolder, task: FrameTask) -> list[Hook]:
+def keeping(config: Config | RadianceConfig, run: RunFolder, best: str) -> list[Hook]:
+    """What any run does beside its steps: metrics, progress, an end in time, checkpoints (the `best` metric
+    says which is the best one)."""
     every = config.log.every
-    made: list[Hook] = [
-        hooks.Evaluate(task.metrics(), config.evaluation.every_epochs),
-        WriteMetrics(run.metrics, every),
-        ShowProgress(every),
-        hooks.StopOnSignal(),
-    ]
+    made: list[Hook] = [WriteMetrics(run.metrics, every), ShowProgress(every), hooks.StopOnSignal()]
     if config.log.tensorboard:
         made.append(hooks.WriteTensorBoard(run.path / "tensorboard", every))
     if config.train.max_minutes is not None:
         made.append(hooks.TimeBudget(config.train.max_minutes))
-    return [*made, hooks.SaveCheckpoints(run.checkpoints, config.checkpoint, task.best)]
+    return [*made, hooks.SaveCheckpoints(run.checkpoints, config.checkpoint, best)]
 
 
 def load_trained(folder: RunFolder, model: nn.Module, checkpoint: str, device: str) -> tuple[nn.Module, Path]:

@@ -46,9 +46,9 @@ def fit(field, steps, rate, count=512, seed=0):
     for step in range(steps):
         field.advance(step / steps, step)
         origins, directions = rays(count)
-        seen, terms = field.loss_terms(origins, directions, background, torch.rand(count))
+        traced = field.trace(origins, directions, background, torch.rand(count))
         wanted, _ = colors(origins, directions, background)
-        loss = (seen.color - wanted).square().sum(1).mean() + sum(terms.values())
+        loss = (traced.seen.color - wanted).square().sum(1).mean() + sum(traced.terms.values())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -115,7 +115,7 @@ def test_gradients_equal_finite_differences(name, monkeypatch):
 
     def loss():
         torch.manual_seed(3)
-        seen, terms = field.loss_terms(origins, directions, background, offsets)
+        seen, *_, terms = field.trace(origins, directions, background, offsets)
         extra = sum(value for key, value in terms.items() if key != "proposal")
         return seen.color.square().sum() + seen.depth.sum() + extra
 
@@ -157,9 +157,9 @@ def test_proposals_learn_to_bound_the_field():
     origins, directions = small_scene.rays(200)
     offsets, background = torch.rand(200), torch.ones(3)
     small_scene.fit(field, 20, 1e-2, count=192)
-    trained = float(field.loss_terms(origins, directions, background, offsets)[1]["proposal"].detach())
+    trained = float(field.trace(origins, directions, background, offsets).terms["proposal"].detach())
     field.sampler.load_state_dict(made("hash_proposal").sampler.state_dict())
-    fresh = float(field.loss_terms(origins, directions, background, offsets)[1]["proposal"].detach())
+    fresh = float(field.trace(origins, directions, background, offsets).terms["proposal"].detach())
     assert trained < 0.5 * fresh
 
 

@@ -105,6 +105,33 @@ def test_the_number_of_threads_changes_no_bit(photos, run, tmp_path):
         torch.set_num_threads(torch_threads)
 
 
+METHODS = {
+    "hash": ["model.encoding.finest=32", "model.encoding.log2_entries=12", "model.sampler.resolution=16"],
+    "nerf": ["model.width=16", "model.depth=2", "model.encoding.count=4"],
+    "volsdf": ["model.width=16", "model.depth=2", "model.encoding.finest=32"],
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_learns_and_continues_with_the_same_bits(photos, tmp_path, method):
+    changes = ["refine.levels=[{pixels: 32, rays_per_side: 1}]", "train.steps=20", *METHODS[method]]
+    config = tasks.load(method, [f"data.root={photos}", *changes])
+    radiance.train(config, tmp_path / "whole")
+    for stop_at in (7, None):
+        radiance.train(config, tmp_path / "parts", stop_at is None, extra_hooks=[StopAt(stop_at)])
+    assert same_bits(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    lines = [json.loads(line) for line in (tmp_path / "whole/metrics.jsonl").read_text().splitlines()]
+    colors = [line["losses"]["color"] for line in lines if "losses" in line]
+    assert min(colors) < colors[0]
+
+
+def test_other_fields_are_seen_and_judged(photos, tmp_path, capsys):
+    changes = ["refine.levels=[{pixels: 64, rays_per_side: 1}]", "train.steps=3", *METHODS["nerf"]]
+    arguments = ["reconstruct", str(photos), "--method", "nerf", "--out", str(tmp_path / "run"), *changes]
+    assert cli.main(arguments) == 0
+    assert len(list((tmp_path / "run/evaluation/test/views").glob("*.png"))) == 3
+
+
 def test_faults_of_the_input_are_told_in_a_line(photos, tmp_path, capsys):
     assert cli.main(["reconstruct", str(tmp_path / "nowhere"), "--out", str(tmp_path / "run")]) == 2
     assert "no such folder" in capsys.readouterr().err

@@ -1,0 +1,66 @@
+"""What happens to a radiance field between the steps of its training."""
+
+from sparse3d.engine.loop import Hook, Trainer
+from sparse3d.engine.schedule import LevelsConfig
+from sparse3d.fields.build import Field
+from sparse3d.fields.voxel_field import VoxelField
+from sparse3d.recipes.radiance_batches import PixelLoader
+from sparse3d.recipes.radiance_config import RadianceConfig
+from sparse3d.recipes.radiance_model import FieldModel
+
+
+class Refine(Hook):
+    """Takes the batches of the level. Splits the voxels where levels begin, and drops the empty ones now and
+    then."""
+
+    def __init__(self, config: RadianceConfig, loader: PixelLoader):
+        self.config, self.loader = config, loader
+
+    def before_train(self, trainer: Trainer) -> None:
+        self._take_level(trainer)
+
+    def after_step(self, trainer: Trainer) -> None:
+        refine, field = self.config.refine, _field(trainer)
+        if trainer.step >= trainer.total_steps or not isinstance(field, VoxelField):
+            return
+        begins = self._begins(trainer)
+        dropped = 0
+        if trainer.step in begins:
+            field.grow()
+            self._take_level(trainer)
+        if trainer.step in begins or (trainer.step - self._begin(trainer)) % refine.prune_every == 0:
+            dropped = field.prune(refine.prune_alpha)
+        if dropped or trainer.step in begins:
+            trainer.renew_optimizer()
+
+    def _begins(self, trainer: Trainer) -> list[int]:
+        schedule = self.config.schedule
+        return schedule.steps(trainer.total_steps)[1:] if isinstance(schedule, LevelsConfig) else []
+
+    def _begin(self, trainer: Trainer) -> int:
+        return max((step for step in self._begins(trainer) if step <= trainer.step), default=0)
+
+    def _take_level(self, trainer: Trainer) -> None:
+        number = sum(step <= trainer.step for step in self._begins(trainer))
+        self.loader.level = self.config.refine.levels[number]
+
+
+class Advance(Hook):
+    """Tells the field before each step how far the training is. A run that is resumed was told when the step
+    before ended."""
+
+    def before_train(self, trainer: Trainer) -> None:
+        if trainer.step == 0:
+            self._advance(trainer)
+
+    def after_step(self, trainer: Trainer) -> None:
+        if trainer.step < trainer.total_steps:
+            self._advance(trainer)
+
+    def _advance(self, trainer: Trainer) -> None:
+        _field(trainer).advance(trainer.step / trainer.total_steps, trainer.step)
+
+
+def _field(trainer: Trainer) -> Field:
+    assert isinstance(trainer.model, FieldModel)
+    return trainer.model.field

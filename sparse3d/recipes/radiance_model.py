@@ -1,0 +1,31 @@
+"""A radiance field with the losses that it is trained by."""
+
+import torch
+from torch import Tensor, nn
+
+from sparse3d.fields.build import FieldConfig, build_field
+from sparse3d.fields.voxel_field import VoxelField
+from sparse3d.recipes.radiance_batches import PixelBatch
+from sparse3d.recipes.radiance_config import RadianceLossConfig
+
+
+class FieldModel(nn.Module):
+    """A fresh field (seed first) as the training loop takes it."""
+
+    def __init__(self, field: FieldConfig, config: RadianceLossConfig):
+        super().__init__()
+        self.field, self.config = build_field(field), config
+
+    def loss(self, batch: PixelBatch) -> dict[str, Tensor]:
+        """`color`, and the field's own terms."""
+        origins, directions = batch.rays
+        offsets = torch.rand_like(origins[:, 0])
+        traced = self.field.trace(origins, directions, batch.background, offsets)
+        error = traced.seen.color.view(batch.batch_size, -1, 3).mean(1) - batch.colors
+        error = error.abs() if self.config.color == "absolute" else error.square()
+        return {"color": error.sum(1).mean(), **traced.terms}
+
+    def reshape_for(self, tensors: dict[str, Tensor]) -> None:
+        """See `VoxelField.reshape_for`; the other fields keep their shape."""
+        if isinstance(self.field, VoxelField):
+            self.field.reshape_for({name.removeprefix("field."): tensor for name, tensor in tensors.items()})
