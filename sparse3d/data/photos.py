@@ -137,10 +137,10 @@ def open_photos(
     `scale` in (0, 1] shrinks photos and intrinsics: 0.125 is an eighth of the full size. `split` is "all",
     "train", "val" or "test"; `views` the K of the few-view protocol (`sparse3d.data.view_protocols`).
     `format` is detected from the files; naming one of FORMATS overrules that. `masks` and `depths` are
-    folders with a file for each photo of the same name (the ending may differ), in place of what the layout
-    brings; depths are in steps of `depth_unit` metres. `poses` finds the poses of
-    photos that have none (`sparse3d.data.structure_from_motion`, which `cache_dir` and `progress` are for),
-    whatever else lies in the folder.
+    folders with a file for each photo of the same name (the ending may differ; in the same subfolder, or in
+    none where names do not repeat), in place of what the layout brings; depths are in steps of `depth_unit`
+    metres. `poses` finds the poses of photos that have none (`sparse3d.data.structure_from_motion`, which
+    `cache_dir` and `progress` are for), whatever else lies in the folder.
 
     ValueError for arguments that fit nothing, DataError for files that are broken or contradict each other.
     Views whose image is missing are left out, counted in the log and listed in `skipped`.
@@ -275,7 +275,17 @@ def _with_folders(
             continue
         folder = Path(folder).expanduser()
         more = (".npy", ".exr") if kind == "depth" else ()
-        found = [same_stem(folder, Path(view.name).name, more) for view in capture.views]
+        found = [same_stem(folder, view.name, more) for view in capture.views]
+        short = [Path(view.name).name for view in capture.views]
+        for row, name in enumerate(short):
+            if found[row] is None and (flat := same_stem(folder, name, more)) is not None:
+                if short.count(name) > 1:
+                    raise DataError(
+                        flat,
+                        f"may belong to {capture.views[row].name} or to another {name}; "
+                        "use subfolders as those of the photos",
+                    )
+                found[row] = flat
         if not any(found):
             raise DataError(folder, f"holds no {kind} with the name of a photo, as {capture.views[0].name}")
         changes = [{kind: path} | ({"depth_unit": depth_unit} if kind == "depth" else {}) for path in found]

@@ -45,6 +45,21 @@ class PixelCache(NamedTuple):
             return self.records["pixel"][rows].astype(np.int64)
         return rows - self.starts[photo]
 
+    def rows_of(self, photo: np.ndarray, place: np.ndarray) -> np.ndarray:
+        """The inverse of the two: records of places y * width + x (R,) in photos (R,), -1 for those that are
+        left out."""
+        rows = self.starts[photo] + place
+        if "pixel" in (self.records.dtype.names or ()):
+            for number in np.unique(photo):
+                here = photo == number
+                begin, end = self.starts[number : number + 2]
+                kept = self.records["pixel"][begin:end]
+                found = np.searchsorted(kept, place[here])
+                there = found < len(kept)
+                there[there] = kept[found[there]] == place[here][there]
+                rows[here] = np.where(there, begin + found, -1)
+        return rows
+
 
 def open_pixels(photos: PosedPhotos, cache_dir: str | Path = "", masked_only: bool = False) -> PixelCache:
     """The pixels of `photos`, from the cache where it fits, else written there photo by photo.

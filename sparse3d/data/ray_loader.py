@@ -52,6 +52,13 @@ class RayBatch(NamedTuple):
         return RayBatch(self.rays.to(device), *rest)  # type: ignore[arg-type]
 
 
+class Places(NamedTuple):
+    """`photo` (R,) int64 rows of the photos, `pixel` (R, 2) int64 x and y."""
+
+    photo: np.ndarray
+    pixel: np.ndarray
+
+
 class RayLoader:
     """Batches of `batch_size` rays for ever; with `world_size` processes, each gets a part of its own and all
     together those of a single one with `world_size` times the size.
@@ -100,10 +107,7 @@ class RayLoader:
     def rows(self, rows: np.ndarray) -> RayBatch:
         """The rays with these numbers (R,), in [0, rays_per_epoch)."""
         records = self._pixels.records[rows]
-        photo = self._pixels.photo_of(rows)
-        pixel = self._pixels.pixel_of(rows, photo)
-        width = self.photos.cameras.size[photo, 0]
-        pixel = np.stack([pixel % width, pixel // width], -1)
+        photo, pixel = self.places(rows)
         cameras = self.photos.cameras
         local = cameras.unproject(pixel + 0.5, photo)
         pose = cameras.camera_to_world[photo]
@@ -123,9 +127,29 @@ class RayLoader:
             torch.from_numpy(records["alpha"].astype(np.float32) / 255) if "alpha" in names else None,
             torch.from_numpy(records["mask"] > 0) if "mask" in names else None,
             distance,
-            torch.from_numpy(photo.astype(np.int64)),
+            torch.from_numpy(photo),
             torch.from_numpy(pixel),
         )
+
+    def places(self, rows: np.ndarray) -> "Places":
+        """Where the rays with these numbers (R,) are in the photos."""
+        photo = self._pixels.photo_of(rows)
+        pixel = self._pixels.pixel_of(rows, photo)
+        width = self.photos.cameras.size[photo, 0]
+        return Places(photo.astype(np.int64), np.stack([pixel % width, pixel // width], -1))
+
+    def depth_at(self, photo: np.ndarray, pixel: np.ndarray) -> np.ndarray:
+        """(R,) what the depth maps of photos (R,) hold at pixels (R, 2) int64, metres along the optical axis;
+        NaN where that is not known, outside of the photo, and for pixels that are left out."""
+        out = np.full(len(photo), np.nan, dtype=np.float32)
+        if "depth" not in (self._pixels.records.dtype.names or ()):
+            return out
+        size = self.photos.cameras.size[photo]
+        inside = np.flatnonzero(((pixel >= 0) & (pixel < size)).all(1))
+        place = pixel[inside, 1] * size[inside, 0] + pixel[inside, 0]
+        rows = self._pixels.rows_of(photo[inside], place)
+        out[inside[rows >= 0]] = self._pixels.records["depth"][rows[rows >= 0]]
+        return out
 
     def state_dict(self) -> dict[str, int]:
         """What resuming needs; batch size and world size may change."""

@@ -22,6 +22,7 @@ LAMP = np.array([0.5, 0.6, 0.62])
 DISTANCE = 2.4  # of the cameras from the middle
 FIELD_OF_VIEW = math.radians(40)
 SHININESS = 20
+DEPTH_UNIT = 1e-4  # metres a step of the depth maps
 
 
 @dataclass(frozen=True)
@@ -112,17 +113,35 @@ def picture(pose: np.ndarray, config: ThreeSpheresConfig) -> np.ndarray:
     return both
 
 
+def depth_map(pose: np.ndarray, size: int) -> np.ndarray:
+    """(size, size) metres along the optical axis through the pixels' centres, 0 where nothing is."""
+    origins, directions = pixel_rays(pose, size)
+    _, way = trace(origins, directions)
+    depth = np.where(np.isfinite(way), way, 0) * (directions @ pose[:3, 2])
+    return depth.reshape(size, size)
+
+
 def write_three_spheres(folder: str | Path, config: ThreeSpheresConfig = ThreeSpheresConfig()) -> None:
     """Write pictures and poses in the layout of NeRF's synthetic scenes: transforms_{train,test}.json, PNGs
-    with alpha."""
+    with alpha. Depth maps in steps of DEPTH_UNIT are in depth/; the test views name theirs, so that depth is
+    judged; training takes them where it is told to (data.depth=FOLDER/depth data.depth_unit=1e-4)."""
     folder = Path(folder)
     for split, count, seed in (("train", config.views, 1), ("test", config.held_out, 7)):
-        (folder / split).mkdir(parents=True, exist_ok=True)
+        for name in (split, f"depth/{split}"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
         frames = []
         for number, pose in enumerate(cameras(count, seed)):
             pixels = np.round(picture(pose, config) * 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / split / f"r_{number:03d}.png")
+            steps = np.round(depth_map(pose, config.size) / DEPTH_UNIT).astype(np.uint16)
+            Image.fromarray(steps).save(folder / "depth" / split / f"r_{number:03d}.png")
             opengl = pose * [1, -1, -1, 1]
-            frames.append({"file_path": f"./{split}/r_{number:03d}", "transform_matrix": opengl.tolist()})
-        tree = {"camera_angle_x": FIELD_OF_VIEW, "frames": frames}
+            frame = {"file_path": f"./{split}/r_{number:03d}", "transform_matrix": opengl.tolist()}
+            judged = {"depth_file_path": f"./depth/{split}/r_{number:03d}.png"} if split == "test" else {}
+            frames.append(frame | judged)
+        tree = {
+            "camera_angle_x": FIELD_OF_VIEW,
+            "depth_unit_scale_factor": DEPTH_UNIT,
+            "frames": frames,
+        }
         write_text(folder / f"transforms_{split}.json", json.dumps(tree, indent=1) + "\n")

@@ -7,7 +7,8 @@ Hold-out: the splits of the files where they name some, else every 8th photo in 
     DTU                        the first K of 25 22 28 40 44 48 0 8 13; tests leave out 15 views that
                                pixelNeRF (arXiv 2012.02190) excludes for their light
     NeRF-synthetic             26 86 2 55 75 93 16 73 for 8 (DietNeRF, arXiv 2104.00677; FreeNeRF, arXiv
-                               2303.07418), tested on every 8th of the 200 test views
+                               2303.07418), tested on every 8th of the 200 test views; scenes of our own in
+                               that layout have fewer: K spread evenly, tested on all
     SpaRe                      the input and test views that its own split file names (arXiv 2409.15041)
 """
 
@@ -23,6 +24,7 @@ _DTU_TRAIN = (25, 22, 28, 40, 44, 48, 0, 8, 13)
 _DTU_EXCLUDED = (3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 36, 37, 38, 39)
 _BLENDER_8 = (26, 86, 2, 55, 75, 93, 16, 73)
 _BLENDER_TEST_EVERY = 8
+_BLENDER_TEST_FROM = 100  # test views are numbered up to 199 in the data set itself, some may be missing
 
 
 def split_rows(capture: Capture, split: str, views: int | None = None) -> list[int]:
@@ -52,12 +54,12 @@ def _few_views(capture: Capture, splits: dict[str, Sequence[int]], count: int) -
     match capture.format:
         case "dtu" | "mvsnet":
             return _dtu(capture, count)
-        case "blender" if count == len(_BLENDER_8):
+        case "blender" if count == len(_BLENDER_8) and _highest(capture, splits["train"]) >= max(_BLENDER_8):
             train = _numbered(capture, _BLENDER_8, splits["train"], count)
-            return {"train": train, "test": [r for r in splits.get("test", ()) if _tested(capture, r)]}
+            return {"train": train, "test": _tested(capture, splits.get("test", ()))}
         case "blender":
             train = _spread(sorted(splits["train"], key=lambda row: capture.views[row].number), count)
-            return {"train": train, "test": [r for r in splits.get("test", ()) if _tested(capture, r)]}
+            return {"train": train, "test": _tested(capture, splits.get("test", ()))}
         case "spare":
             listed = splits["train"]
             if count != len(listed):
@@ -69,8 +71,14 @@ def _few_views(capture: Capture, splits: dict[str, Sequence[int]], count: int) -
             return {"train": _spread(splits["train"], count)}
 
 
-def _tested(capture: Capture, row: int) -> bool:
-    return capture.views[row].number % _BLENDER_TEST_EVERY == 0
+def _highest(capture: Capture, rows: Sequence[int]) -> int:
+    return max((capture.views[row].number for row in rows), default=0)
+
+
+def _tested(capture: Capture, rows: Sequence[int]) -> list[int]:
+    numbers = [capture.views[row].number for row in rows]
+    every = _BLENDER_TEST_EVERY if _highest(capture, rows) >= _BLENDER_TEST_FROM else 1
+    return [row for row, number in zip(rows, numbers, strict=True) if number % every == 0]
 
 
 def _dtu(capture: Capture, count: int) -> dict[str, Sequence[int]]:

@@ -146,6 +146,13 @@ def score_depth(predicted: np.ndarray, measured: np.ndarray, mask: np.ndarray | 
     )
 
 
+def mean_depth_scores(scores: Sequence[DepthScores]) -> DepthScores:
+    """The mean of each figure over the views that have one, and the sum of their pixels."""
+    columns = [np.array([getattr(s, f.name) for s in scores if s.known]) for f in fields(DepthScores)[:-1]]
+    means = [float(column.mean()) if len(column) else float("nan") for column in columns]
+    return DepthScores(*means, sum(s.known for s in scores))
+
+
 def error_map(predicted: np.ndarray, target: np.ndarray, most: float = 0.25) -> np.ndarray:
     """(H, W, 3) uint8: the absolute error of each pixel, mean over the channels, from black at 0 over red and
     yellow to white at `most`."""

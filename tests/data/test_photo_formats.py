@@ -356,12 +356,15 @@ def test_each_layout_is_told_from_the_others(tmp_path):
 
 
 def test_blender_with_few_views_of_all_numbers(tmp_path):
-    root = blender_folder(tmp_path, {"train": 100, "test": 17})
+    root = blender_folder(tmp_path / "all", {"train": 100, "test": 105})
     few = open_photos(root, split="train", views=8)
     assert [v.number for v in few.views] == [26, 86, 2, 55, 75, 93, 16, 73]
-    assert [v.number for v in open_photos(root, split="test", views=8).views] == [0, 8, 16]
-    assert len(open_photos(root, split="test")) == 17
+    assert [v.number for v in open_photos(root, split="test", views=8).views] == [*range(0, 105, 8)]
+    assert len(open_photos(root, split="test")) == 105
     assert [v.number for v in open_photos(root, split="train", views=4).views] == [0, 33, 66, 99]
+    own = blender_folder(tmp_path / "own", {"train": 15, "test": 12})
+    assert len(open_photos(own, split="test", views=8)) == 12
+    assert [v.number for v in open_photos(own, split="train", views=8).views] == [*range(0, 15, 2)]
 
 
 def test_fern(real_data):

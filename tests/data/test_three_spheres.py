@@ -4,9 +4,12 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from sparse3d.data import three_spheres as scene
+from sparse3d.data.photos import open_photos
+from sparse3d.geometry.rays import distance_from_depth
 
 
 def test_rays_end_on_the_surface_and_pass_nothing_before():
@@ -51,6 +54,23 @@ def test_files_hold_the_pictures(tmp_path):
     colors, _ = scene.trace(*scene.pixel_rays(pose, 20, 3))
     assert np.abs(over_white - colors.reshape(20, 3, 20, 3, 3).mean((1, 3))).max() < 0.01
     assert len(json.loads((tmp_path / "transforms_test.json").read_text())["frames"]) == 2
+
+
+def test_depth_maps_lead_to_the_surface(tmp_path):
+    scene.write_three_spheres(tmp_path, scene.ThreeSpheresConfig(views=2, held_out=2, size=20))
+    test = open_photos(tmp_path, split="test")
+    depth = test.depth(1)
+    assert depth is not None
+    rays = test.rays(1, torch.float64)
+    distance = torch.from_numpy(distance_from_depth(depth, test.cameras[1]).ravel())
+    known = torch.isfinite(distance)
+    assert 0.05 < known.double().mean() < 0.9
+    places = rays.origins + distance[:, None] * rays.directions
+    # Half a step of 0.1 mm, and the float32 of the map.
+    assert np.abs(scene.surface_distance(places[known].numpy())).max() < 6e-5
+    assert open_photos(tmp_path, split="train").depth(0) is None, "training does not see it unasked"
+    told = open_photos(tmp_path, split="train", depths=tmp_path / "depth", depth_unit=scene.DEPTH_UNIT)
+    assert np.nanmax(np.abs(told.depth(1) - scene.depth_map(told.cameras.camera_to_world[1], 20))) < 6e-5
 
 
 def test_a_picture_without_pixels_is_refused():
