@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from sparse3d.data.photo_checks import check_views
-from sparse3d.data.photos import open_photos
+from sparse3d.data.photos import PosedPhotos, open_photos
 from sparse3d.data.ray_loader import RayLoader
 from sparse3d.engine import distributed
 from sparse3d.engine.checkpoint import load_weights, read_checkpoint
@@ -21,10 +20,12 @@ from sparse3d.io.files import atomic_path, write_text
 from sparse3d.nn.threads import one_torch_thread
 from sparse3d.recipes.radiance_batches import PixelLoader
 from sparse3d.recipes.radiance_bounds import cube_in_view
-from sparse3d.recipes.radiance_config import RadianceConfig
+from sparse3d.recipes.radiance_config import PhotosConfig, PriorsConfig, RadianceConfig
+from sparse3d.recipes.radiance_guides import GuideSource
 from sparse3d.recipes.radiance_hooks import Advance, Refine
-from sparse3d.recipes.radiance_judge import Progress, RadianceJudgement, View, judge_field
+from sparse3d.recipes.radiance_judge import Progress, RadianceJudgement, judge_field, side_by_side
 from sparse3d.recipes.radiance_model import FieldModel
+from sparse3d.recipes.radiance_preset import decide_priors
 from sparse3d.recipes.run_folder import RunFolder
 from sparse3d.recipes.training import TrainOutcome, keeping
 
@@ -44,22 +45,27 @@ def train(
         if distributed.world_size() > 1:
             raise ValueError("a field that changes its shape trains in one process; start without torchrun")
         data = config.data
-        photos = open_photos(
-            data.root, scale=data.scale, split=data.split, views=data.views, format=data.format
-        )
+        photos = _open(data, data.split)
         check_views(photos)
         if data.bounds == "cameras":
             low, side = cube_in_view(photos)
             config = replace(config, model=in_cube(config.model, low, side))
+        config = decide_priors(config, photos)
         run.start(config, resume, if_begun)
         if config.train.deterministic:
             use_deterministic_algorithms()
         seed_everything(config.train.seed, 0)
         level = config.refine.levels[0]
         rays = RayLoader(photos, level.pixels, seed=config.train.seed, cache_dir=data.cache_dir)
-        loader = PixelLoader(rays, data.background_color(photos.capture.background), level)
+        priors = config.priors if isinstance(config.priors, PriorsConfig) else PriorsConfig()
+        loader = PixelLoader(
+            rays,
+            data.background_color(photos.capture.background),
+            level,
+            GuideSource(rays, priors, config.model.space),
+        )
         trainer = Trainer(
-            FieldModel(config.model, config.loss),
+            FieldModel(config.model, config.loss, priors),
             loader,
             config.train,
             config.optimizer,
@@ -76,6 +82,18 @@ def train(
             restore(trainer, read_checkpoint(last), last)
         with one_torch_thread():  # the same bits for any number of threads
             return TrainOutcome(run.path, trainer.train(), True)
+
+
+def _open(data: PhotosConfig, split: str) -> PosedPhotos:
+    return open_photos(
+        data.root,
+        scale=data.scale,
+        split=split,
+        views=data.views,
+        format=data.format,
+        depths=data.depth or None,
+        depth_unit=data.depth_unit,
+    )
 
 
 @dataclass(frozen=True)
@@ -100,8 +118,8 @@ def evaluate(
     a picture of each: the photo, the rendering, its error and its depth."""
     config = RunFolder(run).read_config(RadianceConfig)
     split = split or config.evaluation.split
-    data = config.data if data_root is None else replace(config.data, root=data_root)
-    photos = open_photos(data.root, scale=data.scale, split=split, views=data.views, format=data.format)
+    data = config.data if data_root is None else replace(config.data, root=data_root, depth="")
+    photos = _open(data, split)
     loaded = load_field(run, checkpoint, device)
     folder = RunFolder(run).evaluation / split
     found = {}
@@ -115,19 +133,6 @@ def evaluate(
     summary = {"split": split, "checkpoint": loaded.checkpoint.name, "views": len(photos)}
     write_text(folder / "metrics.json", json.dumps(summary | judgement.to_dict(), indent=1) + "\n")
     return RadianceOutcome(judgement, folder, loaded.checkpoint)
-
-
-def side_by_side(view: View) -> np.ndarray:
-    """(H, 4 W, 3) uint8: photo, rendering, error (white: 0.25 or more), depth (near is bright)."""
-    error = np.abs(view.rendered - view.photo).mean(2) / 0.25
-    seen = view.opacity > 0.5
-    depth = np.zeros_like(view.depth)
-    if seen.any():
-        near, far = np.percentile(view.depth[seen], [1, 99])
-        depth[seen] = 1 - 0.9 * np.clip((view.depth[seen] - near) / max(far - near, 1e-6), 0, 1)
-    grey = [np.repeat(image[..., None], 3, 2) for image in (error, depth)]
-    joined = np.concatenate([view.photo, view.rendered, *grey], 1)
-    return np.round(np.clip(joined, 0, 1) * 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)

@@ -12,29 +12,42 @@ from sparse3d.data.photos import PosedPhotos
 from sparse3d.data.ray_loader import RayLoader
 from sparse3d.geometry.rays import Rays, rays_through
 from sparse3d.recipes.radiance_config import LevelConfig
+from sparse3d.recipes.radiance_guides import Guides, GuideSource
 
 
 class PixelBatch(NamedTuple):
-    """P pixels: `rays`, n^2 a pixel one after the other, their `colors` (P, 3) over the `background` (3,)."""
+    """P pixels: `rays`, n^2 a pixel one after the other, their `colors` (P, 3) over a `background` (3,), the
+    photos' opacity `alpha` (P,) and measured `distance` (P,) along the ray, metres, NaN where unknown (None
+    where the photos have none); and rays for the priors."""
 
     rays: Rays
     colors: Tensor
     background: Tensor
+    alpha: Tensor | None = None
+    distance: Tensor | None = None
+    guides: Guides = Guides()
 
     @property
     def batch_size(self) -> int:
         return len(self.colors)
 
     def to(self, device: torch.device | str) -> "PixelBatch":
-        return PixelBatch(self.rays.to(device), self.colors.to(device), self.background.to(device))
+        rest = (None if part is None else part.to(device) for part in self[1:])
+        return PixelBatch(self.rays.to(device), *rest)  # type: ignore[arg-type]
 
 
 class PixelLoader:
-    """A RayLoader in epochs, with n^2 rays a pixel on a regular grid. `level` may be changed between
-    batches."""
+    """A RayLoader in epochs, with n^2 rays a pixel on a regular grid, and the priors' rays from `guides`.
+    `level` may be changed between batches."""
 
-    def __init__(self, loader: RayLoader, background: tuple[float, float, float], level: LevelConfig):
-        self.loader, self.level = loader, level
+    def __init__(
+        self,
+        loader: RayLoader,
+        background: tuple[float, float, float],
+        level: LevelConfig,
+        guides: GuideSource | None = None,
+    ):
+        self.loader, self.level, self.guides = loader, level, guides
         self.background = torch.tensor(background)
 
     def __len__(self) -> int:
@@ -43,13 +56,16 @@ class PixelLoader:
     def __iter__(self) -> Iterator[PixelBatch]:
         while True:
             self.loader.batch_size = self.level.pixels
+            guides = self.guides.at(self.loader.position) if self.guides is not None else Guides()
             batch = next(self.loader)
             rays = batch.rays
             if self.level.rays_per_side > 1:
                 rays = through_pixels(
                     self.loader.photos, batch.photo.numpy(), batch.pixel.numpy(), self.level.rays_per_side
                 )
-            yield PixelBatch(rays, batch.over(self.background), self.background)
+            yield PixelBatch(
+                rays, batch.over(self.background), self.background, batch.alpha, batch.distance, guides
+            )
 
     def state_dict(self) -> dict[str, Any]:
         return dict(self.loader.state_dict())

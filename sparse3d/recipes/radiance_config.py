@@ -9,6 +9,19 @@ from sparse3d.engine.loop import TrainConfig
 from sparse3d.engine.optim import AdamWConfig, SelectiveAdamConfig
 from sparse3d.engine.schedule import ConstantConfig, CosineConfig, LevelsConfig
 from sparse3d.fields.build import FieldConfig
+from sparse3d.fields.depth_priors import (
+    DepthRankingConfig,
+    MetricDepthConfig,
+    ScenePointsConfig,
+    UnseenViewsConfig,
+)
+from sparse3d.fields.priors import (
+    DistortionConfig,
+    OcclusionConfig,
+    OpacityEntropyConfig,
+    SilhouetteConfig,
+    SparsityConfig,
+)
 from sparse3d.fields.voxel_field import VoxelFieldConfig
 from sparse3d.recipes.detection_config import LogConfig
 
@@ -30,6 +43,8 @@ class PhotosConfig:
     bounds: Literal["config", "cameras"] = "cameras"
     # behind photos with alpha and behind the field; auto: what the files say, else white
     background: Literal["auto", "white", "black", "grey"] = "auto"
+    depth: str = ""  # a folder of depth maps for priors and evaluation, named as the photos
+    depth_unit: float = 1e-3  # metres a step of those
     cache_dir: str = ""  # of the pixels; beside the photos where it is empty
 
     def background_color(self, known: Vector | None) -> Vector:
@@ -70,12 +85,30 @@ class RadianceLossConfig:
 
 
 @dataclass(frozen=True)
+class PriorsConfig:
+    """What is assumed of a scene beside what its photos show; each one is left out where it is null."""
+
+    occlusion: OcclusionConfig | None = None  # nothing right before the lens
+    distortion: DistortionConfig | None = None  # a ray meets one thing
+    sparsity: SparsityConfig | None = None  # space is empty
+    opacity_entropy: OpacityEntropyConfig | None = None  # a ray is stopped or gets through
+    silhouette: SilhouetteConfig | None = None  # opacities as those of the photos
+    ranking: DepthRankingConfig | None = None  # order and jumps of depth maps of any scale
+    depth: MetricDepthConfig | None = None  # depth maps in metres
+    points: ScenePointsConfig | None = None  # of structure from motion
+    unseen: UnseenViewsConfig | None = None  # smooth depth in views that nobody took
+
+
+@dataclass(frozen=True)
 class RadianceEvaluationConfig:
     """Which photos the field is judged on, and how they are rendered."""
 
     split: str = "test"
     rays_per_side: int = 2
     chunk: int = 1 << 15  # rays at once
+    lpips: tuple[
+        str, ...
+    ] = ()  # weights: the classifier's file (alexnet) and the linear one, or one with both
 
 
 @dataclass(frozen=True)
@@ -87,6 +120,8 @@ class RadianceConfig:
     data: PhotosConfig = PhotosConfig()
     refine: RefineConfig = RefineConfig()
     loss: RadianceLossConfig = RadianceLossConfig()
+    # auto: the preset of few views where there are FEW photos or fewer, else none
+    priors: Literal["auto", "none"] | PriorsConfig = "auto"
     optimizer: SelectiveAdamConfig | AdamWConfig = SelectiveAdamConfig()
     schedule: LevelsConfig | CosineConfig | ConstantConfig = LevelsConfig()
     train: TrainConfig = TrainConfig()

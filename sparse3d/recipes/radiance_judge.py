@@ -1,67 +1,115 @@
-"""How well a field shows photos that it was not trained on."""
+"""How well a field shows photos that it was not trained on, and how far off its depth is where that is
+known."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from rich.table import Table
 
 from sparse3d.data.photos import PosedPhotos
-from sparse3d.evaluation.images import ImageScores, mean_scores, score
+from sparse3d.evaluation.images import (
+    DepthScores,
+    ImageScores,
+    error_map,
+    mean_depth_scores,
+    mean_scores,
+    score,
+    score_depth,
+)
+from sparse3d.evaluation.lpips import Lpips
 from sparse3d.fields import RadianceField
+from sparse3d.geometry.rays import depth_from_distance
 from sparse3d.recipes.radiance_batches import through_pixels
 from sparse3d.recipes.radiance_config import PhotosConfig, RadianceEvaluationConfig
 
 Progress = Callable[[int, int], None]
 
 
+class ViewScores(NamedTuple):
+    """Of one photo; `depth` is None where the photo has no depth map."""
+
+    image: ImageScores
+    depth: DepthScores | None = None
+
+
 @dataclass(frozen=True)
 class View:
-    """One rendered photo: colours (H, W, 3) in [0, 1] of the field and of the photo, depth and opacity (H,
-    W), and its scores."""
+    """One rendered photo: colours (H, W, 3) in [0, 1] of the field and of the photo, depth along the optical
+    axis and opacity (H, W), the photo's mask or None, and its scores."""
 
     name: str
     rendered: np.ndarray
     photo: np.ndarray
     depth: np.ndarray
     opacity: np.ndarray
-    scores: ImageScores
+    mask: np.ndarray | None
+    scores: ViewScores
+
+
+class _Column(NamedTuple):
+    """A figure: its name in files, its heading and format in the table, and where it is."""
+
+    name: str
+    heading: str
+    digits: str
+    of: Callable[[ViewScores], float]
+
+
+_COLUMNS = (
+    _Column("psnr", "PSNR, dB", ".2f", lambda s: s.image.psnr),
+    _Column("ssim", "SSIM", ".3f", lambda s: s.image.ssim),
+    _Column("lpips", "LPIPS", ".3f", lambda s: s.image.lpips),
+    _Column("depth_relative", "depth, rel.", ".4f", lambda s: s.depth.relative if s.depth else np.nan),
+    _Column("depth_rmse", "RMSE, m", ".4f", lambda s: s.depth.root_mean_square if s.depth else np.nan),
+)
 
 
 @dataclass(frozen=True)
 class RadianceJudgement:
     """The scores of each photo."""
 
-    views: dict[str, ImageScores]
+    views: dict[str, ViewScores]
 
     @property
-    def mean(self) -> ImageScores:
-        return mean_scores(list(self.views.values()))
+    def mean(self) -> ViewScores:
+        """Means over the photos; depth over those that have it."""
+        scores = list(self.views.values())
+        depths = [s.depth for s in scores if s.depth is not None]
+        return ViewScores(
+            mean_scores([s.image for s in scores]), mean_depth_scores(depths) if depths else None
+        )
 
     def to_dict(self) -> dict[str, Any]:
         mean = self.mean
         return {
-            name: {
-                "mean": getattr(mean, name),
-                "views": {view: getattr(scores, name) for view, scores in self.views.items()},
+            column.name: {
+                "mean": column.of(mean),
+                "views": {view: column.of(scores) for view, scores in self.views.items()},
             }
-            for name in ("psnr", "ssim")
+            for column in self._known()
         }
 
     def tables(self) -> list[Table]:
-        table = Table("view", "PSNR, dB", "SSIM")
+        known = self._known()
+        table = Table("view", *(column.heading for column in known))
         for name, scores in [*self.views.items(), ("mean", self.mean)]:
-            table.add_row(name, f"{scores.psnr:.2f}", f"{scores.ssim:.3f}")
+            table.add_row(name, *(format(column.of(scores), column.digits) for column in known))
         return [table]
+
+    def _known(self) -> Sequence[_Column]:
+        """LPIPS needs weights, depth a map: left out where there are none."""
+        mean = self.mean
+        return [c for c in _COLUMNS if c.name in ("psnr", "ssim") or not np.isnan(c.of(mean))]
 
 
 @torch.no_grad()
 def render_view(
     field: RadianceField, photos: PosedPhotos, row: int, data: PhotosConfig, config: RadianceEvaluationConfig
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Colours (H, W, 3), depth and opacity (H, W) from where a photo was taken."""
+    """Colours (H, W, 3), depth along the optical axis and opacity (H, W) from where a photo was taken."""
     camera = photos.cameras[row]
     y, x = np.divmod(np.arange(camera.width * camera.height), camera.width)
     parts = []
@@ -76,7 +124,8 @@ def render_view(
         parts.append(columns.view(len(places), -1, 5).mean(1).cpu())
     image = torch.cat(parts).numpy().reshape(camera.height, camera.width, 5)
     opacity = image[..., 4]
-    return image[..., :3], image[..., 3] / np.maximum(opacity, 1e-6), opacity
+    distance = image[..., 3] / np.maximum(opacity, 1e-6)
+    return image[..., :3], depth_from_distance(distance, camera).astype(np.float32), opacity
 
 
 def judge_field(
@@ -86,11 +135,32 @@ def judge_field(
     config: RadianceEvaluationConfig,
     progress: Progress | None = None,
 ) -> Iterator[View]:
-    """Each photo, rendered and measured."""
+    """Each photo, rendered and measured. Depth counts where the field is more there than not."""
+    lpips = Lpips.load(config.lpips[0], config.lpips[-1]) if config.lpips else None
     for row, name in enumerate(photos.names):
-        photo = photos.photo(row).over(data.background_color(photos.capture.background))
+        photo = photos.photo(row)
+        image = photo.over(data.background_color(photos.capture.background))
         rendered, depth, opacity = render_view(field, photos, row, data, config)
-        scores = score(np.clip(rendered, 0, 1), photo, photos.mask(row))
-        yield View(name, rendered, photo, depth, opacity, scores)
+        measured = None
+        if photo.depth is not None:
+            measured = score_depth(np.where(opacity > 0.5, depth, np.nan), photo.depth, photo.mask)
+        scores = ViewScores(score(np.clip(rendered, 0, 1), image, photo.mask, lpips), measured)
+        yield View(name, rendered, image, depth, opacity, photo.mask, scores)
         if progress is not None:
             progress(row + 1, len(photos))
+
+
+def side_by_side(view: View) -> np.ndarray:
+    """(H, 4 W, 3) uint8: photo, rendering, error (`error_map`; black where a mask hides it), depth (near is
+    bright)."""
+    rendered = np.clip(view.rendered, 0, 1).astype(np.float32)
+    error = error_map(rendered, view.photo.astype(np.float32))
+    if view.mask is not None:
+        error = error * view.mask[..., None]
+    seen = view.opacity > 0.5
+    depth = np.zeros_like(view.depth)
+    if seen.any():
+        near, far = np.percentile(view.depth[seen], [1, 99])
+        depth[seen] = 1 - 0.9 * np.clip((view.depth[seen] - near) / max(far - near, 1e-6), 0, 1)
+    pictures = [np.rint(255 * np.clip(x, 0, 1)).astype(np.uint8) for x in (view.photo, rendered, depth)]
+    return np.concatenate([*pictures[:2], error, np.repeat(pictures[2][..., None], 3, 2)], 1)

@@ -6,24 +6,31 @@ from torch import Tensor, nn
 from sparse3d.fields.build import FieldConfig, build_field
 from sparse3d.fields.voxel_field import VoxelField
 from sparse3d.recipes.radiance_batches import PixelBatch
-from sparse3d.recipes.radiance_config import RadianceLossConfig
+from sparse3d.recipes.radiance_config import PriorsConfig, RadianceLossConfig
+from sparse3d.recipes.radiance_priors import prior_losses, rays_of
 
 
 class FieldModel(nn.Module):
     """A fresh field (seed first) as the training loop takes it."""
 
-    def __init__(self, field: FieldConfig, config: RadianceLossConfig):
+    def __init__(self, field: FieldConfig, config: RadianceLossConfig, priors: PriorsConfig | None = None):
         super().__init__()
-        self.field, self.config = build_field(field), config
+        self.field, self.space = build_field(field), field.space
+        self.config, self.priors = config, priors or PriorsConfig()
 
     def loss(self, batch: PixelBatch) -> dict[str, Tensor]:
-        """`color`, and the field's own terms."""
-        origins, directions = batch.rays
+        """`color`, the field's own terms and those of the priors."""
+        origins, directions = rays_of(batch)
         offsets = torch.rand_like(origins[:, 0])
         traced = self.field.trace(origins, directions, batch.background, offsets)
-        error = traced.seen.color.view(batch.batch_size, -1, 3).mean(1) - batch.colors
+        seen = traced.seen.color[: len(batch.rays.origins)]
+        error = seen.view(batch.batch_size, -1, 3).mean(1) - batch.colors
         error = error.abs() if self.config.color == "absolute" else error.square()
-        return {"color": error.sum(1).mean(), **traced.terms}
+        return {
+            "color": error.sum(1).mean(),
+            **traced.terms,
+            **prior_losses(traced, batch, self.priors, self.space),
+        }
 
     def reshape_for(self, tensors: dict[str, Tensor]) -> None:
         """See `VoxelField.reshape_for`; the other fields keep their shape."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sparse3d import cli
-from sparse3d.data.three_spheres import ThreeSpheresConfig, write_three_spheres
+from sparse3d.data.three_spheres import DEPTH_UNIT, ThreeSpheresConfig, write_three_spheres
 from sparse3d.engine.checkpoint import CheckpointFolder, read_checkpoint
 from sparse3d.engine.loop import Hook
 from sparse3d.recipes import radiance, tasks
@@ -130,6 +130,51 @@ def test_other_fields_are_seen_and_judged(photos, tmp_path, capsys):
     arguments = ["reconstruct", str(photos), "--method", "nerf", "--out", str(tmp_path / "run"), *changes]
     assert cli.main(arguments) == 0
     assert len(list((tmp_path / "run/evaluation/test/views").glob("*.png"))) == 3
+
+
+PRIORS = [
+    "data.views=3",
+    "train.steps=12",
+    "model.resolution=8",
+    "priors.occlusion.weight=0.01",
+    "priors.unseen.patches=4",
+    "priors.ranking.groups=32",
+    "priors.depth.weight=0.1",
+]
+
+
+def test_priors_continue_with_the_same_bits_and_do_something(photos, tmp_path):
+    depth = [f"data.depth={photos}/depth", f"data.depth_unit={DEPTH_UNIT}"]
+    whole = trained(photos, tmp_path / "whole", *PRIORS, *depth)
+    parts = tmp_path / "parts"
+    trained(photos, parts, *PRIORS, *depth, stop_at=5)
+    assert same_bits(trained(photos, parts, *PRIORS, *depth, resume=True), whole)
+    for name in ("ranking", "unseen"):
+        fewer = trained(photos, tmp_path / name, *PRIORS, *depth, f"priors.{name}=null")
+        assert not same_bits(fewer, whole), name
+
+
+def test_few_photos_switch_the_preset_on_and_it_is_told(photos, tmp_path, caplog):
+    few = ["data.views=3", "train.steps=3"]
+    trained(photos, tmp_path / "few", *few)
+    assert "3 photos: the preset for few views is on" in caplog.text
+    kept = (tmp_path / "few" / "config.yaml").read_text()
+    assert "priors: auto" not in kept and "weight" in kept
+    caplog.clear()
+    trained(photos, tmp_path / "none", *few, "priors=none")
+    assert "preset" not in caplog.text
+    assert not same_bits(weights(tmp_path / "few"), weights(tmp_path / "none"))
+    # All twelve photos are few, too; what was decided is found again when the run goes on.
+    trained(photos, tmp_path / "few", *few, resume=True)
+    trained(photos, tmp_path / "twelve", "train.steps=3")
+    assert "12 photos: the preset" in caplog.text
+
+
+def test_depth_is_judged_where_it_is_known(run):
+    found = json.loads((run / "evaluation/test/metrics.json").read_text())
+    assert 0 < found["depth_relative"]["mean"] < 0.2
+    assert found["depth_relative"]["mean"] < found["depth_rmse"]["mean"] < 0.5
+    assert "lpips" not in found
 
 
 def test_faults_of_the_input_are_told_in_a_line(photos, tmp_path, capsys):

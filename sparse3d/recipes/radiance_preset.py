@@ -1,0 +1,62 @@
+"""What is switched on by itself where there are few photos: the preset, chosen by measurement (BENCHMARKS.md,
+tools/ablate_few_views.py).
+
+With many photos the colours alone say where things are. With a dozen or fewer, a field explains them by haze
+before the cameras; of what is known against that, the preset takes what helped on the scenes that we
+measured, and leaves out what did not.
+"""
+
+import logging
+from dataclasses import replace
+
+from sparse3d.data.photos import PosedPhotos
+from sparse3d.fields.build import FieldConfig
+from sparse3d.fields.priors import OcclusionConfig
+from sparse3d.fields.voxel_field import VoxelFieldConfig
+from sparse3d.recipes.radiance_config import PriorsConfig, RadianceConfig
+from sparse3d.recipes.radiance_priors import describe_priors
+from sparse3d.recipes.run_folder import changed_keys
+
+FEW = 12  # photos
+
+# Total variation of voxels' densities: 1e-6 for three photos, and so much less for each more that eight have
+# 3e-8. It was measured there: more blurs what eight photos tell, less leaves the haze of three.
+TV_AT_THREE, TV_FALL = 1e-6, 0.5
+
+FINE_END = 0.9  # of the training: FreeNeRF's, when all frequencies are there
+
+_log = logging.getLogger(__name__)
+
+
+def decide_priors(config: RadianceConfig, photos: PosedPhotos) -> RadianceConfig:
+    """The config with `auto` priors made definite, and told in the log: the preset for few photos, none
+    else."""
+    if config.priors != "auto":
+        return config
+    if len(photos) > FEW:
+        return replace(config, priors="none")
+    decided = few_view_preset(config, len(photos))
+    assert isinstance(decided.priors, PriorsConfig)
+    changed = [f"model.{key}" for key in changed_keys(config.model, decided.model)]
+    _log.warning(
+        "%d photos: the preset for few views is on (%s); priors=none switches it off",
+        len(photos),
+        ", ".join([describe_priors(decided.priors), *changed]),
+    )
+    return decided
+
+
+def few_view_preset(config: RadianceConfig, count: int) -> RadianceConfig:
+    """The config with the preset for `count` photos. What the config says of its own of the model stays."""
+    return replace(
+        config, priors=PriorsConfig(occlusion=OcclusionConfig()), model=_smooth(config.model, count)
+    )
+
+
+def _smooth(model: FieldConfig, count: int) -> FieldConfig:
+    """Smooth densities for voxels, which are coarse before they are fine anyhow; levels and frequencies that
+    come in one after the other for the others (FreeNeRF, arXiv 2303.07418: until 90 % of the training)."""
+    if isinstance(model, VoxelFieldConfig):
+        return replace(model, tv_density=model.tv_density or TV_AT_THREE * TV_FALL ** max(0, count - 3))
+    encoding = replace(model.encoding, fine_end=model.encoding.fine_end or FINE_END)
+    return replace(model, encoding=encoding)  # pyright: ignore[reportArgumentType]
