@@ -104,6 +104,7 @@ def test_the_first_nan_wins_wherever_it_stands_in_a_long_segment(row):
     assert out.isnan().all() and argmax.item() == row
 
 
+@pytest.mark.numba_bodies
 def test_gradient_of_gathered_rows_is_the_same_with_every_run_and_thread():
     """Large enough for threads; torch's own indexing sums such gradients in the order of chance."""
     generator = torch.Generator().manual_seed(0)

@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import normalize
 
 from sparse3d_ops.spherical_harmonics import MOST_DEGREE, degree_of, sh_basis, sh_colors
+from tests.ops import bodies
 
 
 def unit(count):
@@ -48,8 +49,9 @@ def test_harmonic():
 
 
 def test_second_derivatives():
-    coefficients = torch.randn(3, 25, 2, dtype=torch.float64, requires_grad=True)
-    directions = unit(3).requires_grad_()
+    rows, colors = (3, 2) if bodies.in_use() == "numba" else (2, 1)
+    coefficients = torch.randn(rows, 25, colors, dtype=torch.float64, requires_grad=True)
+    directions = unit(rows).requires_grad_()
     assert torch.autograd.gradgradcheck(sh_colors, (coefficients, directions))
 
 
