@@ -28,7 +28,7 @@ from numba.extending import intrinsic
 from rich.console import Console
 from rich.table import Table
 
-from sparse3d_ops.cpu.microkernel import VECTOR_BYTES, _Emitter
+from sparse3d_ops.cpu.microkernel import VECTOR_BYTES, Emitter
 
 Call = Callable[[], object]
 CHAINS = 24  # independent sums: more than the latency times the throughput of any core, fewer than registers
@@ -87,7 +87,7 @@ def _multiply_adds(typing_context, values, rounds):
     """values: float32[3 * lanes], a start, a factor and a summand for each lane; the sums go to the start."""
 
     def generate(context, builder, signature, arguments):
-        e = _Emitter(builder, builder.module, signature.args[0].dtype)
+        e = Emitter(builder, builder.module, signature.args[0].dtype)
         array = context.make_array(signature.args[0])(context, builder, arguments[0])
         address = builder.ptrtoint(array.data, ir.IntType(64))
         start, factor, summand = (e.load_vector(e.offset(address, VECTOR_BYTES * k)) for k in range(3))

@@ -105,15 +105,20 @@ def _(slot_keys, slot_rows, positions, position_batch):
 
 
 def _check_corners(corners: Tensor, num_rows: int, **others: Tensor) -> None:
-    check_tensor("corners", corners, ("Q", 8), (torch.int32,))
-    check_same_device(("corners", corners), *others.items())
+    _check_corner_form(corners, **others)
     check_range("corners", corners, -1, num_rows)
 
 
+def _check_corner_form(corners: Tensor, **others: Tensor) -> None:
+    check_tensor("corners", corners, ("Q", 8), (torch.int32,))
+    check_same_device(("corners", corners), *others.items())
+
+
 def _check_gather(features: Tensor, corners: Tensor, weights: Tensor) -> None:
+    """All but the numbers of the rows."""
     check_tensor("features", features, ("N", "C"), FLOATS)
     check_tensor("weights", weights, (corners.shape[0], 8), EXACT)
-    _check_corners(corners, len(features), features=features, weights=weights)
+    _check_corner_form(corners, features=features, weights=weights)
 
 
 def _check_scatter(grad: Tensor, corners: Tensor, weights: Tensor, num_rows: int) -> None:
@@ -139,7 +144,8 @@ def trilinear_gather(features: Tensor, corners: Tensor, weights: Tensor) -> Tens
     kind = torch.promote_types(working(features).dtype, weights.dtype)
     work, factors = working(features).to(kind), working(weights).to(kind)
     out = empty((len(corners), features.shape[1]), kind)
-    body.gather(work.numpy(), corners.contiguous().numpy(), factors.numpy(), out.numpy())
+    if not body.gather(work.numpy(), corners.contiguous().numpy(), factors.numpy(), out.numpy()):
+        check_range("corners", corners, -1, len(features))
     return out.to(features.dtype)
 
 
@@ -177,6 +183,7 @@ def _(features: Tensor, corners: Tensor, weights: Tensor) -> Tensor:
     from sparse3d_ops.gpu import grid_sample as body
 
     _check_gather(features, corners, weights)
+    check_range("corners", corners, -1, len(features))
     work = working(features)
     out = work.new_empty(len(corners), features.shape[1])
     body.gather(work, corners.contiguous(), working(weights), out)

@@ -30,6 +30,12 @@ def _sorted_rows(segment: Tensor, num_segments: int):
         raise ValueError(f"{len(segment)} rows, at most 2^31 - 1 are handled at once")
     offsets = np.empty(num_segments + 1, np.int64)
     ids = segment.contiguous().numpy()
+    if len(ids) <= body.FEW:
+        order = np.empty(len(ids), np.int32)
+        state = body.sort_few(ids, offsets, order)
+        if state < 0:
+            check_range("segment", segment, 0, num_segments)
+        return offsets, order[: len(ids) * state]
     order = np.empty(0, np.int32)
     if len(ids):
         low, high, falls = body.look(ids)

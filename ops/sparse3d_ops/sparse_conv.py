@@ -34,8 +34,12 @@ def _check(features: Tensor, weight: Tensor, table: Tensor, reverse: Tensor, gro
             f"features are {features.dtype}, weight is {weight.dtype}; use .to(dtype) on one of them"
         )
     check_same_device(("features", features), ("weight", weight), ("table", table), ("reverse", reverse))
-    # -1 is the marker of a missing neighbour, so it is inside of the allowed range. On CUDA the entries of a
-    # table are looked at once, not in each call: that would wait for the device.
+
+
+def _check_entries(features: Tensor, table: Tensor) -> None:
+    """Raise a ValueError for an entry that is no row of the features and not -1, a missing neighbour. The
+    CPU's bodies look while they work, and this finds the words then. On CUDA the entries of a table are
+    looked at once, not in each call: that would wait for the device."""
     check_range("table", table, -1, features.shape[0])
 
 
@@ -81,30 +85,44 @@ def _split_groups(wide: Tensor, groups: int, join: int) -> Tensor:
 @torch.library.custom_op("sparse3d::sparse_conv", mutates_args=(), device_types="cpu")
 def sparse_conv(features: Tensor, weight: Tensor, table: Tensor, reverse: Tensor, groups: int) -> Tensor:
     """out[o] = sum over taps v of features[table[o, v]] @ weight[v], group by group: -> (N_out, Cout)."""
+    from numba import get_num_threads
     from numba.core import config
 
+    from sparse3d_ops.cpu import narrow_conv as narrow
     from sparse3d_ops.cpu import sparse_conv as body
     from sparse3d_ops.cpu.microkernel import VECTOR_BYTES
 
     _check(features, weight, table, reverse, groups)
     outputs, width = table.shape[0], weight.shape[2]
     if 0 in (outputs, features.shape[0], *weight.shape):
+        _check_entries(features, table)
         return features.new_zeros(outputs, width)
     x, w, pairs = working(features), working(weight), table.contiguous().numpy()
     if config.DISABLE_JIT:  # pyright: ignore[reportAttributeAccessIssue]
+        _check_entries(features, table)
         return _plain(x, w, table, groups).to(features.dtype)
-    if groups == width == x.shape[1] > 1:
+    lanes, threads = VECTOR_BYTES // x.element_size(), get_num_threads()
+    if _is_narrow(w.shape, x.shape[1], groups, lanes):
         out = empty((outputs, width), x.dtype)
-        body.convolve_depthwise(x.numpy(), w[:, 0].numpy(), pairs, out.numpy())
-        return out.to(features.dtype)
-    lanes = VECTOR_BYTES // x.element_size()
-    join = _joined(width // groups, groups, lanes)
-    w = _padded_columns(_join_groups(w, groups, join) if join > 1 else w, lanes)
-    out = empty((outputs, w.shape[2]), x.dtype)
-    body.convolve(x.numpy(), w.numpy(), pairs, groups // join, out.numpy())
+        right = narrow.convolve(x.numpy(), w.numpy(), pairs, threads, out.numpy())
+    else:
+        join = _joined(width // groups, groups, lanes)
+        w = _padded_columns(_join_groups(w, groups, join) if join > 1 else w, lanes)
+        out = empty((outputs, w.shape[2]), x.dtype)
+        right = body.convolve(x.numpy(), w.numpy(), pairs, groups // join, threads, out.numpy())
+    if not right:
+        _check_entries(features, table)
     if out.shape[1] != width:
         out = out[:, :width].contiguous()
     return out.to(features.dtype)
+
+
+def _is_narrow(shape: tuple[int, ...], channels: int, groups: int, lanes: int) -> bool:
+    """Whether groups fit the bodies of `narrow_conv`: as wide in as out, and a vector holds whole ones."""
+    from sparse3d_ops.cpu.narrow_conv import WIDTHS
+
+    _, depth, width = shape
+    return groups > 1 and width == channels and depth in WIDTHS and depth <= lanes
 
 
 @sparse_conv.register_kernel("cuda")
@@ -112,6 +130,7 @@ def _(features: Tensor, weight: Tensor, table: Tensor, reverse: Tensor, groups: 
     from sparse3d_ops.gpu import sparse_conv as body
 
     _check(features, weight, table, reverse, groups)
+    _check_entries(features, table)
     if 0 in (table.shape[0], features.shape[0], *weight.shape):
         return features.new_zeros(table.shape[0], weight.shape[2])
     return body.convolve(features, weight, table, groups)
@@ -130,27 +149,33 @@ def sparse_conv_weight_gradient(
     groups, Cout)."""
     from numba.core import config
 
+    from sparse3d_ops.cpu import narrow_conv as narrow
     from sparse3d_ops.cpu import sparse_conv as body
     from sparse3d_ops.cpu.microkernel import VECTOR_BYTES
 
     shape = _check_gradient(features, grad, table, reverse, groups)
-    volume, _, width = shape
+    volume, depth, width = shape
     if 0 in (features.shape[0], table.shape[0], *shape):
+        _check_entries(features, table)
         return features.new_zeros(shape)
     x, g, pairs = working(features), working(grad), table.contiguous().numpy()
     if config.DISABLE_JIT:  # pyright: ignore[reportAttributeAccessIssue]
+        _check_entries(features, table)
         return _plain_weight_gradient(x, g, table, groups).to(features.dtype)
-    if groups == width == x.shape[1] > 1:
-        partial = _slices(x, (volume, width))
-        body.weight_gradient_depthwise(x.numpy(), g.numpy(), pairs, partial.numpy())
-        return _total(partial)[:, None].to(features.dtype)
-    lanes = VECTOR_BYTES // x.element_size()
-    join = _joined(width // groups, groups, lanes)
-    g = _padded_columns(g, lanes)
-    partial = _slices(x, (volume, join * shape[1], g.shape[1]))
-    body.weight_gradient(x.numpy(), g.numpy(), pairs, groups // join, partial.numpy())
-    total = _total(partial)[..., :width]
-    return (_split_groups(total, groups, join) if join > 1 else total).to(features.dtype).contiguous()
+    lanes, join = VECTOR_BYTES // x.element_size(), 1
+    if _is_narrow(shape, x.shape[1], groups, lanes):
+        partial = _slices(x, shape)
+        right = narrow.weight_gradient(x.numpy(), g.numpy(), pairs, partial.numpy())
+    else:
+        join = _joined(width // groups, groups, lanes)
+        g = _padded_columns(g, lanes)
+        partial = _slices(x, (volume, join * depth, g.shape[1]))
+        right = body.weight_gradient(x.numpy(), g.numpy(), pairs, groups // join, partial.numpy())
+    if not right:
+        _check_entries(features, table)
+    total = x.new_empty(volume, join * depth, width)
+    body.add_slices(partial.flatten(1, 2).numpy(), total.flatten(0, 1).numpy())
+    return (_split_groups(total, groups, join).contiguous() if join > 1 else total).to(features.dtype)
 
 
 def _slices(x: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -158,19 +183,12 @@ def _slices(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     return x.new_empty(max(1, min(MOST_SLICES, room)), *shape)
 
 
-def _total(partial: Tensor) -> Tensor:
-    """The sum of the slices, first to last, in a tensor of its own."""
-    total = partial[0].clone()
-    for part in partial[1:]:
-        total += part
-    return total
-
-
 @sparse_conv_weight_gradient.register_kernel("cuda")
 def _(features: Tensor, grad: Tensor, table: Tensor, reverse: Tensor, groups: int) -> Tensor:
     from sparse3d_ops.gpu import weight_gradient as body
 
     shape = _check_gradient(features, grad, table, reverse, groups)
+    _check_entries(features, table)
     if 0 in (features.shape[0], table.shape[0], *shape):
         return features.new_zeros(shape)
     return body.weight_gradient(features, grad, table, groups)

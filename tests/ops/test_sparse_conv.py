@@ -49,6 +49,52 @@ def test_every_register_tile_and_its_remainder_gives_the_sum(dtype, outputs):
         torch.testing.assert_close(got.double(), want, rtol=tolerance, atol=tolerance * 20)
 
 
+@pytest.mark.parametrize("width", [1, 2, 4, 8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_narrow_groups_of_any_number_give_the_sum(dtype, width):
+    # Columns pass through four vectors at once, single vectors and what fills none; 17 and 3 taps through
+    # both ways of finding the neighbours of an output.
+    generator = torch.Generator().manual_seed(2)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-13
+    for groups, taps in ((2, 17), (64 // width + 1, 3), (160 // width, 17)):
+        channels = groups * width
+        table, reverse = random_map(50, 300, taps, share=0.7)
+        x = torch.randn(50, channels, generator=generator, dtype=torch.float64)
+        weight = torch.randn(taps, width, channels, generator=generator, dtype=torch.float64)
+        grad = torch.randn(300, channels, generator=generator, dtype=torch.float64)
+        wide = torch.zeros(taps, channels, channels, dtype=torch.float64)
+        for c in range(channels):
+            first = c // width * width
+            wide[:, first : first + width, c] = weight[:, :, c]
+        got = sparse_conv(x.to(dtype), weight.to(dtype), table, reverse, groups)
+        want = dense_sum(x, wide, table)
+        torch.testing.assert_close(got.double(), want, rtol=tolerance, atol=tolerance * 10)
+        padded = torch.cat([x, x.new_zeros(1, channels)])
+        want = torch.einsum("ovi,oc->vic", padded[table.long()], grad)
+        want = torch.stack([want[:, c // width * width :, c][:, :width] for c in range(channels)], -1)
+        got = sparse_conv_weight_gradient(x.to(dtype), grad.to(dtype), table, reverse, groups)
+        torch.testing.assert_close(got.double(), want, rtol=tolerance, atol=tolerance * 20)
+
+
+@pytest.mark.parametrize("groups", [1, 4, 32])
+def test_threads_change_no_bit(groups):
+    # Whoever is free takes the next tile; crowded rows at the beginning make shares differ.
+    table, reverse = random_map(900, 2000, 27, share=0.9)
+    table[1000:, 1:] = -1
+    x, weight, grad = torch.randn(900, 32), torch.randn(27, 32 // groups, 32), torch.randn(2000, 32)
+    found = []
+    for threads in {1, numba.config.NUMBA_NUM_THREADS}:
+        before = numba.get_num_threads()
+        numba.set_num_threads(threads)
+        try:
+            out = sparse_conv(x, weight, table, reverse, groups)
+            found.append((out, sparse_conv_weight_gradient(x, grad, table, reverse, groups)))
+        finally:
+            numba.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
 def test_rows_without_neighbours_are_zero_whatever_memory_held():
     table, reverse = random_map(40, 300, 2, share=0.1)
     x, weight = torch.randn(40, 5), torch.randn(2, 5, 7)
@@ -137,6 +183,15 @@ def test_errors_say_what_came():
         refuses("groups is 3: it must divide the 4 input channels", op, groups=3)
         refuses("groups is 0", op, groups=0)
         refuses("float64", op, features=x.double())
+        # Sixteen taps and more are looked at a vector at a time.
+        many = torch.full((12, 27), -1, dtype=torch.int32)
+        for place, entry in (((11, 26), 10), ((3, 15), -2), ((5, 0), 2**31 - 1)):
+            wrong, size = many.clone(), torch.full((10, 27), -1, dtype=torch.int32)
+            wrong[place] = entry
+            for groups in (1, 2):
+                last = torch.randn(27, 4 // groups, 4) if op is sparse_conv else torch.randn(12, 4)
+                with pytest.raises(ValueError, match=rf"table\[{place[0]}, {place[1]}\] is {entry}"):
+                    op(x, last, wrong, size, groups)
     refuses(r"weight has shape \(3, 5, 6\), expected \(3, 4, Cout\)", weight=torch.randn(3, 5, 6))
     refuses("weight has shape", weight=weight[0])
     refuses("grad has shape", sparse_conv_weight_gradient, grad=grad[:-1])
@@ -195,5 +250,7 @@ def test_without_compiled_code_the_results_are_the_same(groups, monkeypatch):
     monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
     monkeypatch.setattr("sparse3d_ops.cpu.sparse_conv.convolve", None)
     monkeypatch.setattr("sparse3d_ops.cpu.sparse_conv.weight_gradient", None)
+    monkeypatch.setattr("sparse3d_ops.cpu.narrow_conv.convolve", None)
+    monkeypatch.setattr("sparse3d_ops.cpu.narrow_conv.weight_gradient", None)
     for got, expected in zip(results(), want, strict=True):
         torch.testing.assert_close(got, expected)

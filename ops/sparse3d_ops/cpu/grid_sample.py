@@ -11,7 +11,8 @@ import numba
 import numpy as np
 
 from sparse3d_ops.cpu.hashing import BATCHES, find, in_range, pack_key
-from sparse3d_ops.cpu.microkernel import VECTOR_BYTES, prefetch, weighted_rows
+from sparse3d_ops.cpu.microkernel import VECTOR_BYTES
+from sparse3d_ops.cpu.row_kernels import largest_of_eight, weighted_rows
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
@@ -39,24 +40,23 @@ AHEAD = (
 
 @numba.njit(parallel=True, cache=True, nogil=True)
 def gather(features, corners, weights, out):
+    """Returns whether all corners were rows of the features or -1."""
     channels, size = features.shape[1], np.int64(features.itemsize)
     base, stride = np.int64(features.ctypes.data), channels * size
     rows, factors = np.int64(corners.ctypes.data), np.int64(weights.ctypes.data)
-    to, vectors = np.int64(out.ctypes.data), stride // VECTOR_BYTES
+    to, vectors, last = np.int64(out.ctypes.data), stride // VECTOR_BYTES, len(corners) - 1
+    wrong = np.zeros(1, np.int64)
     for q in numba.prange(len(corners)):
-        if q + AHEAD < len(corners):
-            for k in range(8):
-                for line in range(0, stride, 64):
-                    prefetch(base + max(corners[q + AHEAD, k], 0) * stride + line)  # pyright: ignore[reportCallIssue]
-        any_row = np.int32(-1)
-        for k in range(8):
-            any_row = max(any_row, corners[q, k])
+        any_row = largest_of_eight(rows + 32 * q, len(features))  # pyright: ignore[reportCallIssue]
         if any_row < 0:
+            if any_row < -1:
+                wrong[0] = 1
             for c in range(channels):
                 out[q, c] = 0
             continue
         # A missing corner is a row that takes part anyway, times zero, so it brings in nothing of its own.
         if vectors:
+            ahead = rows + 32 * min(q + AHEAD, last)
             weighted_rows(  # pyright: ignore[reportCallIssue]
                 features,
                 base,
@@ -66,11 +66,13 @@ def gather(features, corners, weights, out):
                 factors + 8 * size * q,
                 to + q * stride,
                 vectors,
+                ahead,
             )
         for c in range(vectors * (VECTOR_BYTES // size), channels):
             out[q, c] = 0
             for k in range(8):
                 out[q, c] += _or_zero(corners[q, k], weights[q, k]) * features[_or(corners[q, k], any_row), c]
+    return wrong[0] == 0
 
 
 @numba.njit(inline="always")

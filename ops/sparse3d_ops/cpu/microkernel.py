@@ -39,7 +39,7 @@ MOST_BLOCKS = 2 if VECTOR_BYTES == 32 else 4
 OUTER_ROWS = 4 if VECTOR_BYTES == 32 else 8
 
 
-class _Emitter:
+class Emitter:
     """Builder shorthand for one element type."""
 
     def __init__(self, builder: ir.IRBuilder, module: ir.Module, element: types.Float):
@@ -52,6 +52,10 @@ class _Emitter:
     def offset(self, address: ir.Value, distance: int | ir.Value) -> ir.Value:
         distance = ir.Constant(I64, distance) if isinstance(distance, int) else distance
         return self.b.add(address, distance)  # pyright: ignore[reportReturnType]
+
+    def row(self, base: ir.Value, number: ir.Value, stride: ir.Value) -> ir.Value:
+        """The address of a row."""
+        return self.offset(base, self.b.mul(number, stride))  # pyright: ignore[reportArgumentType]
 
     def load(self, address: ir.Value, kind: ir.Type, align: int) -> ir.Value:
         return self.b.load(self.b.inttoptr(address, ir.PointerType(kind)), align=align)
@@ -77,6 +81,12 @@ class _Emitter:
         name = f"llvm.fmuladd.v{self.lanes}f{self.bytes * 8}"
         return self.b.call(cgutils.get_or_insert_function(self.module, kind, name), [x, y, sums])
 
+    def prefetch(self, address: ir.Value) -> None:
+        pointer = self.b.inttoptr(address, ir.PointerType(ir.IntType(8)))
+        kind = ir.FunctionType(ir.VoidType(), [ir.PointerType(ir.IntType(8)), I32, I32, I32])
+        function = cgutils.get_or_insert_function(self.module, kind, "llvm.prefetch.p0i8")
+        self.b.call(function, [pointer, ir.Constant(I32, 0), ir.Constant(I32, 3), ir.Constant(I32, 1)])
+
     def loop(
         self, count: ir.Value, moving: list[tuple[ir.Value, int | ir.Value]], sums: list[ir.Value], body
     ):
@@ -91,7 +101,7 @@ class _Emitter:
         pointers = [self.b.phi(I64) for _ in moving]
         for pointer, (start, _) in zip(pointers, moving, strict=True):
             pointer.add_incoming(start, before)
-        carried = [self.b.phi(self.vector) for _ in sums]
+        carried = [self.b.phi(start.type) for start in sums]  # pyright: ignore[reportAttributeAccessIssue]
         for phi, start in zip(carried, sums, strict=True):
             phi.add_incoming(start, before)
         results = body(step, pointers, carried)
@@ -117,7 +127,7 @@ def _accumulate_rows(rows: int, blocks: int) -> Callable[..., None]:
         signature = types.void(like, *[types.intp] * 7)
 
         def generate(context, builder, signature, arguments):
-            e = _Emitter(builder, builder.module, signature.args[0].dtype)
+            e = Emitter(builder, builder.module, signature.args[0].dtype)
             _, x_rows, x_offset, out_rows, out_offset, weight, weight_stride, depth = arguments
             x = [e.offset(e.load(e.offset(x_rows, 8 * r), I64, 8), x_offset) for r in range(rows)]
             out = [e.offset(e.load(e.offset(out_rows, 8 * r), I64, 8), out_offset) for r in range(rows)]
@@ -150,7 +160,7 @@ def _accumulate_outer(rows: int, blocks: int) -> Callable[..., None]:
         signature = types.void(like, *[types.intp] * 7)
 
         def generate(context, builder, signature, arguments):
-            e = _Emitter(builder, builder.module, signature.args[0].dtype)
+            e = Emitter(builder, builder.module, signature.args[0].dtype)
             _, x_rows, y_rows, x_offset, y_offset, pairs, out, out_stride = arguments
             tiles = [(r, j) for r in range(rows) for j in range(blocks)]
             starts = [e.offset(out, builder.mul(out_stride, ir.Constant(I64, r))) for r in range(rows)]
@@ -173,98 +183,48 @@ def _accumulate_outer(rows: int, blocks: int) -> Callable[..., None]:
     return kernel
 
 
-def _sum_of_products(blocks: int) -> Callable[..., None]:
-    """out = sum over pairs p of x[p] * y[p], number by number, for blocks * LANES columns."""
-
-    @intrinsic
-    def kernel(typing_context, like, x_rows, y_rows, offset, pairs, out):
-        # x_rows, y_rows: address of int64[pairs >= 1] of row addresses; offset: bytes, in `out` too.
-        signature = types.void(like, *[types.intp] * 5)
-
-        def generate(context, builder, signature, arguments):
-            e = _Emitter(builder, builder.module, signature.args[0].dtype)
-            _, x_rows, y_rows, offset, pairs, out = arguments
-
-            def body(step, pointers, sums):
-                x, y = (e.offset(e.load(pointer, I64, 8), offset) for pointer in pointers)
-                places = [VECTOR_BYTES * j for j in range(blocks)]
-                return [
-                    e.multiply_add(e.load_vector(e.offset(x, at)), e.load_vector(e.offset(y, at)), total)
-                    for at, total in zip(places, sums, strict=True)
-                ]
-
-            zeros: list[ir.Value] = [ir.Constant(e.vector, None)] * blocks
-            sums = e.loop(pairs, [(x_rows, 8), (y_rows, 8)], zeros, body)
-            for j, total in enumerate(sums):
-                e.store_vector(total, e.offset(e.offset(out, offset), VECTOR_BYTES * j))
-            return context.get_dummy_value()
-
-        return signature, generate
-
-    return kernel
-
-
-@intrinsic
-def weighted_rows(typing_context, like, base, stride, rows, other, weights, out, vectors):
-    """out = sum over 8 rows of weights[k] * row k, for the first `vectors` * LANES >= LANES columns.
-
-    rows: address of int32[8] of row numbers, rows of `stride` bytes from `base` on; instead of a negative one
-    row `other` takes part, times zero. weights: address of 8 numbers.
-    """
-    signature = types.void(like, *[types.intp] * 7)
-
-    def generate(context, builder, signature, arguments):
-        e = _Emitter(builder, builder.module, signature.args[0].dtype)
-        _, base, stride, rows, other, weights, out, vectors = arguments
-        starts, factors = [], []
-        for k in range(8):
-            row = builder.sext(e.load(e.offset(rows, 4 * k), I32, 4), I64)
-            there = builder.icmp_signed(">=", row, ir.Constant(I64, 0))
-            starts.append(e.offset(base, builder.mul(builder.select(there, row, other), stride)))
-            weight = e.broadcast(e.offset(weights, e.bytes * k))
-            factors.append(builder.select(there, weight, ir.Constant(e.vector, None)))
-
-        def body(step, pointers, sums):
-            at = builder.mul(step, ir.Constant(I64, VECTOR_BYTES))
-            halves = []
-            for half in (range(4), range(4, 8)):  # two sums, so that one does not wait for the other
-                total = ir.Constant(e.vector, None)
-                for k in half:
-                    total = e.multiply_add(factors[k], e.load_vector(e.offset(starts[k], at)), total)
-                halves.append(total)
-            e.store_vector(builder.fadd(*halves), e.offset(out, at))
-            return []
-
-        e.loop(vectors, [], [], body)
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
 accumulate_rows_1 = _accumulate_rows(ROWS[1], 1)
 accumulate_rows_2 = _accumulate_rows(ROWS[2], 2)
 accumulate_rows_3 = _accumulate_rows(ROWS[3], 3)
 accumulate_rows_4 = _accumulate_rows(ROWS[4], 4)
+# For what is left of a list: a full tile would work on copies of a row that are thrown away.
+accumulate_half_1 = _accumulate_rows((ROWS[1] + 1) // 2, 1)
+accumulate_half_2 = _accumulate_rows((ROWS[2] + 1) // 2, 2)
+accumulate_half_3 = _accumulate_rows((ROWS[3] + 1) // 2, 3)
+accumulate_half_4 = _accumulate_rows((ROWS[4] + 1) // 2, 4)
 accumulate_outer_1 = _accumulate_outer(8, 1)
 accumulate_outer_2 = _accumulate_outer(OUTER_ROWS, 2)
 accumulate_outer_4 = _accumulate_outer(4, 4)
 accumulate_outer_row = _accumulate_outer(1, 1)
-sum_of_products_1 = _sum_of_products(1)
-sum_of_products_4 = _sum_of_products(4)
 
 
-@intrinsic
-def not_negative(typing_context, address):
-    """Bit k of the result tells whether the k-th of 16 int32 from an address on is at least 0."""
-    signature = types.int64(types.intp)
+def _tell(compare: Callable[[ir.IRBuilder, ir.Value, ir.Value], ir.Value]) -> Callable[..., int]:
+    @intrinsic
+    def tell(typing_context, address, limit):
+        signature = types.int64(types.intp, types.int64)
 
-    def generate(context, builder, signature, arguments):
-        kind = ir.VectorType(I32, 16)
-        numbers = builder.load(builder.inttoptr(arguments[0], ir.PointerType(kind)), align=4)
-        bits = builder.icmp_signed(">=", numbers, ir.Constant(kind, None))
-        return builder.zext(builder.bitcast(bits, ir.IntType(16)), I64)
+        def generate(context, builder, signature, arguments):
+            kind = ir.VectorType(I32, 16)
+            numbers = builder.load(builder.inttoptr(arguments[0], ir.PointerType(kind)), align=4)
+            undefined = ir.Constant(kind, ir.Undefined)
+            first = builder.insert_element(undefined, builder.trunc(arguments[1], I32), ir.Constant(I32, 0))
+            limits = builder.shuffle_vector(first, undefined, ir.Constant(kind, None))
+            bits = compare(builder, numbers, limits)
+            return builder.zext(builder.bitcast(bits, ir.IntType(16)), I64)
 
-    return signature, generate
+        return signature, generate
+
+    return tell
+
+
+# Bit k of the result tells of the k-th of 16 int32 from an address on whether it is at least `limit`, and
+# whether it is outside of [-1, limit).
+at_least = _tell(lambda b, numbers, limit: b.icmp_signed(">=", numbers, limit))
+outside = _tell(
+    lambda b, numbers, limit: b.icmp_unsigned(
+        ">", b.add(numbers, ir.Constant(ir.VectorType(I32, 16), [1] * 16)), limit
+    )
+)
 
 
 @intrinsic
@@ -284,10 +244,19 @@ def prefetch(typing_context, address):
     signature = types.void(types.intp)
 
     def generate(context, builder, signature, arguments):
-        pointer = builder.inttoptr(arguments[0], ir.PointerType(ir.IntType(8)))
-        kind = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        builder.call(function, [pointer, ir.Constant(I32, 0), ir.Constant(I32, 3), ir.Constant(I32, 1)])
+        Emitter(builder, builder.module, types.float32).prefetch(arguments[0])
         return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def take_number(typing_context, address):
+    """The int64 at an address, which becomes one larger; no two threads get the same."""
+    signature = types.int64(types.intp)
+
+    def generate(context, builder, signature, arguments):
+        pointer = builder.inttoptr(arguments[0], ir.PointerType(I64))
+        return builder.atomic_rmw("add", pointer, ir.Constant(I64, 1), "monotonic")
 
     return signature, generate

@@ -8,10 +8,18 @@ come sorted need no `order`: an empty one stands for "row k is at place k".
 import numba
 import numpy as np
 
-from sparse3d_ops.cpu.microkernel import prefetch
+from sparse3d_ops.cpu.microkernel import VECTOR_BYTES, prefetch
+from sparse3d_ops.cpu.row_kernels import largest_rows, sum_rows
 
 AHEAD = 16  # rows that are fetched before they are needed
+NEAR = 1 << 21  # bytes of values that caches hold: fetching rows of them takes longer than it saves
+FEW = 1 << 15  # ids that one thread sorts sooner than several
 MOST_CHUNKS = 64  # parts that are looked at side by side, however many threads there are
+
+_sum_listed_1, _sum_listed_2, _sum_listed_4 = (sum_rows[True, n] for n in (1, 2, 4))
+_sum_following_1, _sum_following_2, _sum_following_4 = (sum_rows[False, n] for n in (1, 2, 4))
+_largest_listed_1, _largest_listed_2 = (largest_rows[True, n] for n in (1, 2))
+_largest_following_1, _largest_following_2 = (largest_rows[False, n] for n in (1, 2))
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
@@ -53,14 +61,39 @@ def _begin(segment, row):
     return min(row, len(segment))
 
 
-@numba.njit(inline="always")
-def _fetch(values, order, place):
-    """Ask for a row that is needed soon, in any order: nothing but this tells the machine which."""
-    if place < len(order):
-        stride = np.int64(values.shape[1] * values.itemsize)
-        at = np.int64(values.ctypes.data) + order[place] * stride
-        for line in range(0, stride, 64):
-            prefetch(at + line)  # pyright: ignore[reportCallIssue]
+@numba.njit(cache=True, nogil=True)
+def sort_few(segment, offsets, order):
+    """`look`, a stable counting sort and `segment_offsets` in one, for so few ids that one thread is enough.
+
+    offsets (S + 1,) and order (N,) int32 are outputs; order is left as it is where the ids are sorted
+    already. Returns 1 where they are not, 0 where they are, -1 where one is not in [0, S).
+    """
+    segments = np.uint64(len(offsets) - 1)
+    offsets[:] = 0
+    falls, before = 0, np.int64(0)
+    for row in range(len(segment)):
+        s = segment[row]
+        if np.uint64(s) >= segments:
+            return -1
+        offsets[np.uint64(s) + np.uint64(1)] += 1
+        falls += s < before
+        before = s
+    total = np.int64(0)
+    if not falls:
+        for s in range(1, len(offsets)):
+            total += offsets[s]
+            offsets[s] = total
+        return 0
+    for s in range(1, len(offsets)):  # where segment s - 1 begins; its rows move it to where it ends
+        count = offsets[s]
+        offsets[s] = total
+        total += count
+    for row in range(len(segment)):
+        s = np.uint64(segment[row]) + np.uint64(1)
+        place = offsets[s]
+        offsets[s] = place + 1
+        order[place] = row
+    return 1
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
@@ -77,20 +110,47 @@ def gather(values, rows, out):
 
 
 @numba.njit(inline="always")
+def _fetch(values, order, begin, end):
+    """Ask for rows that are needed soon, in any order: nothing but this tells the machine which."""
+    stride, base = np.int64(values.shape[1] * values.itemsize), np.int64(values.ctypes.data)
+    for place in range(min(begin + AHEAD, len(order)), min(end + AHEAD, len(order))):
+        for line in range(0, stride, 64):
+            prefetch(base + order[place] * stride + line)  # pyright: ignore[reportCallIssue]
+
+
+@numba.njit(inline="always")
 def _sum_rows(values, begin, end, order, out, s):
     """Row s of `out`: the sum of the rows at the places from `begin` to `end`."""
-    for c in range(values.shape[1]):
+    channels, size, count = values.shape[1], np.int64(values.itemsize), end - begin
+    stride, column = channels * size, np.int64(0)
+    if len(order) and values.nbytes > NEAR:
+        _fetch(values, order, begin, end)
+    base, to = np.int64(values.ctypes.data), np.int64(out.ctypes.data) + s * stride
+    places, first = np.int64(order.ctypes.data) + 4 * begin, base + begin * stride
+    while count and stride - column >= VECTOR_BYTES:
+        left = (stride - column) // VECTOR_BYTES
+        if left >= 4:
+            if len(order):
+                _sum_listed_4(values, base + column, stride, places, count, to + column)
+            else:
+                _sum_following_4(values, first + column, stride, places, count, to + column)
+            column += 4 * VECTOR_BYTES
+        elif left >= 2:
+            if len(order):
+                _sum_listed_2(values, base + column, stride, places, count, to + column)
+            else:
+                _sum_following_2(values, first + column, stride, places, count, to + column)
+            column += 2 * VECTOR_BYTES
+        else:
+            if len(order):
+                _sum_listed_1(values, base + column, stride, places, count, to + column)
+            else:
+                _sum_following_1(values, first + column, stride, places, count, to + column)
+            column += VECTOR_BYTES
+    for c in range(column // size, channels):
         out[s, c] = 0
-    if len(order):
         for k in range(begin, end):
-            _fetch(values, order, k + AHEAD)
-            row = order[k]
-            for c in range(values.shape[1]):
-                out[s, c] += values[row, c]
-    else:
-        for row in range(begin, end):
-            for c in range(values.shape[1]):
-                out[s, c] += values[row, c]
+            out[s, c] += values[order[k] if len(order) else k, c]
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
@@ -110,24 +170,48 @@ def segment_mean(values, offsets, order, out):
 
 @numba.njit(parallel=True, cache=True, nogil=True)
 def segment_max(values, offsets, order, out, argmax):
+    channels, size = values.shape[1], np.int64(values.itemsize)
+    stride, lanes = channels * size, VECTOR_BYTES // size
+    base = np.int64(values.ctypes.data)
     for s in numba.prange(len(offsets) - 1):
         begin, end = offsets[s], offsets[s + 1]
-        first = np.int64(-1)
-        if begin < end:
-            first = np.int64(order[begin] if len(order) else begin)
-        for c in range(values.shape[1]):
-            out[s, c] = values[first, c] if first >= 0 else 0
-            argmax[s, c] = first
-        for k in range(begin + 1, end):
-            _fetch(values, order, k + AHEAD)
-            row = np.int64(order[k] if len(order) else k)
-            for c in range(values.shape[1]):
+        if len(order) and values.nbytes > NEAR:
+            _fetch(values, order, begin, end)
+        to, rows = np.int64(out.ctypes.data) + s * stride, np.int64(argmax.ctypes.data) + s * channels * 8
+        places, first, count = np.int64(order.ctypes.data) + 4 * begin, base + begin * stride, end - begin
+        column = np.int64(0)  # of numbers
+        while count and channels - column >= lanes:
+            at = column * size
+            if channels - column >= 2 * lanes:
+                if len(order):
+                    _largest_listed_2(
+                        values, base + at, stride, places, begin, count, to + at, rows + 8 * column
+                    )
+                else:
+                    _largest_following_2(
+                        values, first + at, stride, places, begin, count, to + at, rows + 8 * column
+                    )
+                column += 2 * lanes
+            else:
+                if len(order):
+                    _largest_listed_1(
+                        values, base + at, stride, places, begin, count, to + at, rows + 8 * column
+                    )
+                else:
+                    _largest_following_1(
+                        values, first + at, stride, places, begin, count, to + at, rows + 8 * column
+                    )
+                column += lanes
+        for c in range(column, channels):
+            out[s, c] = 0
+            argmax[s, c] = -1
+            for k in range(begin, end):
+                row = np.int64(order[k] if len(order) else k)
                 value, best = values[row, c], out[s, c]
                 # Rows come in rising order, so a tie stays with the lowest row. NaN is larger than any number
-                # (`value <= best` is false) and stays (`best == best` is false). No branches: for vectors.
-                larger = (not value <= best) & (best == best)
-                out[s, c] = value if larger else best
-                argmax[s, c] = row if larger else argmax[s, c]
+                # (`value <= best` is false) and stays (`best == best` is false).
+                if argmax[s, c] < 0 or (not value <= best) & (best == best):
+                    out[s, c], argmax[s, c] = value, row
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)

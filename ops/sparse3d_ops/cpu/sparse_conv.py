@@ -3,10 +3,11 @@
 Output rows are taken in tiles of TILE; for each tap the pairs (input row, output row) of a tile are listed,
 and the micro-kernel adds input rows times the tap's weights into output rows that stay in cache. Each output
 row belongs to one thread and sums its taps in ascending order: results do not depend on the number of
-threads.
+threads, nor on which of them takes a tile.
 
 Columns come in whole vectors: the caller pads weights and outputs, and widens narrow groups with zeros.
-Depthwise convolution, which has one multiply-add for each number that it reads, has bodies of its own.
+Groups of few channels, which have few multiply-adds for each number that is read, have bodies of their own
+(`narrow_conv.py`).
 """
 
 import numba
@@ -17,6 +18,10 @@ from sparse3d_ops.cpu.microkernel import (
     OUTER_ROWS,
     ROWS,
     VECTOR_BYTES,
+    accumulate_half_1,
+    accumulate_half_2,
+    accumulate_half_3,
+    accumulate_half_4,
     accumulate_outer_1,
     accumulate_outer_2,
     accumulate_outer_4,
@@ -25,66 +30,17 @@ from sparse3d_ops.cpu.microkernel import (
     accumulate_rows_2,
     accumulate_rows_3,
     accumulate_rows_4,
-    lowest_bit,
-    not_negative,
-    prefetch,
-    sum_of_products_1,
-    sum_of_products_4,
 )
+from sparse3d_ops.cpu.pair_lists import SPARE, fetch, list_pairs, take
 
 TILE = 256
-MOST_TAPS = 62  # bits of a word that can be shifted without a thought for its sign
+RUN, RUNS = (
+    128,
+    8,
+)  # outputs of a slice that follow each other, and so many runs whose pairs are listed at once
+CHUNK = 64  # pairs of a tap whose rows stay in the first-level cache while each is read many times
 MOST_ROWS = max(ROWS)  # address lists are padded to whole register tiles with a row that is thrown away
-
-
-@numba.njit(inline="always")
-def _present(table, output):
-    """Bit t of the result tells whether an output has a neighbour at tap t; 16 to MOST_TAPS taps."""
-    volume, row = table.shape[1], np.int64(table.ctypes.data) + 4 * output * table.shape[1]
-    bits = np.int64(0)
-    for begin in range(0, volume, 16):
-        tap = min(begin, volume - 16)  # the last sixteen may overlap those before
-        bits |= not_negative(row + 4 * tap) << tap  # pyright: ignore[reportCallIssue]
-    return bits
-
-
-@numba.njit(inline="always")
-def _list_pairs(table, begin, end, x_base, x_stride, out_base, out_stride, x_rows, out_rows, counts):
-    """Row addresses of the pairs of each tap within a tile of outputs, and their numbers; x_rows and out_rows
-    (V, TILE + MOST_ROWS) and counts (V,) are outputs.
-
-    Few of the taps of an output have a neighbour. Where a word holds a bit for each tap, only those are
-    walked; without branches else, one tap after the other.
-    """
-    volume = table.shape[1]
-    counts[:] = 0
-    if 16 <= volume <= MOST_TAPS:
-        for o in range(begin, end):
-            bits, out_row = _present(table, o), out_base + np.int64(o) * out_stride
-            while bits:
-                tap = lowest_bit(bits)  # pyright: ignore[reportCallIssue]
-                bits &= bits - 1
-                count = counts[tap]
-                x_rows[tap, count] = x_base + np.int64(table[o, tap]) * x_stride
-                out_rows[tap, count] = out_row
-                counts[tap] = count + 1
-        return
-    for tap in range(volume):
-        count = 0
-        for o in range(begin, end):
-            row = table[o, tap]
-            x_rows[tap, count] = x_base + np.int64(row) * x_stride
-            out_rows[tap, count] = out_base + np.int64(o) * out_stride
-            count += 1 if row >= 0 else 0
-        counts[tap] = count
-
-
-@numba.njit(inline="always")
-def _fetch(rows, count, stride):
-    """Ask for the listed rows, `stride` bytes each."""
-    for p in range(count):
-        for line in range(0, stride, 64):
-            prefetch(rows[p] + line)  # pyright: ignore[reportCallIssue]
+assert MOST_ROWS <= SPARE
 
 
 @numba.njit(inline="always")
@@ -93,77 +49,89 @@ def _add_tap(x, x_list, x_offset, out_list, count, offset, end, panel, stride, d
     `offset` .. `end` of a row; `panel` is the address of the tap's first row of weights, rows `stride`
     apart."""
     while offset < end:
-        left = (end - offset) // VECTOR_BYTES
+        left, p = (end - offset) // VECTOR_BYTES, np.int64(0)
         if left >= 4 and MOST_BLOCKS >= 4:
-            for p in range(0, count, ROWS[4]):
-                here = 8 * p
-                accumulate_rows_4(
-                    x, x_list + here, x_offset, out_list + here, offset, panel + offset, stride, depth
-                )
+            while count - p > (ROWS[4] + 1) // 2:
+                x_row, out_row = x_list + 8 * p, out_list + 8 * p
+                accumulate_rows_4(x, x_row, x_offset, out_row, offset, panel + offset, stride, depth)
+                p += ROWS[4]
+            if p < count:
+                x_row, out_row = x_list + 8 * p, out_list + 8 * p
+                accumulate_half_4(x, x_row, x_offset, out_row, offset, panel + offset, stride, depth)
             offset += 4 * VECTOR_BYTES
         elif left == 3 and MOST_BLOCKS >= 3:
-            for p in range(0, count, ROWS[3]):
-                here = 8 * p
-                accumulate_rows_3(
-                    x, x_list + here, x_offset, out_list + here, offset, panel + offset, stride, depth
-                )
+            while count - p > (ROWS[3] + 1) // 2:
+                x_row, out_row = x_list + 8 * p, out_list + 8 * p
+                accumulate_rows_3(x, x_row, x_offset, out_row, offset, panel + offset, stride, depth)
+                p += ROWS[3]
+            if p < count:
+                x_row, out_row = x_list + 8 * p, out_list + 8 * p
+                accumulate_half_3(x, x_row, x_offset, out_row, offset, panel + offset, stride, depth)
             offset += 3 * VECTOR_BYTES
         elif left >= 2:
-            for p in range(0, count, ROWS[2]):
-                here = 8 * p
-                accumulate_rows_2(
-                    x, x_list + here, x_offset, out_list + here, offset, panel + offset, stride, depth
-                )
+            while count - p > (ROWS[2] + 1) // 2:
+                x_row, out_row = x_list + 8 * p, out_list + 8 * p
+                accumulate_rows_2(x, x_row, x_offset, out_row, offset, panel + offset, stride, depth)
+                p += ROWS[2]
+            if p < count:
+                x_row, out_row = x_list + 8 * p, out_list + 8 * p
+                accumulate_half_2(x, x_row, x_offset, out_row, offset, panel + offset, stride, depth)
             offset += 2 * VECTOR_BYTES
         else:
-            for p in range(0, count, ROWS[1]):
-                here = 8 * p
-                accumulate_rows_1(
-                    x, x_list + here, x_offset, out_list + here, offset, panel + offset, stride, depth
-                )
+            while count - p > (ROWS[1] + 1) // 2:
+                x_row, out_row = x_list + 8 * p, out_list + 8 * p
+                accumulate_rows_1(x, x_row, x_offset, out_row, offset, panel + offset, stride, depth)
+                p += ROWS[1]
+            if p < count:
+                x_row, out_row = x_list + 8 * p, out_list + 8 * p
+                accumulate_half_1(x, x_row, x_offset, out_row, offset, panel + offset, stride, depth)
             offset += VECTOR_BYTES
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def convolve(x, weight, table, groups, out):
+def convolve(x, weight, table, groups, threads, out):
     """out (N_out, Cout) = sum over taps of x[table[:, tap]] @ weight[tap], group by group; x (N_in, Cin),
-    weight (V, Cin / groups, Cout)."""
+    weight (V, Cin / groups, Cout). Returns whether all entries of the table were rows of x or -1."""
     outputs, volume = table.shape
-    depth, width = weight.shape[1], weight.shape[2]
-    size = np.int64(x.itemsize)
-    x_base, out_base, weight_base = (
-        np.int64(x.ctypes.data),
-        np.int64(out.ctypes.data),
-        np.int64(weight.ctypes.data),
-    )
+    depth, width, size = weight.shape[1], weight.shape[2], np.int64(x.itemsize)
+    out_base, weight_base = np.int64(out.ctypes.data), np.int64(weight.ctypes.data)
     x_stride, stride, span = x.shape[1] * size, width * size, width // groups * size
-    for tile in numba.prange((outputs + TILE - 1) // TILE):
-        begin = tile * TILE
-        end = min(outputs, begin + TILE)
-        for o in range(begin, end):
-            for c in range(width):
-                out[o, c] = 0
-        x_lists = np.empty((volume, TILE + MOST_ROWS), np.int64)
-        out_lists = np.empty((volume, TILE + MOST_ROWS), np.int64)
+    tiles, taken = (outputs + TILE - 1) // TILE, np.zeros(1, np.int64)
+    wrong = np.zeros(1, np.int64)
+    for _ in numba.prange(threads):
+        x_lists = np.empty((volume, TILE + SPARE), np.int64)
+        out_lists = np.empty((volume, TILE + SPARE), np.int64)
         counts = np.empty(volume, np.int64)
         waste = np.zeros(width, x.dtype)
-        _list_pairs(table, begin, end, x_base, x_stride, out_base, stride, x_lists, out_lists, counts)
-        _fetch(x_lists[0], counts[0], x_stride)
-        for tap in range(volume):
-            # While one tap is computed, the rows of the next are on their way into the cache.
-            if tap + 1 < volume:
-                _fetch(x_lists[tap + 1], counts[tap + 1], x_stride)
-            count, x_rows, out_rows = counts[tap], x_lists[tap], out_lists[tap]
-            if count == 0:
-                continue
-            for r in range(count, count + MOST_ROWS):
-                x_rows[r] = x_rows[0]
-                out_rows[r] = waste.ctypes.data
-            x_list, out_list = np.int64(x_rows.ctypes.data), np.int64(out_rows.ctypes.data)
-            panel = weight_base + tap * depth * stride
-            for g in range(groups):
-                x_offset, first = g * depth * size, g * span
-                _add_tap(x, x_list, x_offset, out_list, count, first, first + span, panel, stride, depth)
+        tile = take(taken)
+        while tile < tiles:
+            begin = tile * TILE
+            end = min(outputs, begin + TILE)
+            for o in range(begin, end):
+                for c in range(width):
+                    out[o, c] = 0
+            counts[:] = 0
+            if not list_pairs(table, begin, end, x, x_stride, out_base, stride, x_lists, out_lists, counts):
+                wrong[0] = 1
+                counts[:] = 0
+            fetch(x_lists[0], 0, counts[0], x_stride)
+            for tap in range(volume):
+                # While one tap is computed, the rows of the next are on their way into the cache.
+                if tap + 1 < volume:
+                    fetch(x_lists[tap + 1], 0, counts[tap + 1], x_stride)
+                count, x_rows, out_rows = counts[tap], x_lists[tap], out_lists[tap]
+                if count == 0:
+                    continue
+                for r in range(count, count + MOST_ROWS):
+                    x_rows[r] = x_rows[0]
+                    out_rows[r] = waste.ctypes.data
+                x_list, out_list = np.int64(x_rows.ctypes.data), np.int64(out_rows.ctypes.data)
+                panel = weight_base + tap * depth * stride
+                for g in range(groups):
+                    x_offset, first = g * depth * size, g * span
+                    _add_tap(x, x_list, x_offset, out_list, count, first, first + span, panel, stride, depth)
+            tile = take(taken)
+    return wrong[0] == 0
 
 
 @numba.njit(inline="always")
@@ -202,110 +170,50 @@ def _add_outer(x, x_list, x_offset, grad_list, count, column, end, base, stride,
 @numba.njit(parallel=True, cache=True, nogil=True)
 def weight_gradient(x, grad, table, groups, partial):
     """partial[s, tap] = sum of outer(x[table[o, tap]], grad[o]) over the outputs of slice s, group by group;
-    grad (N_out, Cout), partial (slices, V, Cin / groups, Cout).
+    grad (N_out, Cout), partial (slices, V, Cin / groups, Cout). Returns what `convolve` does.
 
     The number of slices is the caller's and does not depend on threads; the caller adds slices in order.
+    Slices take runs of outputs in turns, so that each has its share of crowded and of empty places.
     """
     outputs, volume = table.shape
-    slices, depth, width = partial.shape[0], partial.shape[2], partial.shape[3]
-    size = np.int64(x.itemsize)
-    x_base, grad_base, partial_base = (
-        np.int64(x.ctypes.data),
-        np.int64(grad.ctypes.data),
-        np.int64(partial.ctypes.data),
-    )
+    slices, depth, width, size = partial.shape[0], partial.shape[2], partial.shape[3], np.int64(x.itemsize)
+    grad_base, partial_base = np.int64(grad.ctypes.data), np.int64(partial.ctypes.data)
     x_stride, stride, span = x.shape[1] * size, width * size, width // groups * size
-    tiles = (outputs + TILE - 1) // TILE
+    runs = (outputs + RUN - 1) // RUN
+    wrong = np.zeros(1, np.int64)
     for s in numba.prange(slices):
         partial[s] = 0
-        x_lists = np.empty((volume, TILE + MOST_ROWS), np.int64)
-        grad_lists = np.empty((volume, TILE + MOST_ROWS), np.int64)
+        x_lists = np.empty((volume, RUN * RUNS + SPARE), np.int64)
+        grad_lists = np.empty((volume, RUN * RUNS + SPARE), np.int64)
         counts = np.empty(volume, np.int64)
-        for tile in range(tiles * s // slices, tiles * (s + 1) // slices):
-            begin = tile * TILE
-            end = min(outputs, begin + TILE)
-            _list_pairs(table, begin, end, x_base, x_stride, grad_base, stride, x_lists, grad_lists, counts)
+        for listed in range(s, runs, slices * RUNS):
+            counts[:] = 0
+            for run in range(listed, min(listed + slices * RUNS, runs), slices):
+                begin, end = run * RUN, min(outputs, (run + 1) * RUN)
+                if not list_pairs(
+                    table, begin, end, x, x_stride, grad_base, stride, x_lists, grad_lists, counts
+                ):
+                    wrong[0] = 1
+                    counts[:] = 0
             for tap in range(volume):
-                count = counts[tap]
-                _fetch(x_lists[tap], count, x_stride)
-                if count == 0:
-                    continue
-                x_list = np.int64(x_lists[tap].ctypes.data)
-                grad_list = np.int64(grad_lists[tap].ctypes.data)
                 base = partial_base + (s * volume + tap) * depth * stride
-                for g in range(groups):
-                    x_offset, first = g * depth * size, g * span
-                    _add_outer(
-                        x, x_list, x_offset, grad_list, count, first, first + span, base, stride, depth
-                    )
+                for first in range(0, counts[tap], CHUNK):
+                    count = min(CHUNK, counts[tap] - first)
+                    fetch(x_lists[tap], first, first + count, x_stride)
+                    x_list = np.int64(x_lists[tap].ctypes.data) + 8 * first
+                    grad_list = np.int64(grad_lists[tap].ctypes.data) + 8 * first
+                    for g in range(groups):
+                        x_offset, at = g * depth * size, g * span
+                        _add_outer(x, x_list, x_offset, grad_list, count, at, at + span, base, stride, depth)
+    return wrong[0] == 0
 
 
-@numba.njit(inline="always")
-def _list_taps(table, output, taps):
-    """The taps at which an output has a neighbour; returns their number. As `_list_pairs` does it."""
-    volume, count = table.shape[1], 0
-    if 16 <= volume <= MOST_TAPS:
-        bits = _present(table, output)
-        while bits:
-            taps[count] = lowest_bit(bits)  # pyright: ignore[reportCallIssue]
-            bits &= bits - 1
-            count += 1
-        return count
-    for tap in range(volume):
-        taps[count] = tap
-        count += 1 if table[output, tap] >= 0 else 0
-    return count
-
-
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})
-def convolve_depthwise(x, weight, table, out):
-    """out[:, c] = sum over taps of x[table[:, tap], c] * weight[tap, c]; x (N_in, C), weight (V, C)."""
-    outputs, volume = table.shape
-    channels, size = x.shape[1], np.int64(x.itemsize)
-    x_base, out_base, weight_base = (
-        np.int64(x.ctypes.data),
-        np.int64(out.ctypes.data),
-        np.int64(weight.ctypes.data),
-    )
-    stride = channels * size
-    whole = stride // VECTOR_BYTES * VECTOR_BYTES  # bytes of a row that fill vectors
-    for tile in numba.prange((outputs + TILE - 1) // TILE):
-        taps = np.empty(volume + 1, np.int64)
-        x_rows, weight_rows = np.empty(volume, np.int64), np.empty(volume, np.int64)
-        x_list, weight_list = np.int64(x_rows.ctypes.data), np.int64(weight_rows.ctypes.data)
-        for o in range(tile * TILE, min(outputs, (tile + 1) * TILE)):
-            count = _list_taps(table, o, taps)
-            for n in range(count):
-                x_rows[n] = x_base + np.int64(table[o, taps[n]]) * stride
-                weight_rows[n] = weight_base + taps[n] * stride
-            place, offset = out_base + o * stride, np.int64(0)
-            while count and offset < whole:
-                if whole - offset >= 4 * VECTOR_BYTES:
-                    sum_of_products_4(x, x_list, weight_list, offset, count, place)
-                    offset += 4 * VECTOR_BYTES
-                else:
-                    sum_of_products_1(x, x_list, weight_list, offset, count, place)
-                    offset += VECTOR_BYTES
-            rest = offset // size  # the columns from here on fill no vector
-            for c in range(rest, channels):
-                out[o, c] = 0
-            for n in range(count if rest < channels else 0):
-                row, tap = table[o, taps[n]], taps[n]
-                for c in range(rest, channels):
-                    out[o, c] += x[row, c] * weight[tap, c]
-
-
-@numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})
-def weight_gradient_depthwise(x, grad, table, partial):
-    """Weight gradient of `convolve_depthwise`; partial (slices, V, C) as in `weight_gradient`."""
-    outputs, volume = table.shape
-    slices, channels = len(partial), x.shape[1]
-    for s in numba.prange(slices):
-        partial[s] = 0
-        taps = np.empty(volume + 1, np.int64)
-        for o in range(outputs * s // slices, outputs * (s + 1) // slices):
-            for n in range(_list_taps(table, o, taps)):
-                tap = taps[n]
-                row = table[o, tap]
-                for c in range(channels):
-                    partial[s, tap, c] += x[row, c] * grad[o, c]
+@numba.njit(parallel=True, cache=True, nogil=True)
+def add_slices(partial, out):
+    """out (rows, C) = sum of partial (slices, rows, at least C) over its slices, first to last."""
+    for r in numba.prange(len(out)):
+        for c in range(out.shape[1]):
+            out[r, c] = partial[0, r, c]
+        for s in range(1, len(partial)):
+            for c in range(out.shape[1]):
+                out[r, c] += partial[s, r, c]

@@ -1,0 +1,95 @@
+"""Which inputs meet which outputs within a part of a kernel map, for the bodies of the convolutions.
+
+Few of the taps of an output have a neighbour. Where a word holds a bit for each tap, only those are walked;
+without branches else, one tap after the other. Entries are looked at on the way: they must lie in [-1,
+inputs).
+"""
+
+import numba
+import numpy as np
+
+from sparse3d_ops.cpu.microkernel import at_least, lowest_bit, outside, prefetch, take_number
+
+MOST_TAPS = 62  # bits of a word that can be shifted without a thought for its sign
+SPARE = 16  # places behind each list: register tiles are filled up with rows that are thrown away
+
+
+@numba.njit(inline="always")
+def take(taken):
+    """The number of the next tile that nobody works on, counted in taken (1,). Tiles differ: near a LiDAR
+    voxels have four times the neighbours of those far away, so of equal shares one would keep all waiting."""
+    return take_number(np.int64(taken.ctypes.data))  # pyright: ignore[reportCallIssue]
+
+
+@numba.njit(inline="always")
+def present(table, output, inputs):
+    """Bit t tells whether an output has a neighbour at tap t; -1 where an entry is not in [-1, inputs). For
+    16 to MOST_TAPS taps."""
+    volume, row = table.shape[1], np.int64(table.ctypes.data) + 4 * output * table.shape[1]
+    bits, wrong = np.int64(0), np.int64(0)
+    for begin in range(0, volume, 16):
+        tap = min(begin, volume - 16)  # the last sixteen may overlap those before
+        bits |= at_least(row + 4 * tap, 0) << tap  # pyright: ignore[reportCallIssue]
+        wrong |= outside(row + 4 * tap, inputs)  # pyright: ignore[reportCallIssue]
+    return np.int64(-1) if wrong else bits
+
+
+@numba.njit(inline="always")
+def list_pairs(table, begin, end, x, x_stride, out_base, out_stride, x_rows, out_rows, counts):
+    """Append the row addresses of the pairs of each tap of a range of outputs; x_rows and out_rows (V,
+    places) and counts (V,) are outputs. Returns False where an entry is not in [-1, len(x))."""
+    volume, inputs, x_base = table.shape[1], len(x), np.int64(x.ctypes.data)
+    if 16 <= volume <= MOST_TAPS:
+        for o in range(begin, end):
+            bits, out_row = present(table, o, inputs), out_base + np.int64(o) * out_stride
+            if bits < 0:
+                return False
+            while bits:
+                tap = lowest_bit(bits)  # pyright: ignore[reportCallIssue]
+                bits &= bits - 1
+                count = counts[tap]
+                x_rows[tap, count] = x_base + np.int64(table[o, tap]) * x_stride
+                out_rows[tap, count] = out_row
+                counts[tap] = count + 1
+        return True
+    wrong = 0
+    for tap in range(volume):
+        count = counts[tap]
+        for o in range(begin, end):
+            row = table[o, tap]
+            x_rows[tap, count] = x_base + np.int64(row) * x_stride
+            out_rows[tap, count] = out_base + np.int64(o) * out_stride
+            count += 1 if row >= 0 else 0
+            wrong += row < -1 or row >= inputs
+        counts[tap] = count
+    return wrong == 0
+
+
+@numba.njit(inline="always")
+def list_taps(table, output, inputs, taps):
+    """The taps at which an output has a neighbour, in taps (V + 1,); returns their number, -1 where an entry
+    is not in [-1, inputs)."""
+    volume, count, wrong = table.shape[1], 0, 0
+    if 16 <= volume <= MOST_TAPS:
+        bits = present(table, output, inputs)
+        if bits < 0:
+            return -1
+        while bits:
+            taps[count] = lowest_bit(bits)  # pyright: ignore[reportCallIssue]
+            bits &= bits - 1
+            count += 1
+        return count
+    for tap in range(volume):
+        row = table[output, tap]
+        taps[count] = tap
+        count += 1 if row >= 0 else 0
+        wrong += row < -1 or row >= inputs
+    return -1 if wrong else count
+
+
+@numba.njit(inline="always")
+def fetch(rows, begin, end, stride):
+    """Ask for the listed rows, `stride` bytes each."""
+    for p in range(begin, end):
+        for line in range(0, stride, 64):
+            prefetch(rows[p] + line)  # pyright: ignore[reportCallIssue]

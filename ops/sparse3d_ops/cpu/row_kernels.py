@@ -1,0 +1,304 @@
+"""Sums over rows that stay in vector registers, emitted as LLVM IR as in `microkernel.py`: over rows that are
+listed, over products with other rows, number by number or within narrow groups, and over eight rows with a
+weight each. The largest of listed rows is found in the same way.
+"""
+
+from collections.abc import Callable
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from sparse3d_ops.cpu.microkernel import I32, I64, VECTOR_BYTES, Emitter
+
+
+def _members(e: Emitter, value: ir.Value, group: int) -> list[ir.Value]:
+    """Lane l of the i-th result is member i of the group of `group` lanes that l belongs to."""
+    if group == 1:
+        return [value]
+    undefined = ir.Constant(e.vector, ir.Undefined)
+    lanes = [[l // group * group + i for l in range(e.lanes)] for i in range(group)]
+    masks = [ir.Constant(ir.VectorType(I32, e.lanes), mask) for mask in lanes]
+    return [e.b.shuffle_vector(value, undefined, mask) for mask in masks]
+
+
+def _sum_of_products(group: int, blocks: int) -> Callable[..., None]:
+    """out[c] = sum over pairs p and members i of x[p, member i of c's group] * weight[p][i, c], for blocks *
+    LANES columns in groups of `group` of them."""
+
+    @intrinsic
+    def kernel(typing_context, like, x_rows, weight_rows, offset, weight_stride, pairs, out):
+        # x_rows, weight_rows: address of int64[pairs >= 1] of addresses, of rows and of the first of `group`
+        # rows that are weight_stride bytes apart; offset: bytes, in `out` too.
+        signature = types.void(like, *[types.intp] * 6)
+
+        def generate(context, builder, signature, arguments):
+            e = Emitter(builder, builder.module, signature.args[0].dtype)
+            _, x_rows, weight_rows, offset, weight_stride, pairs, out = arguments
+            if e.lanes % group:  # such groups are not asked for
+                return context.get_dummy_value()
+            # Two sums for each vector where there is more than one product, so that one does not wait for
+            # the other.
+            chains = min(group, 2)
+
+            def body(step, pointers, sums):
+                x, weight = (e.offset(e.load(pointer, I64, 8), offset) for pointer in pointers)
+                results = list(sums)
+                for j in range(blocks):
+                    at = VECTOR_BYTES * j
+                    members = _members(e, e.load_vector(e.offset(x, at)), group)
+                    for i, member in enumerate(members):
+                        place = e.offset(
+                            e.offset(weight, builder.mul(weight_stride, ir.Constant(I64, i))), at
+                        )
+                        k = j * chains + i % chains
+                        results[k] = e.multiply_add(member, e.load_vector(place), results[k])
+                return results
+
+            zeros: list[ir.Value] = [ir.Constant(e.vector, None)] * (blocks * chains)
+            sums = e.loop(pairs, [(x_rows, 8), (weight_rows, 8)], zeros, body)
+            for j in range(blocks):
+                total = sums[j] if chains == 1 else builder.fadd(sums[2 * j], sums[2 * j + 1])
+                e.store_vector(total, e.offset(e.offset(out, offset), VECTOR_BYTES * j))
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return kernel
+
+
+def _add_products(group: int, blocks: int) -> Callable[..., None]:
+    """out[i, c] += sum over pairs p of x[p, member i of c's group] * y[p, c], for blocks * LANES columns in
+    groups of `group` of them."""
+
+    @intrinsic
+    def kernel(typing_context, like, x_rows, y_rows, offset, pairs, out, out_stride):
+        # x_rows, y_rows: address of int64[pairs >= 1] of row addresses; offset: bytes, in `out` too.
+        signature = types.void(like, *[types.intp] * 6)
+
+        def generate(context, builder, signature, arguments):
+            e = Emitter(builder, builder.module, signature.args[0].dtype)
+            _, x_rows, y_rows, offset, pairs, out, out_stride = arguments
+            if e.lanes % group:
+                return context.get_dummy_value()
+            starts = [
+                e.offset(e.offset(out, offset), builder.mul(out_stride, ir.Constant(I64, i)))
+                for i in range(group)
+            ]
+            places = [e.offset(start, VECTOR_BYTES * j) for j in range(blocks) for start in starts]
+
+            def body(step, pointers, sums):
+                x, y = (e.offset(e.load(pointer, I64, 8), offset) for pointer in pointers)
+                results = []
+                for j in range(blocks):
+                    at = VECTOR_BYTES * j
+                    factor = e.load_vector(e.offset(y, at))
+                    members = _members(e, e.load_vector(e.offset(x, at)), group)
+                    before = sums[j * group : (j + 1) * group]
+                    results += [
+                        e.multiply_add(member, factor, total)
+                        for member, total in zip(members, before, strict=True)
+                    ]
+                return results
+
+            start = [e.load_vector(place) for place in places]
+            sums = e.loop(pairs, [(x_rows, 8), (y_rows, 8)], start, body)
+            for value, place in zip(sums, places, strict=True):
+                e.store_vector(value, place)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return kernel
+
+
+def _eight(e: Emitter, address: ir.Value) -> ir.Value:
+    """Eight int32."""
+    return e.load(address, ir.VectorType(I32, 8), 4)
+
+
+def _row_addresses(e: Emitter, rows: ir.Value, base: ir.Value, stride: ir.Value) -> list[ir.Value]:
+    """Addresses of eight rows of `stride` bytes from base on, by their numbers."""
+    wide = e.b.sext(rows, ir.VectorType(I64, 8))
+    numbers = [e.b.extract_element(wide, ir.Constant(I32, k)) for k in range(8)]
+    return [e.row(base, number, stride) for number in numbers]
+
+
+@intrinsic
+def weighted_rows(typing_context, like, base, stride, rows, other, weights, out, vectors, ahead):
+    """out = sum over 8 rows of weights[k] * row k, for the first `vectors` * LANES >= LANES columns.
+
+    rows: address of int32[8] of row numbers, rows of `stride` bytes from `base` on; instead of a negative one
+    row `other` takes part, times zero. weights: address of 8 numbers. ahead: address of eight other numbers,
+    whose rows are asked for.
+    """
+    signature = types.void(like, *[types.intp] * 8)
+
+    def generate(context, builder, signature, arguments):
+        e = Emitter(builder, builder.module, signature.args[0].dtype)
+        _, base, stride, rows, other, weights, out, vectors, ahead = arguments
+        eight = ir.VectorType(I32, 8)
+        zeros, undefined = ir.Constant(eight, None), ir.Constant(eight, ir.Undefined)
+
+        found = _eight(e, rows)
+        there = builder.icmp_signed(">=", found, zeros)
+        instead = builder.insert_element(undefined, builder.trunc(other, I32), ir.Constant(I32, 0))
+        instead = builder.shuffle_vector(instead, undefined, zeros)
+        starts = _row_addresses(e, builder.select(there, found, instead), base, stride)
+        numbers = ir.VectorType(e.scalar, 8)
+        given = e.load(weights, numbers, e.bytes)
+        given = builder.select(there, given, ir.Constant(numbers, None))
+        lanes = [ir.Constant(ir.VectorType(I32, e.lanes), [k] * e.lanes) for k in range(8)]
+        none = ir.Constant(numbers, ir.Undefined)
+        factors = [builder.shuffle_vector(given, none, lane) for lane in lanes]
+
+        later = _eight(e, ahead)
+        later = builder.select(builder.icmp_signed(">=", later, zeros), later, zeros)
+        wanted = _row_addresses(e, later, base, stride)
+
+        def body(step, pointers, sums):
+            at = builder.mul(step, ir.Constant(I64, VECTOR_BYTES))
+            for address in wanted:
+                e.prefetch(e.offset(address, at))
+            halves = []
+            for half in (range(4), range(4, 8)):  # two sums, so that one does not wait for the other
+                total = ir.Constant(e.vector, None)
+                for k in half:
+                    total = e.multiply_add(factors[k], e.load_vector(e.offset(starts[k], at)), total)
+                halves.append(total)
+            e.store_vector(builder.fadd(*halves), e.offset(out, at))
+            return []
+
+        e.loop(vectors, [], [], body)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def largest_of_eight(typing_context, address, limit):
+    """The largest of 8 int32 from an address on; -2 where one of them is not in [-1, limit)."""
+    signature = types.int64(types.intp, types.int64)
+
+    def generate(context, builder, signature, arguments):
+        eight = ir.VectorType(I32, 8)
+        numbers = builder.load(builder.inttoptr(arguments[0], ir.PointerType(eight)), align=4)
+        above = builder.add(numbers, ir.Constant(eight, [1] * 8))  # 0 .. limit, without a sign
+
+        def largest(name: str):
+            kind = ir.FunctionType(I32, [eight])
+            function = f"llvm.vector.reduce.{name}.v8i32"
+            return builder.call(cgutils.get_or_insert_function(builder.module, kind, function), [above])
+
+        most = builder.zext(largest("umax"), I64)
+        wrong = builder.icmp_unsigned(">", most, arguments[1])
+        return builder.select(wrong, ir.Constant(I64, -2), builder.sub(most, ir.Constant(I64, 1)))
+
+    return signature, generate
+
+
+def _row_pointer(
+    e: Emitter, listed: bool, base: ir.Value, stride: ir.Value, order: ir.Value
+) -> tuple[tuple[ir.Value, int | ir.Value], Callable[[ir.Value], tuple[ir.Value, ir.Value | None]]]:
+    """What moves along the rows of a loop, and the address of a row from it and its number."""
+    if not listed:
+        return (base, stride), lambda pointer: (pointer, None)
+
+    def row(pointer: ir.Value) -> tuple[ir.Value, ir.Value | None]:
+        number = e.load(pointer, I32, 4)
+        return e.row(base, e.b.sext(number, I64), stride), number  # pyright: ignore[reportArgumentType]
+
+    return (order, 4), row
+
+
+def _sum_rows(listed: bool, blocks: int) -> Callable[..., None]:
+    """out = sum of `count` rows, first to last, for blocks * LANES columns from an address on."""
+
+    @intrinsic
+    def kernel(typing_context, like, base, stride, order, count, out):
+        # listed: order is the address of int32[count] of numbers of rows of `stride` bytes from base on; else
+        # the rows follow each other from base on.
+        signature = types.void(like, *[types.intp] * 5)
+
+        def generate(context, builder, signature, arguments):
+            e = Emitter(builder, builder.module, signature.args[0].dtype)
+            _, base, stride, order, count, out = arguments
+            moving, row = _row_pointer(e, listed, base, stride, order)
+
+            def body(step, pointers, sums):
+                at, _ = row(pointers[0])
+                vectors = [e.load_vector(e.offset(at, VECTOR_BYTES * j)) for j in range(blocks)]
+                return [builder.fadd(total, value) for total, value in zip(sums, vectors, strict=True)]
+
+            zeros: list[ir.Value] = [ir.Constant(e.vector, None)] * blocks
+            for j, total in enumerate(e.loop(count, [moving], zeros, body)):
+                e.store_vector(total, e.offset(out, VECTOR_BYTES * j))
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return kernel
+
+
+def _largest_rows(listed: bool, blocks: int) -> Callable[..., None]:
+    """out = the largest of `count` rows and argmax (int64) its number, for blocks * LANES columns.
+
+    Rows come in rising order, and a tie stays with the lowest. NaN is larger than any number and stays.
+    """
+
+    @intrinsic
+    def kernel(typing_context, like, base, stride, order, first, count, out, argmax):
+        # order: as in `_sum_rows`; without a list, base is the address of row number `first`.
+        signature = types.void(like, *[types.intp] * 7)
+
+        def generate(context, builder, signature, arguments):
+            e = Emitter(builder, builder.module, signature.args[0].dtype)
+            _, base, stride, order, first, count, out, argmax = arguments
+            moving, row = _row_pointer(e, listed, base, stride, order)
+            at, number = row(moving[0])  # of the first row
+            numbers = ir.VectorType(I32, e.lanes)
+
+            def spread(value: ir.Value) -> ir.Value:
+                undefined = ir.Constant(numbers, ir.Undefined)
+                lane = builder.insert_element(undefined, value, ir.Constant(I32, 0))
+                return builder.shuffle_vector(lane, undefined, ir.Constant(numbers, None))
+
+            best = [e.load_vector(e.offset(at, VECTOR_BYTES * j)) for j in range(blocks)]
+            low = builder.trunc(first, I32)
+            places = [spread(low if number is None else number)] * blocks
+
+            def body(step, pointers, carried):
+                at, number = row(pointers[0])
+                here = spread(builder.add(low, builder.trunc(step, I32)) if number is None else number)
+                values, rows = [], []
+                for j in range(blocks):
+                    value, before = e.load_vector(e.offset(at, VECTOR_BYTES * j)), carried[j]
+                    larger = builder.and_(
+                        builder.fcmp_unordered(">", value, before),
+                        builder.fcmp_ordered("==", before, before),
+                    )
+                    values.append(builder.select(larger, value, before))
+                    rows.append(builder.select(larger, here, carried[blocks + j]))
+                return values + rows
+
+            # The first row is looked at twice, so that a loop takes at least one.
+            found = e.loop(count, [moving], best + places, body)
+            wide = ir.VectorType(I64, e.lanes)
+            for j in range(blocks):
+                e.store_vector(found[j], e.offset(out, VECTOR_BYTES * j))
+                place = e.offset(argmax, 8 * e.lanes * j)
+                pointer = builder.inttoptr(place, ir.PointerType(wide))
+                builder.store(builder.sext(found[blocks + j], wide), pointer, align=8)
+            return context.get_dummy_value()
+
+        return signature, generate
+
+    return kernel
+
+
+sum_rows = {(listed, n): _sum_rows(listed, n) for listed in (False, True) for n in (1, 2, 4)}
+largest_rows = {(listed, n): _largest_rows(listed, n) for listed in (False, True) for n in (1, 2)}
+# One vector of columns, or four; of eight members no more than two vectors of sums fit the registers.
+sum_of_products = {(g, n): _sum_of_products(g, n) for g in (1, 2, 4, 8) for n in (1, 4)}
+add_products = {(g, n): _add_products(g, n) for g in (1, 2, 4, 8) for n in (1, 4 if g < 8 else 2)}
