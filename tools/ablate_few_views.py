@@ -20,7 +20,6 @@ import numpy as np
 import torch
 
 from sparse3d import config as configs
-from sparse3d.data.photos import open_photos
 from sparse3d.data.three_spheres import DEPTH_UNIT, ThreeSpheresConfig, write_three_spheres
 from sparse3d.fields.depth_priors import DepthRankingConfig, MetricDepthConfig, UnseenViewsConfig
 from sparse3d.fields.priors import (
@@ -100,16 +99,16 @@ def main() -> None:
     parser.add_argument("--config", default="voxels_three_spheres")
     parser.add_argument("--out", type=Path, required=True, help="folder of the scene and the runs")
     arguments = parser.parse_args()
-    scene = arguments.out / "scene"
-    if not (scene / "transforms_test.json").is_file():
-        write_three_spheres(scene, ThreeSpheresConfig())
     print(f"`python {' '.join(sys.argv)}`\n")
     print(f"{torch.get_num_threads()} threads of {platform.processor() or platform.machine()}\n")
     for count in arguments.views:
-        changes = [f"data.root={scene}", f"data.views={count}", *arguments.overrides]
+        scene = arguments.out / f"scene_{count}"
+        if not (scene / "transforms_test.json").is_file():
+            write_three_spheres(scene, ThreeSpheresConfig(views=count))
+        changes = [f"data.root={scene}", *arguments.overrides]
         plain = configs.load(RadianceConfig, arguments.config, changes)
-        size = open_photos(scene, split="train", views=count).cameras.size[0]
-        print(f"{count} views of {size[0]} x {size[1]}, {plain.train.steps} steps, seeds {arguments.seeds}\n")
+        size = ThreeSpheresConfig().size
+        print(f"{count} views of {size} x {size}, {plain.train.steps} steps, seeds {arguments.seeds}\n")
         print("| | PSNR, dB | SSIM | depth, rel. | depth, RMSE m |\n|---|---|---|---|---|")
         for name, config in variants(plain, count, scene / "depth"):
             if arguments.only and not any(word in name for word in arguments.only):

@@ -14,7 +14,10 @@ def add(commands: Commands) -> None:
     show.add_argument("overrides", nargs="*", metavar="a.b=c", help="changes, as for train")
     keys = add_command(config, "keys", _keys, "All keys of a config: type, default, meaning.")
     keys.add_argument(
-        "--task", choices=["detection", "segmentation"], default="detection", help="(default: %(default)s)"
+        "--task",
+        choices=["detection", "segmentation", "radiance"],
+        default="detection",
+        help="(default: %(default)s)",
     )
     keys.add_argument("prefix", nargs="?", default="", help="only keys that begin so, e.g. train.")
 

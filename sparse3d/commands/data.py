@@ -22,6 +22,9 @@ def add(commands: Commands) -> None:
         "--scenes", type=int, default=400, help="how many scenes or drives (default: %(default)s)"
     )
     make.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    make.add_argument(
+        "--views", type=int, default=50, help="three-spheres: pictures to train on (default: %(default)s)"
+    )
     make.add_argument("--val-fraction", type=float, default=0.2, help="share in val (default: %(default)s)")
     make.add_argument(
         "--labels", action="store_true", help="also a class and an instance for each point (.label)"
@@ -51,9 +54,9 @@ def _make(arguments: argparse.Namespace) -> int:
     from sparse3d.data.minidrive import write_drives, write_minidrive
 
     if arguments.name == "three-spheres":
-        from sparse3d.data.three_spheres import write_three_spheres
+        from sparse3d.data.three_spheres import ThreeSpheresConfig, write_three_spheres
 
-        write_three_spheres(arguments.out)
+        write_three_spheres(arguments.out, ThreeSpheresConfig(views=arguments.views))
         say(f"three spheres in {arguments.out}; next: sparse3d reconstruct {arguments.out} --out DIR")
         return 0
     if arguments.name == "minidrive-drives":

@@ -9,6 +9,7 @@ transparent or behind what is opaque are left out of sums and gradients (`sparse
 """
 
 from dataclasses import dataclass
+from math import log2
 from typing import Literal
 
 import torch
@@ -39,6 +40,7 @@ class VoxelFieldConfig:
     min_alpha: float = 1e-4  # samples with less are left out
     stop: float = 1e-3  # light below which a ray ends
     tv_density: float = 0.0  # weight of the densities' total variation around what a batch saw
+    tv_fall: float = 1.0  # of that weight each time the voxels are split
 
     def __post_init__(self):
         if self.space.unbounded:
@@ -151,8 +153,9 @@ class VoxelField(nn.Module):
         samples = _Samples(self, origins, directions, offsets)
         traced = self._render(samples, directions, background, False)
         if self.config.tv_density > 0:
-            variation = self._variation(samples)
-            traced = traced._replace(terms={"tv_density": self.config.tv_density * variation})
+            splits = log2(self.lattice.resolution / self.config.resolution)
+            weight = self.config.tv_density * self.config.tv_fall**splits
+            traced = traced._replace(terms={"tv_density": weight * self._variation(samples)})
         return traced
 
     def advance(self, progress: float, step: int) -> None:

@@ -169,6 +169,19 @@ def test_total_variation_counts_each_edge_that_was_seen_once():
     assert float(traced.terms["tv_density"]) == pytest.approx(0.5 * float(want), rel=1e-5)
 
 
+def test_total_variation_falls_with_each_split():
+    finer, (origins, directions) = [], rays(50)
+    for fall in (1.0, 0.25):
+        field = VoxelField(VoxelFieldConfig(resolution=2, tv_density=0.5, tv_fall=fall, **EXACT))
+        with torch.no_grad():
+            field.raw_density.copy_(torch.linspace(-1, 3, 27)[:, None])
+        field.grow()
+        field.grow()
+        traced = field.trace(origins, directions, torch.ones(3), torch.full((50,), 0.5))
+        finer.append(float(traced.terms["tv_density"].detach()))
+    assert finer[1] == pytest.approx(finer[0] / 16)
+
+
 def test_nothing_is_where_no_voxel_is():
     lattice = VoxelLattice(torch.tensor([[0, 1, 1, 1]], dtype=torch.int32), 4)
     places = torch.tensor([[1.5, 1.5, 1.5], [0.5, 1.5, 1.5], [-1.0, 0, 0], [math.nan, 0, 0], [1e30, 0, 0]])
