@@ -206,10 +206,16 @@ class VoxelField(nn.Module):
         depth = nn.functional.softplus(largest) * self.config.step * self.voxel_size / self.unit
         solid = -torch.expm1(-depth) >= min_alpha
         solid[largest.argmax()] = True
-        kept = lattice.dilate(solid)
+        return self.keep(lattice.dilate(solid))
+
+    @torch.no_grad()
+    def keep(self, kept: Tensor) -> int:
+        """Drop all voxels but those of (N,) bool; says how many. ValueError where none is left."""
         if kept.all():
             return 0
-        fewer, rows = lattice.keep(kept)
+        if not kept.any():
+            raise ValueError("no voxel is left")
+        fewer, rows = self.lattice.keep(kept)
         self._reshape(fewer, self.raw_density[rows], self.harmonics[rows])
         return len(kept) - len(fewer.coordinates)
 

@@ -1,8 +1,12 @@
-"""Which part of the world photos show: the cube that a field fills."""
+"""Which part of the world photos show: the cube that a field fills, and the voxels of it."""
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from sparse3d.data.photos import PosedPhotos
+from sparse3d.fields.voxel_field import VoxelField
+from sparse3d.geometry.cameras import Cameras
 
 Vector = tuple[float, float, float]
 
@@ -23,6 +27,26 @@ def cube_in_view(photos: PosedPhotos) -> tuple[Vector, float]:
         middle, side = _from_axes(photos)
     corner = middle - side / 2
     return (float(corner[0]), float(corner[1]), float(corner[2])), side
+
+
+def seen_voxels(field: VoxelField, cameras: Cameras) -> Tensor:
+    """(N,) bool: which voxels of a field any camera shows, with their middle or a corner, or stands in. The
+    others can never be learned, and would show what the field began as."""
+    coordinates = field.lattice.coordinates[:, 1:].cpu().numpy()
+    low, size = np.array(field.config.space.low), field.voxel_size
+    places = np.array([(0.5, 0.5, 0.5), *np.ndindex(2, 2, 2)])
+    seen = np.zeros(len(coordinates), dtype=bool)
+    for row in range(len(cameras)):
+        origin = np.floor((cameras.origins[row] - low) / size)
+        seen |= (coordinates == origin).all(1)
+        left = np.flatnonzero(~seen)
+        points = low + size * (coordinates[left, None] + places)
+        pixels, depth = cameras.project(points.reshape(-1, 3), np.full(len(left) * len(places), row))
+        with np.errstate(invalid="ignore"):
+            inside = ((pixels >= 0) & (pixels <= cameras.size[row])).all(1) & (depth > 0)
+        seen[left] = inside.reshape(-1, len(places)).any(1)
+    # A photo's edge may cut a voxel between its corners: one more all around.
+    return field.lattice.dilate(torch.from_numpy(seen).to(field.coordinates.device))
 
 
 def _from_axes(photos: PosedPhotos) -> tuple[np.ndarray, float]:

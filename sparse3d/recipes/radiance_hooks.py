@@ -5,19 +5,24 @@ from sparse3d.engine.schedule import LevelsConfig
 from sparse3d.fields.build import Field
 from sparse3d.fields.voxel_field import VoxelField
 from sparse3d.recipes.radiance_batches import PixelLoader
+from sparse3d.recipes.radiance_bounds import seen_voxels
 from sparse3d.recipes.radiance_config import RadianceConfig
 from sparse3d.recipes.radiance_model import FieldModel
 
 
 class Refine(Hook):
-    """Takes the batches of the level. Splits the voxels where levels begin, and drops the empty ones now and
-    then."""
+    """Takes the batches of the level. Drops the voxels that no photo shows, splits the others where levels
+    begin, and drops the empty ones now and then."""
 
     def __init__(self, config: RadianceConfig, loader: PixelLoader):
         self.config, self.loader = config, loader
 
     def before_train(self, trainer: Trainer) -> None:
         self._take_level(trainer)
+        field = _field(trainer)
+        if trainer.step == 0 and isinstance(field, VoxelField):
+            if field.keep(seen_voxels(field, self.loader.loader.photos.cameras)):
+                trainer.renew_optimizer()
 
     def after_step(self, trainer: Trainer) -> None:
         refine, field = self.config.refine, _field(trainer)
