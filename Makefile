@@ -63,7 +63,7 @@ $(PEERS)/.installed: constraints-peers.txt $(VENV)/.installed
 	echo "import site; site.addsitedir('$$($(abspath $(BIN))/python -c "$$where")')" \
 		> "$$($(PEERS)/bin/python -c "$$where")/base.pth"
 	$(PEERS)/bin/python -m pip install --quiet --no-deps -r constraints-peers.txt
-	$(PEERS)/bin/python -m pip install --quiet --no-deps --no-build-isolation torch-scatter==2.1.2 \
+	FORCE_ONLY_CPU=1 $(PEERS)/bin/python -m pip install --quiet --no-deps --no-build-isolation torch-scatter==2.1.2 \
 		|| echo "torch-scatter did not build here (it needs a compiler): its columns stay empty"
 	touch $@
 

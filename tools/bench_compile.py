@@ -2,8 +2,9 @@
 
 python tools/bench_compile.py [--voxels 20000] [--backend inductor] [--threads 2] [--repeats 9]
 
-The backbones are CenterPoint's. Every call gets a frame of another number of voxels, as training
-does: a network that compiled again for each would stand out. inductor needs a C++ compiler on the machine.
+The backbones are CenterPoint's, the U-Net is SpUNet. Every call gets a frame of another number of voxels, as
+training does: a network that compiled again for each would stand out. inductor needs a C++ compiler on the
+machine; it keeps what it compiled in TORCHINDUCTOR_CACHE_DIR.
 """
 
 import argparse
@@ -19,10 +20,12 @@ from rich.table import Table
 from scenes import lidar_sites
 from torch import Tensor, nn
 
+from sparse3d.models.spunet import SpUNet, SpUNetConfig
 from sparse3d.models.voxel_backbone import VoxelBackbone, VoxelBackbone8xConfig, VoxelResBackbone8xConfig
 from sparse3d.tensor import SparseTensor
 
 SHAPE = (1200, 1200, 60)
+CLASSES = 19  # as SemanticKITTI has
 
 
 class FromRows(nn.Module):
@@ -54,15 +57,23 @@ def frames(count: int, voxels: int) -> list[tuple[Tensor, Tensor]]:
     sites = sites[sites[:, 0] == 0]
     made = []
     for k in range(count):
-        part = sites[: len(sites) - 97 * k]
+        part = sites[: len(sites) - 97 * k].clone()  # a view would be compiled for apart
         made.append((torch.randn(len(part), 4), part))
     return made
+
+
+def networks() -> dict[str, nn.Module]:
+    """What is timed, by its name."""
+    backbones = {"backbone": VoxelBackbone8xConfig(), "residual backbone": VoxelResBackbone8xConfig()}
+    made = {name: FromRows(SparseStages(VoxelBackbone(4, SHAPE, c))) for name, c in backbones.items()}
+    return made | {"U-Net": FromRows(SpUNet(4, CLASSES, SpUNetConfig()))}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--voxels", type=int, default=20_000)
     parser.add_argument("--backend", default="inductor")
+    parser.add_argument("--networks", nargs="+", default=["backbone", "residual backbone", "U-Net"])
     machine.add_arguments(parser)
     parser.set_defaults(threads=[2], repeats=9)
     arguments = parser.parse_args()
@@ -77,8 +88,8 @@ def main() -> None:
     columns = ("network", "what", "eager", "compiled", "compiled / eager", "graphs", "first calls, s")
     for column in columns:
         table.add_column(column, justify="right")
-    for name, config in (("plain", VoxelBackbone8xConfig()), ("residual", VoxelResBackbone8xConfig())):
-        network = FromRows(SparseStages(VoxelBackbone(4, SHAPE, config)))
+    for name in arguments.networks:
+        network = networks()[name]
         for what, backward in (("forward", False), ("forward + backward", True)):
             torch._dynamo.reset()
             counter = torch._dynamo.testing.CompileCounterWithBackend(arguments.backend)
@@ -102,6 +113,9 @@ def main() -> None:
             eager, fast = (statistics.median(times[key]) for key in ("eager", "compiled"))
             cells = (machine.spread(times["eager"]), machine.spread(times["compiled"]), f"{fast / eager:.2f}")
             table.add_row(name, what, *cells, str(counter.frame_count), f"{first:.1f}")
+            print(
+                name, what, *cells, counter.frame_count, f"{first:.1f}", flush=True
+            )  # compiling takes minutes
     Console(width=140).print(table)
 
 

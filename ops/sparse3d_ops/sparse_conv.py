@@ -60,6 +60,8 @@ def _padded_columns(tensor: Tensor, lanes: int) -> Tensor:
 
 def _joined(width: int, groups: int, lanes: int) -> int:
     """How many neighbouring groups of `width` columns fill whole vectors; all of them where none do."""
+    if groups == 1:
+        return 1
     return next(
         m for m in range(1, groups + 1) if groups % m == 0 and (m * width % lanes == 0 or m == groups)
     )
@@ -119,10 +121,12 @@ def sparse_conv(features: Tensor, weight: Tensor, table: Tensor, reverse: Tensor
 
 def _is_narrow(shape: tuple[int, ...], channels: int, groups: int, lanes: int) -> bool:
     """Whether groups fit the bodies of `narrow_conv`: as wide in as out, and a vector holds whole ones."""
+    if groups == 1:
+        return False
     from sparse3d_ops.cpu.narrow_conv import WIDTHS
 
     _, depth, width = shape
-    return groups > 1 and width == channels and depth in WIDTHS and depth <= lanes
+    return width == channels and depth in WIDTHS and depth <= lanes
 
 
 @sparse_conv.register_kernel("cuda")

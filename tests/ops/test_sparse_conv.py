@@ -49,6 +49,7 @@ def test_every_register_tile_and_its_remainder_gives_the_sum(dtype, outputs):
         torch.testing.assert_close(got.double(), want, rtol=tolerance, atol=tolerance * 20)
 
 
+@pytest.mark.numba_bodies
 @pytest.mark.parametrize("width", [1, 2, 4, 8])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_narrow_groups_of_any_number_give_the_sum(dtype, width):
@@ -76,6 +77,7 @@ def test_narrow_groups_of_any_number_give_the_sum(dtype, width):
         torch.testing.assert_close(got.double(), want, rtol=tolerance, atol=tolerance * 20)
 
 
+@pytest.mark.numba_bodies
 @pytest.mark.parametrize("groups", [1, 4, 32])
 def test_threads_change_no_bit(groups):
     # Whoever is free takes the next tile; crowded rows at the beginning make shares differ.
