@@ -133,3 +133,24 @@ def test_errors_say_what_came():
         sample(features, torch.zeros_like(coordinates), positions, batch)
     with pytest.raises(ValueError, match=r"corners\[0, 0\] is 150"):
         trilinear_gather(features, torch.full((2, 8), 150, dtype=torch.int32), torch.ones(2, 8))
+
+
+@pytest.mark.numba_bodies
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_columns_of_any_number_are_summed_alike(dtype):
+    # Widths pass through vectors in registers and through what fills none, for every length of a vector.
+    generator = torch.Generator().manual_seed(4)
+    corners = torch.randint(-1, 6, (50, 8), dtype=torch.int32, generator=generator)
+    corners[7] = -1
+    weights = torch.rand(50, 8, dtype=dtype, generator=generator)
+    features = torch.randn(6, 70, dtype=dtype, generator=generator)
+    known = torch.where(corners < 0, 0, weights)[:, :, None]
+    want = (features[corners.clamp(min=0).long()] * known).sum(1)
+    for width in (1, 2, 4, 8, 15, 16, 17, 32, 50, 70):
+        got = trilinear_gather(features[:, :width], corners, weights)
+        torch.testing.assert_close(got, want[:, :width])
+    for place, entry in (((49, 7), 6), ((0, 0), -2), ((7, 3), 2**31 - 1)):
+        wrong = corners.clone()
+        wrong[place] = entry
+        with pytest.raises(ValueError, match=rf"corners\[{place[0]}, {place[1]}\] is {entry}"):
+            trilinear_gather(features, wrong, weights)

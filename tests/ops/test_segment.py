@@ -150,3 +150,30 @@ def test_gathered_rows_are_the_same_bits(dtype):
     padded = torch.cat([values, torch.zeros(1, 5, dtype=dtype)])[rows]
     bits = torch.int64 if dtype.itemsize == 8 else torch.int32 if dtype.itemsize == 4 else torch.int16
     assert got.dtype == dtype and torch.equal(got.view(bits), padded.view(bits))
+
+
+@pytest.mark.numba_bodies
+@pytest.mark.parametrize("order", ["sorted", "any"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_columns_of_any_number_are_reduced_alike(dtype, order):
+    # Widths pass through four, two and one vectors in registers and through what fills none, for every length
+    # of a vector; numbers repeat, so that rows tie, and some are NaN.
+    generator = torch.Generator().manual_seed(3)
+    segment = torch.randint(0, 30, (400,), generator=generator)
+    segment[segment == 7] = 8  # an empty one
+    segment = segment.sort()[0] if order == "sorted" else segment
+    values = torch.randint(-20, 20, (400, 130), generator=generator).to(dtype)
+    values[torch.rand(400, 130, generator=generator) < 0.005] = torch.nan
+    rows = torch.arange(400)[:, None].expand(-1, 130)
+    total = torch.zeros(30, 130, dtype=dtype).index_add_(0, segment, values)
+    index = segment[:, None].expand(-1, 130)
+    most = torch.zeros(30, 130, dtype=dtype).scatter_reduce_(0, index, values, "amax", include_self=False)
+    first = torch.where((values == most[segment]) | values.isnan(), rows, 400)
+    lowest = torch.full((30, 130), 400).scatter_reduce_(0, index, first, "amin")
+    lowest[7] = -1
+    for width in (1, 3, 4, 8, 15, 16, 17, 32, 33, 50, 64, 97, 130):
+        part = values[:, :width]
+        torch.testing.assert_close(segment_sum(part, segment, 30), total[:, :width], equal_nan=True)
+        largest, place = segment_max(part, segment, 30)
+        torch.testing.assert_close(largest, most[:, :width], rtol=0, atol=0, equal_nan=True)
+        assert torch.equal(place, lowest[:, :width])
