@@ -18,7 +18,9 @@ from sparse3d.commands import (
     detect,
     doctor,
     evaluate,
+    mesh,
     reconstruct,
+    render,
     segment,
     track,
     train,
@@ -28,7 +30,11 @@ from sparse3d.commands.parsing import INPUT_FAULT, Parser
 from sparse3d.commands.talk import say
 from sparse3d.commands.train import INTERRUPTED, how_to_resume
 
-COMMANDS = (train, evaluate, detect, track, segment, reconstruct, view, data, config, convert_weights, doctor)
+COMMANDS = (
+    *(train, evaluate, detect, track, segment),
+    *(reconstruct, render, mesh),
+    *(view, data, config, convert_weights, doctor),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

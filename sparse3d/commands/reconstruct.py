@@ -22,6 +22,8 @@ def add(commands: Commands) -> None:
     reconstruct.add_argument("--out", required=True, type=Path, metavar="DIR", help="run folder")
     reconstruct.add_argument("--views", type=int, metavar="K", help="train on K photos, by the protocol")
     reconstruct.add_argument("--scale", type=float, metavar="F", help="size of the photos, of their full one")
+    reconstruct.add_argument("--no-mesh", action="store_true", help="do not write mesh.ply")
+    reconstruct.add_argument("--no-turntable", action="store_true", help="do not render a turn around it")
     reconstruct.add_argument("--resume", action="store_true", help="continue the run in the folder")
 
 
@@ -46,4 +48,21 @@ def _run(arguments: argparse.Namespace) -> int:
         judged = radiance.evaluate(arguments.out, progress=report)
     Console().print(*judged.judgement.tables())
     say(f"{outcome.ended}; pictures in {judged.folder / 'views'}")
+    _show(arguments)
     return 0
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    """The mesh and a short turntable of a finished run."""
+    from sparse3d.commands.mesh import write_field_mesh
+    from sparse3d.commands.render import write_turntable
+    from sparse3d.recipes import radiance
+
+    loaded = radiance.load_field(arguments.out)
+    if not arguments.no_turntable:
+        write_turntable(loaded, arguments.out / "pictures" / "turntable", frames=30)
+    if not arguments.no_mesh:
+        try:
+            write_field_mesh(loaded.field, arguments.out / "mesh.ply")
+        except ValueError as error:  # a field that is empty, say: what was trained and judged stays good
+            say(f"no mesh: {error}")

@@ -119,6 +119,19 @@ class Mesh:
         large[sizes.argmax()] = True
         return self if large.all() else self.select(large[piece])
 
+    def without_cavities(self) -> "Mesh":
+        """Without the closed pieces whose outside lies within: walls around hollows, which nobody sees."""
+        count, piece = self.components
+        # Volumes from a corner of the mesh, not from the world's origin, so that they keep their digits.
+        corner = (self.vertices[self.faces[:, 0]] - self.vertices.min(0, initial=np.inf)).astype(np.float64)
+        volume = np.bincount(piece, (corner * self.face_normals).sum(1), count)
+        ends, faces = self.edges
+        of_vertex = np.zeros(len(self.vertices), dtype=np.int64)
+        of_vertex[self.faces[:, 0]] = of_vertex[self.faces[:, 1]] = of_vertex[self.faces[:, 2]] = piece
+        is_open = np.bincount(of_vertex[ends[:, 0]], faces != 2, count) > 0
+        hollow = (volume < 0) & ~is_open
+        return self.select(~hollow[piece]) if hollow.any() else self
+
     def with_colors(self, colors: np.ndarray) -> "Mesh":
         """The same shape in other colours (V, 3) uint8."""
         return replace(self, colors=colors)
