@@ -61,17 +61,13 @@ def test_cameras_on_one_side_give_a_path_that_stays_there():
 
 def test_one_camera_and_cameras_from_straight_above_have_a_path():
     assert len(orbit(stack(fan(1)), np.zeros(3), 3)) == 3
-    above = [
-        looking(np.array([0.3 * math.cos(a), 0.3 * math.sin(a), 5.0]), np.zeros(3), np.array([1.0, 0, 0]))
-        for a in (0.3, 2.3, 4.4)
-    ]
+    eyes = [np.array([0.3 * math.cos(a), 0.3 * math.sin(a), 5.0]) for a in (0.3, 2.3, 4.4)]
+    above = [looking(eye, np.zeros(3), np.array([1.0, 0, 0])) for eye in eyes]
     for shot in orbit(stack(above), np.zeros(3), 5):
         assert np.isfinite(shot.camera_to_world).all()
     # Rolled all around the axis they share, so that no direction is up for most of them.
-    rolled = [
-        pose @ rigid(rotation_from_euler(*np.array([0, 0, a])), np.zeros(3))
-        for pose, a in zip(above, (0, 2.1, 4.2), strict=True)
-    ]
+    turns = [rigid(rotation_from_euler(*np.array([0, 0, a])), np.zeros(3)) for a in (0, 2.1, 4.2)]
+    rolled = [pose @ turn for pose, turn in zip(above, turns, strict=True)]
     assert np.isfinite(upright(stack(rolled))).all()
 
 
