@@ -1,0 +1,85 @@
+"""Distances of meshes from shapes that are known."""
+
+import numpy as np
+import pytest
+import torch
+
+from sparse3d.evaluation.surfaces import (
+    distance_to_mesh,
+    points_on_mesh,
+    score_against_points,
+    score_against_shape,
+    thinned,
+)
+from sparse3d.geometry.level_set import level_set
+from sparse3d.geometry.mesh import Mesh
+from sparse3d_ops.visible_samples import lattice
+
+
+def ball(radius, resolution=24):
+    axis = torch.arange(resolution, dtype=torch.int32)
+    voxels = torch.cartesian_prod(torch.zeros(1, dtype=torch.int32), axis, axis, axis)
+    points, rows = lattice(voxels)
+    places = points[:, 1:].double() / resolution * 2.4 - 1.2
+    surface = level_set(rows, radius - places.norm(dim=1))
+    vertices = surface.positions(points) / resolution * 2.4 - 1.2
+    return Mesh(vertices.numpy(), surface.faces.numpy())
+
+
+def on_sphere(count, radius=1.0):
+    directions = np.random.default_rng(1).normal(size=(count, 3))
+    return radius * directions / np.linalg.norm(directions, axis=1, keepdims=True)
+
+
+def unit_distance(points):
+    return np.linalg.norm(points, axis=1) - 1
+
+
+def test_a_sphere_that_is_too_large_is_off_by_what_it_is_too_large():
+    # The sag of a chord of a voxel of 0.1 m is 0.1^2 / 8 = 1.2 mm.
+    exact = score_against_shape(ball(1.0), unit_distance, on_sphere(2000), 0.01, 5000)
+    assert exact.accuracy < 1.2e-3 and exact.completeness < 1.2e-3
+    assert exact.precision == exact.recall == exact.f_score == 1
+    larger = score_against_shape(ball(1.05), unit_distance, on_sphere(2000), 0.01, 5000)
+    for found in (larger.accuracy, larger.completeness, larger.chamfer, larger.accuracy_p95):
+        assert found == pytest.approx(0.05, abs=1.5e-3)
+    assert larger.f_score == 0
+
+
+def test_what_is_missing_lowers_completeness_alone():
+    mesh = ball(1.0)
+    half = mesh.select(mesh.vertices[mesh.faces].mean(1)[:, 2] > 0)
+    found = score_against_shape(half, unit_distance, on_sphere(4000), 0.02, 5000)
+    assert found.accuracy < 1.2e-3 and found.precision == 1
+    assert found.recall == pytest.approx(0.5, abs=0.05)
+    assert found.completeness > 0.2 and found.f_score == pytest.approx(2 / 3, abs=0.04)
+
+
+def test_points_are_spread_by_area_and_repeat():
+    big, small = np.array([[0, 0, 0], [3, 0, 0], [0, 3, 0]]), np.array([[9, 0, 0], [10, 0, 0], [9, 1, 0]])
+    mesh = Mesh(np.concatenate([big, small]), np.array([[0, 1, 2], [3, 4, 5]]))
+    points = points_on_mesh(mesh, 1000)
+    assert (points[:, 0] > 5).sum() == pytest.approx(100, abs=1)
+    assert np.array_equal(points, points_on_mesh(mesh, 1000))
+    first = points[points[:, 0] < 5]
+    np.testing.assert_allclose(first.mean(0), [1, 1, 0], atol=0.1)
+    with pytest.raises(ValueError, match="without area"):
+        points_on_mesh(Mesh(big, np.array([[0, 0, 1]])), 5)
+
+
+def test_distances_to_a_triangle_by_hand():
+    mesh = Mesh(np.array([[0, 0, 0], [2, 0, 0], [0, 2, 0]]), np.array([[0, 1, 2]]))
+    places = np.array([[0.5, 0.5, 3], [-3, -4, 0], [1, -2, 0], [2, 2, 0], [5, 0, 4], [0.2, 0.2, 0]])
+    np.testing.assert_allclose(distance_to_mesh(mesh, places), [3, 5, 2, 2**0.5, 5, 0], atol=1e-12)
+
+
+def test_against_points_the_way_of_dtu():
+    cloud = np.concatenate([on_sphere(60000), [[9, 9, 9]]])
+    found = score_against_points(ball(1.0), cloud, threshold=0.05, spacing=0.03, cap=0.5)
+    # Between points that are 0.03 m apart the nearest one is about half as far.
+    assert found.accuracy < 0.02 and found.completeness < 0.02 and found.precision == 1
+    uncapped = score_against_points(ball(1.0), cloud, threshold=0.05, spacing=0.03)
+    assert uncapped.completeness > found.completeness, "the outlier counts where no cap leaves it out"
+    assert len(thinned(np.array([[0, 0, 0], [0.1, 0, 0], [1.2, 0, 0]]), 1.0)) == 2
+    with pytest.raises(ValueError, match="spacing"):
+        score_against_points(ball(1.0), cloud[:0], 0.05, 0.03)
