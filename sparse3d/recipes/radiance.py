@@ -45,7 +45,7 @@ def train(
         if distributed.world_size() > 1:
             raise ValueError("a field that changes its shape trains in one process; start without torchrun")
         data = config.data
-        photos = _open(data, data.split)
+        photos = photos_of_split(data, data.split)
         check_views(photos)
         if data.bounds == "cameras":
             low, side = cube_in_view(photos)
@@ -84,7 +84,8 @@ def train(
             return TrainOutcome(run.path, trainer.train(), True)
 
 
-def _open(data: PhotosConfig, split: str) -> PosedPhotos:
+def photos_of_split(data: PhotosConfig, split: str) -> PosedPhotos:
+    """The photos of a split, as the config says."""
     return open_photos(
         data.root,
         scale=data.scale,
@@ -119,7 +120,7 @@ def evaluate(
     config = RunFolder(run).read_config(RadianceConfig)
     split = split or config.evaluation.split
     data = config.data if data_root is None else replace(config.data, root=data_root, depth="")
-    photos = _open(data, split)
+    photos = photos_of_split(data, split)
     loaded = load_field(run, checkpoint, device)
     folder = RunFolder(run).evaluation / split
     found = {}

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparse3d.data.photos import PosedPhotos
 from sparse3d.data.ray_loader import RayLoader
+from sparse3d.geometry.cameras import Cameras
 from sparse3d.geometry.rays import Rays, rays_through
 from sparse3d.recipes.radiance_config import LevelConfig
 from sparse3d.recipes.radiance_guides import Guides, GuideSource
@@ -60,9 +60,8 @@ class PixelLoader:
             batch = next(self.loader)
             rays = batch.rays
             if self.level.rays_per_side > 1:
-                rays = through_pixels(
-                    self.loader.photos, batch.photo.numpy(), batch.pixel.numpy(), self.level.rays_per_side
-                )
+                cameras, per_side = self.loader.photos.cameras, self.level.rays_per_side
+                rays = through_pixels(cameras, batch.photo.numpy(), batch.pixel.numpy(), per_side)
             yield PixelBatch(
                 rays, batch.over(self.background), self.background, batch.alpha, batch.distance, guides
             )
@@ -74,9 +73,9 @@ class PixelLoader:
         self.loader.load_state_dict(state)
 
 
-def through_pixels(photos: PosedPhotos, photo: np.ndarray, pixel: np.ndarray, per_side: int) -> Rays:
-    """per_side^2 rays through each pixel (P, 2) of photos (P,), on a regular grid, row after row."""
+def through_pixels(cameras: Cameras, rows: np.ndarray, pixel: np.ndarray, per_side: int) -> Rays:
+    """per_side^2 rays through each pixel (P, 2) of cameras `rows` (P,), on a regular grid, row after row."""
     inside = (np.arange(per_side) + 0.5) / per_side
     x, y = np.meshgrid(inside, inside)
     places = pixel[:, None] + np.stack([x.ravel(), y.ravel()], 1)
-    return rays_through(photos.cameras, np.repeat(photo, per_side**2), places.reshape(-1, 2))
+    return rays_through(cameras, np.repeat(rows, per_side**2), places.reshape(-1, 2))

@@ -21,9 +21,10 @@ from sparse3d.evaluation.images import (
 )
 from sparse3d.evaluation.lpips import Lpips
 from sparse3d.fields import RadianceField
+from sparse3d.geometry.cameras import Camera, Cameras
 from sparse3d.geometry.rays import depth_from_distance
 from sparse3d.recipes.radiance_batches import through_pixels
-from sparse3d.recipes.radiance_config import PhotosConfig, RadianceEvaluationConfig
+from sparse3d.recipes.radiance_config import PhotosConfig, RadianceEvaluationConfig, Vector
 
 Progress = Callable[[int, int], None]
 
@@ -107,21 +108,22 @@ class RadianceJudgement:
 
 @torch.no_grad()
 def render_view(
-    field: RadianceField, photos: PosedPhotos, row: int, data: PhotosConfig, config: RadianceEvaluationConfig
+    field: RadianceField, camera: Camera, background: Vector, config: RadianceEvaluationConfig
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Colours (H, W, 3), depth along the optical axis and opacity (H, W) from where a photo was taken."""
-    camera = photos.cameras[row]
-    y, x = np.divmod(np.arange(camera.width * camera.height), camera.width)
-    parts = []
+    """What a camera sees: colours (H, W, 3), depth along the optical axis, metres, and opacity (H, W). A
+    pixel is the mean of rays_per_side^2 rays, its depth that of what they see."""
+    cameras, side = Cameras.stack([camera]), config.rays_per_side
     device = next(iter(field.parameters())).device  # pyright: ignore[reportAttributeAccessIssue]
-    background = torch.tensor(data.background_color(photos.capture.background), device=device)
-    pixels = max(1, config.chunk // config.rays_per_side**2)
-    for begin in range(0, len(x), pixels):
-        places = np.stack([x[begin : begin + pixels], y[begin : begin + pixels]], 1)
-        rays = through_pixels(photos, np.full(len(places), row), places, config.rays_per_side).to(device)
-        seen = field.render(rays.origins, rays.directions, background)
+    behind = torch.tensor(background, device=device)
+    y, x = np.divmod(np.arange(camera.width * camera.height), camera.width)
+    pixels, at_once = np.stack([x, y], 1), max(1, config.chunk // side**2)
+    parts = []
+    for begin in range(0, len(pixels), at_once):
+        some = pixels[begin : begin + at_once]
+        rays = through_pixels(cameras, np.zeros(len(some), dtype=np.int64), some, side).to(device)
+        seen = field.render(rays.origins, rays.directions, behind)
         columns = torch.cat([seen.color, (seen.depth * seen.opacity)[:, None], seen.opacity[:, None]], 1)
-        parts.append(columns.view(len(places), -1, 5).mean(1).cpu())
+        parts.append(columns.view(len(some), -1, 5).mean(1).cpu())
     image = torch.cat(parts).numpy().reshape(camera.height, camera.width, 5)
     opacity = image[..., 4]
     distance = image[..., 3] / np.maximum(opacity, 1e-6)
@@ -137,10 +139,11 @@ def judge_field(
 ) -> Iterator[View]:
     """Each photo, rendered and measured. Depth counts where the field is more there than not."""
     lpips = Lpips.load(config.lpips[0], config.lpips[-1]) if config.lpips else None
+    background = data.background_color(photos.capture.background)
     for row, name in enumerate(photos.names):
         photo = photos.photo(row)
-        image = photo.over(data.background_color(photos.capture.background))
-        rendered, depth, opacity = render_view(field, photos, row, data, config)
+        image = photo.over(background)
+        rendered, depth, opacity = render_view(field, photos.cameras[row], background, config)
         measured = None
         if photo.depth is not None:
             measured = score_depth(np.where(opacity > 0.5, depth, np.nan), photo.depth, photo.mask)

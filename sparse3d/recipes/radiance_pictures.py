@@ -6,15 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from sparse3d.data.photos import PosedPhotos, open_photos
-from sparse3d.fields import RadianceField
-from sparse3d.geometry.cameras import Camera, Cameras
+from sparse3d.data.photos import PosedPhotos
+from sparse3d.geometry.cameras import Camera
 from sparse3d.geometry.orbits import orbit
-from sparse3d.geometry.rays import depth_from_distance, rays_through
-from sparse3d.recipes.radiance import LoadedField
-from sparse3d.recipes.radiance_config import RadianceEvaluationConfig
+from sparse3d.recipes.radiance import LoadedField, photos_of_split
+from sparse3d.recipes.radiance_config import Vector
+from sparse3d.recipes.radiance_judge import render_view
 
 
 class Picture(NamedTuple):
@@ -36,7 +34,7 @@ class Shot(NamedTuple):
 def photos_of(loaded: LoadedField, split: str, data_root: str | None = None) -> PosedPhotos:
     """The photos of a split, as the field's config says."""
     data = loaded.config.data if data_root is None else replace(loaded.config.data, root=data_root)
-    return open_photos(data.root, scale=data.scale, split=split, views=data.views, format=data.format)
+    return photos_of_split(data, split)
 
 
 def shots_of_photos(photos: PosedPhotos, longer_side: int | None = None) -> list[Shot]:
@@ -62,7 +60,7 @@ def shots_around(
     return [Shot(f"{number:04d}", camera) for number, camera in enumerate(path)]
 
 
-def background_of(loaded: LoadedField, photos: PosedPhotos) -> tuple[float, float, float]:
+def background_of(loaded: LoadedField, photos: PosedPhotos) -> Vector:
     """What stands behind the field."""
     return loaded.config.data.background_color(photos.capture.background)
 
@@ -76,36 +74,8 @@ def depth_range(loaded: LoadedField, camera: Camera) -> tuple[float, float]:
     return max(away - reach, 0.0), away + reach
 
 
-@torch.no_grad()
-def picture(
-    field: RadianceField,
-    camera: Camera,
-    background: tuple[float, float, float],
-    config: RadianceEvaluationConfig,
-) -> Picture:
-    """What a camera sees; each pixel is the mean of rays_per_side^2 rays."""
-    side, cameras = config.rays_per_side, Cameras.stack([camera])
-    device = next(iter(field.parameters())).device  # pyright: ignore[reportAttributeAccessIssue]
-    behind = torch.tensor(background, device=device)
-    y, x = np.divmod(np.arange(camera.width * camera.height), camera.width)
-    v, u = np.divmod(np.arange(side**2), side)
-    within = (np.stack([u, v], 1) + 0.5) / side
-    parts = []
-    for some in np.array_split(np.stack([x, y], 1), max(1, len(x) * side**2 // config.chunk)):
-        places = (some[:, None] + within).reshape(-1, 2)
-        rays = rays_through(cameras, np.zeros(len(places), dtype=np.int64), places).to(device)
-        seen = field.render(rays.origins, rays.directions, behind)
-        columns = torch.cat([seen.color, (seen.depth * seen.opacity)[:, None], seen.opacity[:, None]], 1)
-        parts.append(columns.view(len(some), -1, 5).mean(1).cpu())
-    image = torch.cat(parts).numpy().reshape(camera.height, camera.width, 5)
-    opacity = image[..., 4]
-    distance = np.where(opacity > 0.5, image[..., 3] / np.maximum(opacity, 1e-6), np.nan)
-    return Picture(np.clip(image[..., :3], 0, 1), depth_from_distance(distance, camera), opacity)
-
-
-def pictures(
-    loaded: LoadedField, shots: list[Shot], background: tuple[float, float, float]
-) -> Iterator[tuple[Shot, Picture]]:
+def pictures(loaded: LoadedField, shots: list[Shot], background: Vector) -> Iterator[tuple[Shot, Picture]]:
     """Each shot with its picture, in turn."""
     for shot in shots:
-        yield shot, picture(loaded.field, shot.camera, background, loaded.config.evaluation)
+        color, depth, opacity = render_view(loaded.field, shot.camera, background, loaded.config.evaluation)
+        yield shot, Picture(np.clip(color, 0, 1), np.where(opacity > 0.5, depth, np.nan), opacity)
