@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 
 from sparse3d.geometry.mesh import Mesh
 
-_NEIGHBOURS = 8  # triangles by nearest middle that a point's distance is taken to
+_NEIGHBOURS = 16  # triangles, by their middles, that are looked at first
 
 
 @dataclass(frozen=True)
@@ -95,17 +95,27 @@ def points_on_mesh(mesh: Mesh, count: int, seed: int = 0) -> np.ndarray:
 
 
 def distance_to_mesh(mesh: Mesh, points: np.ndarray) -> np.ndarray:
-    """(N, 3) -> (N,) metres to the nearest of those eight triangles whose middles are nearest: exact for
-    triangles that are about of one size, as level sets have them, else never too small."""
+    """(N, 3) -> (N,) metres to the nearest triangle, exact. Fast where triangles are about of one size, as
+    those of level sets are. ValueError for a mesh without triangles."""
     points = np.asarray(points, dtype=np.float64)
     corners = mesh.vertices[mesh.faces].astype(np.float64)
     if not len(corners):
         raise ValueError("a mesh without triangles is nowhere near")
-    near = min(_NEIGHBOURS, len(corners))
-    rows = cKDTree(corners.mean(1)).query(points, near)[1].reshape(len(points), near)
-    best = np.full(len(points), np.inf)
-    for column in rows.T:
-        best = np.minimum(best, _point_triangle(points, *corners[column].transpose(1, 0, 2)))
+    middles = corners.mean(1)
+    reach = np.linalg.norm(corners - middles[:, None], axis=2).max()  # of a triangle around its middle
+    tree, best = cKDTree(middles), np.full(len(points), np.inf)
+    waiting, near = np.arange(len(points)), min(_NEIGHBOURS, len(corners))
+    while len(waiting):
+        way, rows = tree.query(points[waiting], near)
+        way, rows = way.reshape(len(waiting), near), rows.reshape(len(waiting), near)
+        for column in rows.T:
+            found = _point_triangle(points[waiting], *corners[column].transpose(1, 0, 2))
+            best[waiting] = np.minimum(best[waiting], found)
+        if near == len(corners):
+            break
+        # A triangle that was not looked at has its middle beyond the last one's.
+        waiting = waiting[way[:, -1] - reach < best[waiting]]
+        near = min(4 * near, len(corners))
     return best
 
 
