@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from sparse3d.geometry.mesh import Mesh
 
@@ -73,7 +73,7 @@ def score_against_points(
         raise ValueError(f"{len(points)} points at a spacing of {spacing}; expected some, above 0")
     on_mesh = thinned(points_on_mesh(mesh, max(1, int(4 * mesh.area / spacing**2)), seed), spacing)
     truth = thinned(np.asarray(points, dtype=np.float64), spacing)
-    return _scores(cKDTree(truth).query(on_mesh)[0], cKDTree(on_mesh).query(truth)[0], threshold, cap)
+    return _scores(KDTree(truth).query(on_mesh)[0], KDTree(on_mesh).query(truth)[0], threshold, cap)
 
 
 def points_on_mesh(mesh: Mesh, count: int, seed: int = 0) -> np.ndarray:
@@ -103,7 +103,7 @@ def distance_to_mesh(mesh: Mesh, points: np.ndarray) -> np.ndarray:
         raise ValueError("a mesh without triangles is nowhere near")
     middles = corners.mean(1)
     reach = np.linalg.norm(corners - middles[:, None], axis=2).max()  # of a triangle around its middle
-    tree, best = cKDTree(middles), np.full(len(points), np.inf)
+    tree, best = KDTree(middles), np.full(len(points), np.inf)
     waiting, near = np.arange(len(points)), min(_NEIGHBOURS, len(corners))
     while len(waiting):
         way, rows = tree.query(points[waiting], near)
@@ -146,10 +146,10 @@ def _point_segment(p: np.ndarray, tail: np.ndarray, tip: np.ndarray) -> np.ndarr
 
 
 def _scores(to_truth: np.ndarray, to_mesh: np.ndarray, threshold: float, cap: float) -> SurfaceScores:
-    parts = []
+    means, tails = [], []
     for distances in (to_truth, to_mesh):
         kept = distances[distances <= cap]
-        nothing = not len(kept)
-        parts += [float("nan")] * 2 if nothing else [float(kept.mean()), float(np.quantile(kept, 0.95))]
-    within = (float((distances < threshold).mean()) for distances in (to_truth, to_mesh))
-    return SurfaceScores(*parts, *within, threshold)
+        means.append(float(kept.mean()) if len(kept) else float("nan"))
+        tails.append(float(np.quantile(kept, 0.95)) if len(kept) else float("nan"))
+    precision, recall = (float((distances < threshold).mean()) for distances in (to_truth, to_mesh))
+    return SurfaceScores(means[0], tails[0], means[1], tails[1], precision, recall, threshold)

@@ -83,8 +83,7 @@ class Mesh:
         """Whether each edge has exactly two faces, which go along it in opposite directions: no crack, no
         border, no face that is turned against its neighbour."""
         directed = self.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).astype(np.int64)
-        there, back = (directed[:, order] @ [len(self.vertices), 1] for order in ([0, 1], [1, 0]))
-        there.sort(), back.sort()
+        there, back = (np.sort(directed[:, order] @ [len(self.vertices), 1]) for order in ([0, 1], [1, 0]))
         return bool((there[1:] != there[:-1]).all() and np.array_equal(there, back))
 
     @property
