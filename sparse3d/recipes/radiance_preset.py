@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from sparse3d.data.photos import PosedPhotos
 from sparse3d.fields.build import FieldConfig
+from sparse3d.fields.nerf import NeRFConfig
 from sparse3d.fields.priors import OcclusionConfig
 from sparse3d.fields.voxel_field import VoxelFieldConfig
 from sparse3d.recipes.radiance_config import PriorsConfig, RadianceConfig
@@ -19,11 +20,11 @@ from sparse3d.recipes.run_folder import changed_keys
 
 FEW = 12  # photos
 
-# Total variation of voxels' densities: 1e-6 for three photos, and so much less for each more that eight have
-# 3e-8. It was measured there: more blurs what eight photos tell, less leaves the haze of three.
-TV_AT_THREE, TV_FALL = 1e-6, 0.5
+# Total variation of the densities: 1e-6 for three photos, and so much less for each more that eight have
+# 1e-8. More blurs what eight photos tell, less leaves the haze of three (BENCHMARKS.md).
+TV_AT_THREE, TV_FALL = 1e-6, 0.4
 
-FINE_END = 0.9  # of the training: FreeNeRF's, when all frequencies are there
+FINE_END = 0.9  # of the training: when all frequencies are there (FreeNeRF, arXiv 2303.07418)
 
 _log = logging.getLogger(__name__)
 
@@ -54,9 +55,10 @@ def few_view_preset(config: RadianceConfig, count: int) -> RadianceConfig:
 
 
 def _smooth(model: FieldConfig, count: int) -> FieldConfig:
-    """Smooth densities for voxels, which are coarse before they are fine anyhow; levels and frequencies that
-    come in one after the other for the others (FreeNeRF, arXiv 2303.07418: until 90 % of the training)."""
+    """Smooth densities for voxels, which are coarse before they are fine anyhow; frequencies that come in one
+    after the other for NeRF. Others were not measured and stay as they are."""
     if isinstance(model, VoxelFieldConfig):
         return replace(model, tv_density=model.tv_density or TV_AT_THREE * TV_FALL ** max(0, count - 3))
-    encoding = replace(model.encoding, fine_end=model.encoding.fine_end or FINE_END)
-    return replace(model, encoding=encoding)  # pyright: ignore[reportArgumentType]
+    if isinstance(model, NeRFConfig):
+        return replace(model, encoding=replace(model.encoding, fine_end=model.encoding.fine_end or FINE_END))
+    return model
