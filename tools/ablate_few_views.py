@@ -71,7 +71,7 @@ def variants(plain: RadianceConfig, count: int, depth: Path) -> Iterator[tuple[s
 
 def _of_preset_alone(one: RadianceConfig, other: RadianceConfig) -> Iterator[tuple[str, RadianceConfig]]:
     """The first config with one key at a time as in the other, where they differ beside the priors."""
-    for part in ("model", "schedule", "optimizer", "train"):
+    for part in ("model", "refine"):
         mine, theirs = getattr(one, part), getattr(other, part)
         for key in changed_keys(mine, theirs):
             if hasattr(theirs, key):

@@ -29,24 +29,24 @@ def cube_in_view(photos: PosedPhotos) -> tuple[Vector, float]:
     return (float(corner[0]), float(corner[1]), float(corner[2])), side
 
 
-def seen_voxels(field: VoxelField, cameras: Cameras) -> Tensor:
-    """(N,) bool: which voxels of a field any camera shows, with their middle or a corner, or stands in. The
-    others can never be learned, and would show what the field began as."""
+def seen_voxels(field: VoxelField, cameras: Cameras, least: int = 1) -> Tensor:
+    """(N,) bool: which voxels of a field `least` cameras or more show, with their middle or a corner, or
+    stand in. What none shows can never be learned, and would show what the field began as; where a single one
+    looks, anything may stand that it alone explains."""
     coordinates = field.lattice.coordinates[:, 1:].cpu().numpy()
     low, size = np.array(field.config.space.low), field.voxel_size
     places = np.array([(0.5, 0.5, 0.5), *np.ndindex(2, 2, 2)])
-    seen = np.zeros(len(coordinates), dtype=bool)
+    count = np.zeros(len(coordinates), dtype=np.int64)
     for row in range(len(cameras)):
-        origin = np.floor((cameras.origins[row] - low) / size)
-        seen |= (coordinates == origin).all(1)
-        left = np.flatnonzero(~seen)
+        left = np.flatnonzero(count < least)
         points = low + size * (coordinates[left, None] + places)
         pixels, depth = cameras.project(points.reshape(-1, 3), np.full(len(left) * len(places), row))
         with np.errstate(invalid="ignore"):
             inside = ((pixels >= 0) & (pixels <= cameras.size[row])).all(1) & (depth > 0)
-        seen[left] = inside.reshape(-1, len(places)).any(1)
+        within = (coordinates[left] == np.floor((cameras.origins[row] - low) / size)).all(1)
+        count[left] += inside.reshape(-1, len(places)).any(1) | within
     # A photo's edge may cut a voxel between its corners: one more all around.
-    return field.lattice.dilate(torch.from_numpy(seen).to(field.coordinates.device))
+    return field.lattice.dilate(torch.from_numpy(count >= least).to(field.coordinates.device))
 
 
 def _from_axes(photos: PosedPhotos) -> tuple[np.ndarray, float]:

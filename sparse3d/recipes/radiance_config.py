@@ -72,6 +72,7 @@ class RefineConfig:
     what it finds: it is split where a level begins. Other fields have one level."""
 
     levels: tuple[LevelConfig, ...] = (LevelConfig(4096, 1), LevelConfig(2048, 2))
+    min_photos: int = 1  # voxels that fewer of them show are dropped at the start
     prune_every: int = 100  # steps
     prune_alpha: float = 0.01  # voxels with less, a step long, are dropped
 

@@ -11,8 +11,8 @@ from sparse3d.recipes.radiance_model import FieldModel
 
 
 class Refine(Hook):
-    """Takes the batches of the level. Drops the voxels that no photo shows, splits the others where levels
-    begin, and drops the empty ones now and then."""
+    """Takes the batches of the level. Drops the voxels that no photo shows, or too few, splits the others
+    where levels begin, and drops the empty ones now and then."""
 
     def __init__(self, config: RadianceConfig, loader: PixelLoader):
         self.config, self.loader = config, loader
@@ -21,7 +21,8 @@ class Refine(Hook):
         self._take_level(trainer)
         field = _field(trainer)
         if trainer.step == 0 and isinstance(field, VoxelField):
-            if field.keep(seen_voxels(field, self.loader.loader.photos.cameras)):
+            cameras = self.loader.loader.photos.cameras
+            if field.keep(seen_voxels(field, cameras, self.config.refine.min_photos)):
                 trainer.renew_optimizer()
 
     def after_step(self, trainer: Trainer) -> None:

@@ -38,7 +38,11 @@ def decide_priors(config: RadianceConfig, photos: PosedPhotos) -> RadianceConfig
         return replace(config, priors="none")
     decided = few_view_preset(config, len(photos))
     assert isinstance(decided.priors, PriorsConfig)
-    changed = [f"model.{key}" for key in changed_keys(config.model, decided.model)]
+    changed = [
+        f"{part}.{key}"
+        for part in ("model", "refine")
+        for key in changed_keys(getattr(config, part), getattr(decided, part))
+    ]
     _log.warning(
         "%d photos: the preset for few views is on (%s); priors=none switches it off",
         len(photos),
@@ -50,7 +54,10 @@ def decide_priors(config: RadianceConfig, photos: PosedPhotos) -> RadianceConfig
 def few_view_preset(config: RadianceConfig, count: int) -> RadianceConfig:
     """The config with the preset for `count` photos. What the config says of its own of the model stays."""
     return replace(
-        config, priors=PriorsConfig(occlusion=OcclusionConfig()), model=_smooth(config.model, count)
+        config,
+        priors=PriorsConfig(occlusion=OcclusionConfig()),
+        model=_smooth(config.model, count),
+        refine=replace(config.refine, min_photos=max(config.refine.min_photos, min(2, count))),
     )
 
 

@@ -42,6 +42,16 @@ def test_what_no_ray_reaches_is_not_seen_and_all_that_rays_reach_is():
         assert not seen.all()
 
 
+def test_two_photos_show_what_both_show():
+    field = VoxelField(VoxelFieldConfig(space=SpaceConfig((-1, -1, -1), 2.0), resolution=12))
+    one, two = looking((3.0, 0.5, 0.4), (0, 0, 0)), looking((0.2, -3.0, 0.4), (0, 0, 0))
+    both = seen_voxels(field, Cameras.stack([one, two]), least=2)
+    assert (both | ~(touched(field, one) & touched(field, two))).all()
+    alone = [seen_voxels(field, Cameras.stack([camera])) for camera in (one, two)]
+    assert (~both | (alone[0] & alone[1])).all() and both.any()
+    assert not (alone[0] & alone[1])[~both].all()
+
+
 def test_unseen_voxels_are_dropped_and_the_others_stay_as_they_were():
     field = VoxelField(VoxelFieldConfig(space=SpaceConfig((-1, -1, -1), 2.0), resolution=6))
     with torch.no_grad():
