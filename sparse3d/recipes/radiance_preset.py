@@ -23,6 +23,7 @@ FEW = 12  # photos
 # Total variation of the densities: 1e-6 for three photos, and so much less for each more that eight have
 # 1e-8. More blurs what eight photos tell, less leaves the haze of three (BENCHMARKS.md).
 TV_AT_THREE, TV_FALL = 1e-6, 0.4
+TV_OF_SPLITS = 0.1  # of that once the voxels are split: what is found coarsely may then have edges
 
 FINE_END = 0.9  # of the training: when all frequencies are there (FreeNeRF, arXiv 2303.07418)
 
@@ -65,7 +66,10 @@ def _smooth(model: FieldConfig, count: int) -> FieldConfig:
     """Smooth densities for voxels, which are coarse before they are fine anyhow; frequencies that come in one
     after the other for NeRF. Others were not measured and stay as they are."""
     if isinstance(model, VoxelFieldConfig):
-        return replace(model, tv_density=model.tv_density or TV_AT_THREE * TV_FALL ** max(0, count - 3))
+        if model.tv_density > 0:
+            return model
+        weight = TV_AT_THREE * TV_FALL ** max(0, count - 3)
+        return replace(model, tv_density=weight, tv_fall=TV_OF_SPLITS)
     if isinstance(model, NeRFConfig):
         return replace(model, encoding=replace(model.encoding, fine_end=model.encoding.fine_end or FINE_END))
     return model
