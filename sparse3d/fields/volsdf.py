@@ -3,7 +3,11 @@
 Title: Volume rendering of neural implicit surfaces (arXiv 2106.12052). Where we differ: sizes for a CPU, the
 paper's in comments; the distance may live on a hash grid in the place of frequencies, which learns many times
 faster on a CPU; distances count in half sides of the cube, and the eikonal loss takes all samples of the rays
-beside as many random points as rays; no scene outside of the cube, what is behind it is the background.
+beside as many random points as rays; no scene outside of the cube, what is behind it is the background. The
+scale beta of the density may follow a schedule in the place of its gradient: photos whose pixels are means of
+an area teach it the pixel's width, and a density that wide makes outlines too large by several beta, for
+which the surface then shrinks. With pixels as means of several rays, and a small beta, it need not. And the
+search for samples may read distances from a grid; then samples that it shows to be invisible are left out.
 """
 
 from dataclasses import dataclass
@@ -13,7 +17,14 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sparse3d.fields.error_bound import ErrorBoundConfig, bound_error, laplace_density, place_samples
+from sparse3d.fields.distance_grid import DistanceGrid
+from sparse3d.fields.error_bound import (
+    ErrorBoundConfig,
+    bound_error,
+    laplace_density,
+    place_samples,
+    seen_samples,
+)
 from sparse3d.fields.frequencies import frequency_encode
 from sparse3d.fields.layers import EncodingConfig, FrequencyEncodingConfig, perceptron
 from sparse3d.fields.protocol import Rendered, Traced
@@ -40,15 +51,23 @@ class VolSDFConfig:
     depth: int = 3  # hidden layers of the distance; 8
     features: int = 15  # that the colours get from the distance's network; 256
     color_layers: int = 2  # hidden layers of the colours; 4
-    direction_frequencies: int = 4
+    direction_frequencies: int | None = 4  # null: surfaces look the same from everywhere
     radius: float = 0.5  # half sides, of the sphere that it starts as
     beta: float = 0.1  # half sides, scale of the density at the start
     least_beta: float = 1e-4  # half sides
+    # half sides: the scale falls to this exponentially until `beta_end`, a part of the training; null: it is
+    # learnt
+    final_beta: float | None = None
+    beta_end: float = 0.6
     eikonal: float = 0.1  # weight of the mean of (|gradient| - 1)^2
 
     def __post_init__(self):
         if self.space.unbounded:
             raise ValueError("VolSDF's sampler needs bounds: space.contraction must be 'none'")
+        if self.final_beta is not None and not self.least_beta < self.final_beta <= self.beta:
+            raise ValueError(f"final_beta must lie between least_beta and beta, got {self}")
+        if not 0 < self.beta_end <= 1:
+            raise ValueError(f"beta_end is a part of the training and lies in (0, 1], got {self.beta_end}")
         if min(self.width, self.depth, self.features, self.color_layers) < 1:
             raise ValueError(f"width, depth, features and color_layers must be at least 1, got {self}")
 
@@ -69,9 +88,13 @@ class VolSDF(nn.Module):
         self.config, self.space = config, config.space
         self.encoding = config.encoding.build()
         self.distance_net = _distance_net(config)
-        inputs = 6 + 3 + 6 * config.direction_frequencies + config.features
+        directions = 0 if config.direction_frequencies is None else 3 + 6 * config.direction_frequencies
+        inputs = 6 + directions + config.features
         self.color_net = perceptron([inputs, *[config.width] * config.color_layers, 3], bias=True)
-        self.raw_beta = nn.Parameter(torch.tensor(config.beta))
+        self.raw_beta = nn.Parameter(torch.tensor(config.beta), requires_grad=config.final_beta is None)
+        self.grid = DistanceGrid(config.sampler.grid) if config.sampler.grid else None
+        if self.grid is not None:
+            self.grid.fill(lambda unit: self._raw(unit)[:, 0])
 
     @property
     def beta(self) -> Tensor:
@@ -123,18 +146,19 @@ class VolSDF(nn.Module):
         return traced._replace(terms={"eikonal": self.config.eikonal * (parts[0] + parts[1]) / 2})
 
     def advance(self, progress: float, step: int) -> None:
-        """See `RadianceField.advance`."""
+        """See `RadianceField.advance`. The scale of the density, the encoding's mask and the grid follow."""
         self.encoding.advance(progress)
+        config = self.config
+        if config.final_beta is not None:
+            fallen = (config.final_beta / config.beta) ** min(1.0, progress / config.beta_end)
+            self.raw_beta.data.fill_(config.beta * fallen - config.least_beta)
+        if self.grid is not None and step % config.sampler.refresh_every == 0:
+            self.grid.fill(lambda unit: self._raw(unit)[:, 0])
 
     def _render(
         self, origins: Tensor, directions: Tensor, background: Tensor | None, offsets: Tensor, normals: bool
     ) -> tuple[Traced, Tensor]:
-        near, far = self.space.span(origins, directions)
-        t = self._samples(origins, directions, near, far, offsets)
-        rays, count = t.shape
-        dt = torch.cat([t, far[:, None]], 1).diff(dim=1)
-        starts = torch.arange(rays + 1, device=t.device) * count
-        samples = Samples(starts, t.flatten(), dt.flatten())
+        samples = self._samples(origins, directions, offsets)
         unit, inside = self.space.to_unit(points_on(origins, directions, samples))
         geometry = self._geometry(unit)
         shade = self._shade(unit, of_samples(directions, samples), geometry)
@@ -142,22 +166,36 @@ class VolSDF(nn.Module):
         values = [shade, samples.t[:, None]]
         if normals:
             values.append(nn.functional.normalize(geometry.gradient, dim=1))
-        result = composite(sigma, torch.cat(values, 1), samples.dt, starts)
+        result = composite(sigma, torch.cat(values, 1), samples.dt, samples.ray_starts)
         traced = Traced(rendered(result, background), samples, sigma, result.weights, {})
         return traced, geometry.gradient
 
     @torch.no_grad()
-    def _samples(
-        self, origins: Tensor, directions: Tensor, near: Tensor, far: Tensor, offsets: Tensor
-    ) -> Tensor:
-        def distance(t: Tensor) -> Tensor:
-            points = origins[:, None] + t[..., None] * directions[:, None]
-            return self.distance(points.flatten(0, 1)).view(t.shape)
+    def _samples(self, origins: Tensor, directions: Tensor, offsets: Tensor) -> Samples:
+        """Where the opacity is bounded; of a grid's distances only what they say may be seen."""
+        config, beta = self.config.sampler, float(self.beta) * self.unit
+        slack = 0.0 if self.grid is None else float(self.grid.slack) * self.unit
+        near, far = self.space.span(origins, directions)
 
-        config = self.config.sampler
-        bounded = bound_error(distance, near, far, float(self.beta) * self.unit, config)
+        def distance(t: Tensor, rays: Tensor) -> Tensor:
+            points = (origins[rays, None] + t[..., None] * directions[rays, None]).flatten(0, 1)
+            if self.grid is None:
+                return self.distance(points).view(t.shape)
+            return self.grid(self.space.to_unit(points)[0]).view(t.shape) * self.unit
+
         # Rounding may put a sample a little beyond the ray's end.
-        return place_samples(bounded, config, offsets).clamp(max=far[:, None])
+        # A surface that is known to `slack` must not be sampled as if it were known to less.
+        bounded = bound_error(distance, near, far, max(beta, slack), config)
+        t = place_samples(bounded, config, offsets)
+        t = t.clamp(max=far[:, None])
+        dt = torch.cat([t, far[:, None]], 1).diff(dim=1)
+        if self.grid is None:
+            kept = torch.ones_like(t, dtype=torch.bool)
+        else:
+            d = distance(t, torch.arange(len(t), device=t.device))
+            kept = seen_samples(d, dt, slack, beta)
+        starts = torch.nn.functional.pad(kept.sum(1).cumsum(0), (1, 0))
+        return Samples(starts, t[kept], dt[kept])
 
     def _raw(self, unit: Tensor) -> Tensor:
         return self.distance_net(self.encoding(unit))
@@ -173,8 +211,10 @@ class VolSDF(nn.Module):
         return Geometry(raw[:, 0], raw[:, 1:], gradient)
 
     def _shade(self, unit: Tensor, directions: Tensor, geometry: Geometry) -> Tensor:
-        along = frequency_encode(directions, self.config.direction_frequencies)
-        return sigmoid(self.color_net(torch.cat([unit, geometry.gradient, along, geometry.features], 1)))
+        inputs, count = [unit, geometry.gradient, geometry.features], self.config.direction_frequencies
+        if count is not None:
+            inputs.append(frequency_encode(directions, count))
+        return sigmoid(self.color_net(torch.cat(inputs, 1)))
 
 
 def _distance_net(config: VolSDFConfig) -> nn.Sequential:

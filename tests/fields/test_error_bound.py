@@ -14,6 +14,7 @@ from sparse3d.fields.error_bound import (
     least_distance,
     opacity_error,
     place_samples,
+    seen_samples,
 )
 
 CENTRES = torch.tensor([[0.0, 0, 0], [0.4, 0.3, -0.2], [-0.3, -0.5, 0.4]], dtype=torch.float64)
@@ -21,11 +22,11 @@ RADII = torch.tensor([0.3, 0.2, 0.25], dtype=torch.float64)
 
 
 def distance_on(origins, directions):
-    """Signed distance from three spheres along rays, t (R, m) -> (R, m); exact outside, and changes no faster
-    than t everywhere."""
+    """Signed distance from three spheres along rays, t (K, m) of these rays -> (K, m); exact outside, and
+    changes no faster than t everywhere."""
 
-    def distance(t):
-        points = origins[:, None] + t[..., None] * directions[:, None]
+    def distance(t, rays=slice(None)):
+        points = origins[rays, None] + t[..., None] * directions[rays, None]
         return ((points[:, :, None] - CENTRES).norm(dim=3) - RADII).amin(2)
 
     return distance
@@ -138,5 +139,21 @@ def test_samples_gather_where_light_is_lost(rays):
 
 def test_rays_without_length():
     near = torch.zeros(2)
-    bounded = bound_error(lambda t: torch.ones_like(t), near, near, 0.01, ErrorBoundConfig())
+    bounded = bound_error(lambda t, rays: torch.ones_like(t), near, near, 0.01, ErrorBoundConfig())
     assert torch.isfinite(place_samples(bounded, ErrorBoundConfig(), near)).all()
+
+
+def test_what_is_left_out_cannot_be_seen(rays):
+    """Distances off by up to the slack; each sample that is left out may cost its alpha, or the light that is
+    left behind it."""
+    distance, near, far = rays
+    torch.manual_seed(3)
+    t = near[:, None] + (far - near)[:, None] * torch.rand(60, 200, dtype=torch.float64).sort(1).values
+    dt = torch.cat([t, far[:, None]], 1).diff(dim=1)
+    d, beta, slack = distance(t), 0.01, 0.004
+    kept = seen_samples(d + slack * (2 * torch.rand_like(d) - 1), dt, slack, beta)
+    depth = laplace_density(d, beta) * dt
+    seen = [-torch.expm1(-(depth * k).cumsum(1)) for k in (torch.ones_like(kept), kept)]
+    assert kept.float().mean() < 0.2
+    assert (seen[0][:, -1] - seen[1][:, -1]).abs().max() < 1e-3 + 200 * 1e-4
+    assert kept[depth > 1].any() and not kept.all()

@@ -14,6 +14,7 @@ from sparse3d.fields.nerf import NeRF, NeRFConfig
 from sparse3d.fields.samplers import OccupancySampler, OccupancySamplerConfig, ProposalSamplerConfig
 from sparse3d.fields.space import SpaceConfig
 from sparse3d.fields.volsdf import VolSDF, VolSDFConfig
+from sparse3d_ops.raymarch import Samples
 from tests.fields import small_scene
 
 GRID = HashEncodingConfig(levels=4, log2_entries=12, coarsest=8, finest=32)
@@ -29,6 +30,16 @@ FIELDS = {
     "nerf_occupancy": lambda: NeRF(NeRFConfig(encoding=WAVES, width=32, depth=2, sampler=OCCUPANCY)),
     "volsdf": lambda: VolSDF(
         VolSDFConfig(encoding=FrequencyEncodingConfig(count=2), width=32, depth=2, sampler=BOUND)
+    ),
+    "volsdf_grid": lambda: VolSDF(
+        VolSDFConfig(
+            encoding=GRID,
+            width=32,
+            depth=1,
+            sampler=replace(BOUND, grid=32),
+            final_beta=0.02,
+            direction_frequencies=None,
+        )
     ),
     "volsdf_hash": lambda: VolSDF(VolSDFConfig(encoding=GRID, width=32, depth=1, sampler=BOUND)),
 }
@@ -47,6 +58,7 @@ BUDGET = {
     "nerf": (120, 5e-3, 8e-3, 0.10),
     "nerf_occupancy": (120, 5e-3, 8e-3, 0.10),
     "volsdf": (60, 3e-3, 1.6e-2, 0.10),
+    "volsdf_grid": (60, 3e-3, 1.6e-2, 0.10),
     "volsdf_hash": (60, 3e-3, 1.6e-2, 0.10),
 }
 
@@ -104,12 +116,17 @@ def test_gradients_equal_finite_differences(name, monkeypatch):
     field = made(name).double()
     if isinstance(field, VolSDF):  # where samples lie is no function to learn: hold them
         even = torch.linspace(0.1, 0.9, 24, dtype=torch.float64)
-        monkeypatch.setattr(
-            field, "_samples", lambda o, d, near, far, _: near[:, None] + (far - near)[:, None] * even
-        )
+
+        def samples(origins, directions, _):
+            near, far = field.space.span(origins, directions)
+            t = near[:, None] + (far - near)[:, None] * even
+            dt = torch.cat([t, far[:, None]], 1).diff(dim=1)
+            return Samples(torch.arange(len(t) + 1) * len(even), t.flatten(), dt.flatten())
+
+        monkeypatch.setattr(field, "_samples", samples)
     origins, directions = (part.double() for part in small_scene.rays(12))
     offsets, background = torch.rand(12, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
-    parameters = [p for n, p in field.named_parameters() if not n.startswith("sampler.")]
+    parameters = [p for n, p in field.named_parameters() if p.requires_grad and not n.startswith("sampler.")]
     for parameter in parameters:  # away from the start, where much is zero
         parameter.data += 0.05 * torch.randn_like(parameter)
 
