@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from sparse3d.commands.parsing import Commands, add_command
-from sparse3d.commands.talk import Bar, say
+from sparse3d.commands.talk import Bar, Stages, say
 
 METHODS = {"voxels": "voxels", "hash": "hash", "nerf": "nerf", "volsdf": "volsdf"}
 INTERRUPTED = 130
@@ -22,6 +22,14 @@ def add(commands: Commands) -> None:
     reconstruct.add_argument("--out", required=True, type=Path, metavar="DIR", help="run folder")
     reconstruct.add_argument("--views", type=int, metavar="K", help="train on K photos, by the protocol")
     reconstruct.add_argument("--scale", type=float, metavar="F", help="size of the photos, of their full one")
+    reconstruct.add_argument(
+        "--poses",
+        choices=["files", "colmap"],
+        help="where poses are from; colmap finds them from the photos (extra sfm)",
+    )
+    reconstruct.add_argument(
+        "--refine-poses", action="store_true", help="correct the poses while the field is trained"
+    )
     reconstruct.add_argument("--no-mesh", action="store_true", help="do not write mesh.ply")
     reconstruct.add_argument("--no-turntable", action="store_true", help="do not render a turn around it")
     reconstruct.add_argument("--resume", action="store_true", help="continue the run in the folder")
@@ -38,14 +46,22 @@ def _run(arguments: argparse.Namespace) -> int:
     changes = [f"data.root={arguments.photos}"]
     changes += [f"data.views={arguments.views}"] if arguments.views is not None else []
     changes += [f"data.scale={arguments.scale}"] if arguments.scale is not None else []
+    changes += [f"data.poses={arguments.poses}"] if arguments.poses is not None else []
+    if arguments.refine_poses:
+        changes.append("pose_refinement.enabled=true")
+        if (
+            arguments.config is None and arguments.method != "voxels"
+        ):  # poses want a field that starts blurred
+            changes.append("model.encoding.fine_end=0.5")
     source = arguments.config or METHODS[arguments.method]
     config = configs.load(RadianceConfig, source, [*changes, *arguments.overrides])
-    outcome = radiance.train(config, arguments.out, arguments.resume)
+    with Stages() as stages:
+        outcome = radiance.train(config, arguments.out, arguments.resume, progress_of_poses=stages)
     if outcome.ended == StopOnSignal.REASON:
         say("interrupted after a whole step, checkpoint written; continue with the same command and --resume")
         return INTERRUPTED
-    with Bar("rendering") as report:
-        judged = radiance.evaluate(arguments.out, progress=report)
+    with Bar("rendering") as report, Bar("refining poses") as refining:
+        judged = radiance.evaluate(arguments.out, progress=report, progress_of_poses=refining)
     Console().print(*judged.judgement.tables())
     say(f"{outcome.ended}; pictures in {judged.folder / 'views'}")
     _show(arguments)

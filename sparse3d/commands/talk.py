@@ -44,3 +44,23 @@ class Bar:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+
+class Stages:
+    """A Bar for each stage of work that reports (stage, done, total), one after the other."""
+
+    def __init__(self):
+        self._bar: tuple[str, Bar] | None = None
+
+    def __enter__(self) -> Callable[[str, int, int], None]:
+        return self._report
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar[1].__exit__()
+
+    def _report(self, stage: str, done: int, total: int) -> None:
+        if self._bar is None or self._bar[0] != stage:
+            self.__exit__()
+            self._bar = stage, Bar(stage)
+        self._bar[1].__enter__()(done, total)

@@ -148,9 +148,11 @@ def score_depth(predicted: np.ndarray, measured: np.ndarray, mask: np.ndarray | 
 
 def mean_depth_scores(scores: Sequence[DepthScores]) -> DepthScores:
     """The mean of each figure over the views that have one, and the sum of their pixels."""
-    columns = [np.array([getattr(s, f.name) for s in scores if s.known]) for f in fields(DepthScores)[:-1]]
-    means = [float(column.mean()) if len(column) else float("nan") for column in columns]
-    return DepthScores(*means, sum(s.known for s in scores))
+    means = {}
+    for f in fields(DepthScores):
+        column = [getattr(s, f.name) for s in scores if s.known]
+        means[f.name] = float(np.mean(column)) if column else float("nan")
+    return DepthScores(**means | {"known": sum(s.known for s in scores)})
 
 
 def error_map(predicted: np.ndarray, target: np.ndarray, most: float = 0.25) -> np.ndarray:

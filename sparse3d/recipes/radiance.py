@@ -10,12 +10,14 @@ from PIL import Image
 from sparse3d.data.photo_checks import check_views
 from sparse3d.data.photos import PosedPhotos, open_photos
 from sparse3d.data.ray_loader import RayLoader
+from sparse3d.data.structure_from_motion import Progress as StageProgress
 from sparse3d.engine import distributed
 from sparse3d.engine.checkpoint import load_weights, read_checkpoint
 from sparse3d.engine.loop import Hook, Trainer
 from sparse3d.engine.seed import seed_everything, use_deterministic_algorithms
 from sparse3d.engine.state import restore
 from sparse3d.fields.build import Field, in_cube
+from sparse3d.fields.pose_refinement import PoseRefinement
 from sparse3d.io.files import atomic_path, write_text
 from sparse3d.nn.threads import one_torch_thread
 from sparse3d.recipes.radiance_batches import PixelLoader
@@ -25,6 +27,7 @@ from sparse3d.recipes.radiance_guides import GuideSource
 from sparse3d.recipes.radiance_hooks import Advance, Refine
 from sparse3d.recipes.radiance_judge import Progress, RadianceJudgement, judge_field, side_by_side
 from sparse3d.recipes.radiance_model import FieldModel
+from sparse3d.recipes.radiance_poses import refined, refinement, settled, write_poses
 from sparse3d.recipes.radiance_preset import decide_priors
 from sparse3d.recipes.run_folder import RunFolder
 from sparse3d.recipes.training import TrainOutcome, keeping
@@ -37,6 +40,7 @@ def train(
     *,
     if_begun: bool = False,
     progress_of_data: Progress | None = None,
+    progress_of_poses: StageProgress | None = None,
     extra_hooks: Sequence[Hook] = (),
 ) -> TrainOutcome:
     """Train into the run folder `out`; `resume` continues the run in it, bit for bit. In one process."""
@@ -45,7 +49,7 @@ def train(
         if distributed.world_size() > 1:
             raise ValueError("a field that changes its shape trains in one process; start without torchrun")
         data = config.data
-        photos = photos_of_split(data, data.split)
+        photos = photos_of_split(data, data.split, progress_of_poses)
         check_views(photos)
         if data.bounds == "cameras":
             low, side = cube_in_view(photos)
@@ -65,7 +69,7 @@ def train(
             GuideSource(rays, priors, config.model.space),
         )
         trainer = Trainer(
-            FieldModel(config.model, config.loss, priors),
+            FieldModel(config.model, config.loss, priors, refinement(config, len(photos))),
             loader,
             config.train,
             config.optimizer,
@@ -84,7 +88,7 @@ def train(
             return TrainOutcome(run.path, trainer.train(), True)
 
 
-def photos_of_split(data: PhotosConfig, split: str) -> PosedPhotos:
+def photos_of_split(data: PhotosConfig, split: str, progress: StageProgress | None = None) -> PosedPhotos:
     """The photos of a split, as the config says."""
     return open_photos(
         data.root,
@@ -94,6 +98,9 @@ def photos_of_split(data: PhotosConfig, split: str) -> PosedPhotos:
         format=data.format,
         depths=data.depth or None,
         depth_unit=data.depth_unit,
+        poses=data.motion if data.poses == "colmap" else None,
+        cache_dir=data.cache_dir,
+        progress=progress,
     )
 
 
@@ -114,15 +121,22 @@ def evaluate(
     device: str | None = None,
     data_root: str | None = None,
     progress: Progress | None = None,
+    progress_of_poses: Progress | None = None,
 ) -> RadianceOutcome:
     """Render the photos of a split that the field has not seen; writes `evaluation/<split>/metrics.json` and
-    a picture of each: the photo, the rendering, its error and its depth."""
+    a picture of each: the photo, the rendering, its error and its depth. Where poses were refined, those of
+    the split are too (`radiance_poses`), and the found ones are written beside."""
     config = RunFolder(run).read_config(RadianceConfig)
     split = split or config.evaluation.split
     data = config.data if data_root is None else replace(config.data, root=data_root, depth="")
     photos = photos_of_split(data, split)
     loaded = load_field(run, checkpoint, device)
     folder = RunFolder(run).evaluation / split
+    if loaded.poses is not None:
+        trained_on = refined(photos_of_split(data, data.split), loaded.poses)
+        write_poses(folder / "training_poses.json", trained_on.photos)
+        photos = settled(loaded.field, trained_on.align(photos), data, config, progress_of_poses)
+        write_poses(folder / "poses.json", photos)
     found = {}
     for view in judge_field(loaded.field, photos, data, config.evaluation, progress):
         found[view.name] = view.scores
@@ -142,6 +156,7 @@ class LoadedField:
 
     config: RadianceConfig
     field: Field
+    poses: PoseRefinement | None
     checkpoint: Path
 
 
@@ -151,8 +166,10 @@ def load_field(run: str | Path, checkpoint: str = "last", device: str | None = N
     config = folder.read_config(RadianceConfig)
     path = folder.checkpoints.find(checkpoint)
     weights = read_checkpoint(path).part("model")
-    model = FieldModel(config.model, config.loss)
+    corrections = weights.get("poses.corrections")
+    poses = refinement(config, len(corrections)) if corrections is not None else None
+    model = FieldModel(config.model, config.loss, poses=poses)
     model.reshape_for(weights)
     load_weights(model, weights, path)
     with distributed.process_group(device or config.train.device) as place:
-        return LoadedField(config, model.to(place).eval().field, path)
+        return LoadedField(config, model.to(place).eval().field, poses, path)

@@ -17,12 +17,14 @@ from sparse3d.recipes.radiance_guides import Guides, GuideSource
 
 class PixelBatch(NamedTuple):
     """P pixels: `rays`, n^2 a pixel one after the other, their `colors` (P, 3) over a `background` (3,), the
-    photos' opacity `alpha` (P,) and measured `distance` (P,) along the ray, metres, NaN where unknown (None
-    where the photos have none); and rays for the priors."""
+    row of the photo (P n^2,) that each ray belongs to, the photos' opacity `alpha` (P,) and measured
+    `distance` (P,) along the ray, metres, NaN where unknown (None where the photos have none); and rays for
+    the priors."""
 
     rays: Rays
     colors: Tensor
     background: Tensor
+    photo: Tensor
     alpha: Tensor | None = None
     distance: Tensor | None = None
     guides: Guides = Guides()
@@ -38,7 +40,7 @@ class PixelBatch(NamedTuple):
 
 class PixelLoader:
     """A RayLoader in epochs, with n^2 rays a pixel on a regular grid, and the priors' rays from `guides`.
-    `level` may be changed between batches."""
+    `level` may be changed between batches; an epoch has as many as all pixels take in those of the first."""
 
     def __init__(
         self,
@@ -49,12 +51,15 @@ class PixelLoader:
     ):
         self.loader, self.level, self.guides = loader, level, guides
         self.background = torch.tensor(background)
+        self._length = max(1, math.ceil(loader.rays_per_epoch / level.pixels))
+        self._given = 0  # batches of the present epoch
 
     def __len__(self) -> int:
-        return max(1, math.ceil(self.loader.rays_per_epoch / self.loader.batch_size))
+        return self._length
 
     def __iter__(self) -> Iterator[PixelBatch]:
-        while True:
+        for number in range(self._given + 1, self._length + 1):
+            self._given = number % self._length
             self.loader.batch_size = self.level.pixels
             guides = self.guides.at(self.loader.position) if self.guides is not None else Guides()
             batch = next(self.loader)
@@ -62,15 +67,16 @@ class PixelLoader:
             if self.level.rays_per_side > 1:
                 cameras, per_side = self.loader.photos.cameras, self.level.rays_per_side
                 rays = through_pixels(cameras, batch.photo.numpy(), batch.pixel.numpy(), per_side)
-            yield PixelBatch(
-                rays, batch.over(self.background), self.background, batch.alpha, batch.distance, guides
-            )
+            photo = batch.photo.repeat_interleave(self.level.rays_per_side**2)
+            colors, background = batch.over(self.background), self.background
+            yield PixelBatch(rays, colors, background, photo, batch.alpha, batch.distance, guides)
 
     def state_dict(self) -> dict[str, Any]:
-        return dict(self.loader.state_dict())
+        return {**self.loader.state_dict(), "given": self._given}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.loader.load_state_dict(state)
+        self._given = int(state["given"])
 
 
 def through_pixels(cameras: Cameras, rows: np.ndarray, pixel: np.ndarray, per_side: int) -> Rays:

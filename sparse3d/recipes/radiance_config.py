@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from sparse3d.data.structure_from_motion import StructureFromMotionConfig
 from sparse3d.engine.hooks import CheckpointConfig
 from sparse3d.engine.loop import TrainConfig
 from sparse3d.engine.optim import AdamWConfig, SelectiveAdamConfig
@@ -15,6 +16,7 @@ from sparse3d.fields.depth_priors import (
     ScenePointsConfig,
     UnseenViewsConfig,
 )
+from sparse3d.fields.pose_refinement import PoseRefinementConfig
 from sparse3d.fields.priors import (
     DistortionConfig,
     OcclusionConfig,
@@ -45,7 +47,10 @@ class PhotosConfig:
     background: Literal["auto", "white", "black", "grey"] = "auto"
     depth: str = ""  # a folder of depth maps for priors and evaluation, named as the photos
     depth_unit: float = 1e-3  # metres a step of those
-    cache_dir: str = ""  # of the pixels; beside the photos where it is empty
+    # "colmap": found from the photos alone by structure from motion (extra `sfm`), whatever the files say
+    poses: Literal["files", "colmap"] = "files"
+    motion: StructureFromMotionConfig = StructureFromMotionConfig()
+    cache_dir: str = ""  # of the pixels and of poses that were found; beside the photos where it is empty
 
     def background_color(self, known: Vector | None) -> Vector:
         """In [0, 1]; `known` is the one that the files name, if they do."""
@@ -69,7 +74,7 @@ class LevelConfig:
 @dataclass(frozen=True)
 class RefineConfig:
     """The levels of a training, which begin where those of the schedule do, and how a voxel field follows
-    what it finds: it is split where a level begins. Other fields have one level."""
+    what it finds: it is split where a level begins."""
 
     levels: tuple[LevelConfig, ...] = (LevelConfig(4096, 1), LevelConfig(2048, 2))
     min_photos: int = 1  # voxels that fewer of them show are dropped at the start
@@ -123,6 +128,7 @@ class RadianceConfig:
     loss: RadianceLossConfig = RadianceLossConfig()
     # auto: the preset of few views where there are FEW photos or fewer, else none
     priors: Literal["auto", "none"] | PriorsConfig = "auto"
+    pose_refinement: PoseRefinementConfig = PoseRefinementConfig()
     optimizer: SelectiveAdamConfig | AdamWConfig = SelectiveAdamConfig()
     schedule: LevelsConfig | CosineConfig | ConstantConfig = LevelsConfig()
     train: TrainConfig = TrainConfig()
@@ -136,7 +142,5 @@ class RadianceConfig:
             raise ValueError(
                 f"schedule has {begins} levels and refine.levels {len(self.refine.levels)}; write as many"
             )
-        if begins > 1 and not isinstance(self.model, VoxelFieldConfig):
-            raise ValueError(f"{begins} levels, but a field of kind {self.model.kind!r} has one")
         if self.train.steps is None:
             raise ValueError("train.steps must be given: a field is trained for steps, not for epochs")

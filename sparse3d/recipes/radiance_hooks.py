@@ -26,17 +26,21 @@ class Refine(Hook):
                 trainer.renew_optimizer()
 
     def after_step(self, trainer: Trainer) -> None:
-        refine, field = self.config.refine, _field(trainer)
-        if trainer.step >= trainer.total_steps or not isinstance(field, VoxelField):
+        if trainer.step >= trainer.total_steps:
             return
-        begins = self._begins(trainer)
-        dropped = 0
-        if trainer.step in begins:
-            field.grow()
+        begins, field = trainer.step in self._begins(trainer), _field(trainer)
+        if begins:
             self._take_level(trainer)
-        if trainer.step in begins or (trainer.step - self._begin(trainer)) % refine.prune_every == 0:
+        if isinstance(field, VoxelField):
+            self._refine(trainer, field, begins)
+
+    def _refine(self, trainer: Trainer, field: VoxelField, begins: bool) -> None:
+        refine, dropped = self.config.refine, 0
+        if begins:
+            field.grow()
+        if begins or (trainer.step - self._begin(trainer)) % refine.prune_every == 0:
             dropped = field.prune(refine.prune_alpha)
-        if dropped or trainer.step in begins:
+        if begins or dropped:
             trainer.renew_optimizer()
 
     def _begins(self, trainer: Trainer) -> list[int]:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse3d.fields.build import FieldConfig, build_field
+from sparse3d.fields.pose_refinement import PoseRefinement
 from sparse3d.fields.voxel_field import VoxelField
 from sparse3d.recipes.radiance_batches import PixelBatch
 from sparse3d.recipes.radiance_config import PriorsConfig, RadianceLossConfig
@@ -13,13 +14,21 @@ from sparse3d.recipes.radiance_priors import prior_losses, rays_of
 class FieldModel(nn.Module):
     """A fresh field (seed first) as the training loop takes it."""
 
-    def __init__(self, field: FieldConfig, config: RadianceLossConfig, priors: PriorsConfig | None = None):
+    def __init__(
+        self,
+        field: FieldConfig,
+        config: RadianceLossConfig,
+        priors: PriorsConfig | None = None,
+        poses: PoseRefinement | None = None,
+    ):
         super().__init__()
         self.field, self.space = build_field(field), field.space
-        self.config, self.priors = config, priors or PriorsConfig()
+        self.config, self.priors, self.poses = config, priors or PriorsConfig(), poses
 
     def loss(self, batch: PixelBatch) -> dict[str, Tensor]:
         """`color`, the field's own terms and those of the priors."""
+        if self.poses is not None:
+            batch = batch._replace(rays=self.poses(batch.rays, batch.photo))
         origins, directions = rays_of(batch)
         offsets = torch.rand_like(origins[:, 0])
         traced = self.field.trace(origins, directions, batch.background, offsets)

@@ -91,6 +91,23 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(photos, run, tmp_path):
     assert same_bits(trained(photos, tmp_path, resume=True), weights(run))
 
 
+class DieAt(Hook):
+    """Ends a run as a lack of memory would."""
+
+    def after_step(self, trainer):
+        if trainer.step == 45:
+            raise RuntimeError("killed by the test")
+
+
+def test_a_run_that_died_goes_on_from_its_last_epoch(photos, run, tmp_path):
+    config = tasks.load("voxels_three_spheres", [f"data.root={photos}", LEVELS, *SMALL])
+    with pytest.raises(RuntimeError, match="killed"):
+        radiance.train(config, tmp_path, extra_hooks=[DieAt()])
+    # Twelve photos of 24^2 pixels are 14 batches of 512.
+    assert read_checkpoint(CheckpointFolder(tmp_path / "checkpoints").find("last")).state["step"] == 42
+    assert same_bits(trained(photos, tmp_path, resume=True), weights(run))
+
+
 def test_the_number_of_threads_changes_no_bit(photos, run, tmp_path):
     numba_threads, torch_threads = numba.get_num_threads(), torch.get_num_threads()
     other = 1 if numba_threads > 1 else 2
@@ -108,7 +125,12 @@ def test_the_number_of_threads_changes_no_bit(photos, run, tmp_path):
 METHODS = {
     "hash": ["model.encoding.finest=32", "model.encoding.log2_entries=12", "model.sampler.resolution=16"],
     "nerf": ["model.width=16", "model.depth=2", "model.encoding.count=4"],
-    "volsdf": ["model.width=16", "model.depth=2", "model.encoding.finest=32"],
+    "volsdf": [
+        "model.width=16",
+        "model.encoding.finest=32",
+        "schedule.begins=[0.0]",
+        "schedule.factors=[1.0]",
+    ],
 }
 
 
