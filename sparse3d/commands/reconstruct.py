@@ -75,10 +75,10 @@ def _show(arguments: argparse.Namespace) -> None:
     from sparse3d.recipes import radiance
 
     loaded = radiance.load_field(arguments.out)
-    if not arguments.no_turntable:
-        write_turntable(loaded, arguments.out / "pictures" / "turntable", frames=30)
-    if not arguments.no_mesh:
-        try:
+    try:
+        if not arguments.no_turntable:
+            write_turntable(loaded, arguments.out / "pictures" / "turntable", frames=30)
+        if not arguments.no_mesh:
             write_field_mesh(loaded.field, arguments.out / "mesh.ply")
-        except ValueError as error:  # a field that is empty, say: what was trained and judged stays good
-            say(f"no mesh: {error}")
+    except ValueError as error:  # a field that is empty, say: what was trained and judged stays good
+        say(f"left out: {error}")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from sparse3d.fields import mesh as mesh_module
 from sparse3d.fields.hash_field import HashField, HashFieldConfig
 from sparse3d.fields.mesh import DEPTH_OF_SIDE, MeshConfig, default_level, field_mesh
 from sparse3d.fields.nerf import NeRF
@@ -97,18 +98,13 @@ def test_a_signed_distance_is_cut_at_zero():
     assert larger.volume > 1.2 * mesh.volume
 
 
-def test_the_search_finds_what_a_dense_grid_finds():
-    """From 32 cells to 128, against all 128^3 cells at once."""
+def test_the_search_finds_what_a_dense_grid_finds(monkeypatch):
+    """From 24 cells to 96, against all 96^3 cells at once."""
     field = network_sphere(radius=0.3)
-    mesh = field_mesh(field, MeshConfig(resolution=128, level=1.0))
-    dense = network_sphere(radius=0.3)
-    import sparse3d.fields.mesh as module
-
-    scan, module._SCAN = module._SCAN, 128
-    try:
-        whole = field_mesh(dense, MeshConfig(resolution=128, level=1.0))
-    finally:
-        module._SCAN = scan
+    monkeypatch.setattr(mesh_module, "_SCAN", 24)
+    mesh = field_mesh(field, MeshConfig(resolution=96, level=1.0))
+    monkeypatch.setattr(mesh_module, "_SCAN", 96)
+    whole = field_mesh(field, MeshConfig(resolution=96, level=1.0))
     assert np.array_equal(mesh.vertices, whole.vertices) and np.array_equal(mesh.faces, whole.faces)
 
 
