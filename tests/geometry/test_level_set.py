@@ -144,6 +144,9 @@ def test_infinite_values_and_those_on_the_level_are_harmless():
     assert surface.fraction.eq(0.5).all() and len(surface.faces) == 8
     values = torch.zeros(len(points))  # on the level is outside
     values[middle] = 1.0
+    assert len(level_set(rows, values).faces) == 8
+    values = torch.full((len(points),), -1.0)  # six vertices at one point, but for the margin
+    values[middle] = 1e-30
     mesh = Mesh(level_set(rows, values).positions(points).numpy(), level_set(rows, values).faces.numpy())
     assert mesh.is_closed and mesh.volume > 0 and len(np.unique(mesh.vertices, axis=0)) == 6
 
