@@ -114,11 +114,11 @@ def test_the_command_refines_poses(photos, tmp_path, capsys):
         "--method",
         "nerf",
         "--refine-poses",
-        "--out",
-        str(tmp_path),
-        *small,
+        "--no-mesh",
+        "--no-turntable",
     ]
-    assert cli.main([*arguments, "refine.levels=[{pixels: 64, rays_per_side: 2}]"]) == 0
+    changes = [*small, "refine.levels=[{pixels: 64, rays_per_side: 2}]"]
+    assert cli.main([*arguments, "--out", str(tmp_path), *changes]) == 0
     assert "refining poses: 2 of 2" in capsys.readouterr().err
     config = (tmp_path / "config.yaml").read_text()
     assert "fine_end: 0.5" in config
@@ -138,6 +138,7 @@ def test_poses_are_found_from_the_photos_alone(photos, tmp_path, monkeypatch, ca
 
     monkeypatch.setattr("sparse3d.data.photos.posed_by_motion", stand_in)
     arguments = ["reconstruct", str(photos), "--poses", "colmap", "--out", str(tmp_path / "run")]
+    arguments += ["--no-mesh", "--no-turntable"]
     changes = ["--config", "voxels_three_spheres", *SMALL, "train.steps=2", "data.motion.lens=RADIAL"]
     assert cli.main([*arguments, *changes, "pose_refinement.enabled=false"]) == 0
     told = capsys.readouterr().err
