@@ -211,10 +211,10 @@ class VolSDF(nn.Module):
         return Geometry(raw[:, 0], raw[:, 1:], gradient)
 
     def _shade(self, unit: Tensor, directions: Tensor, geometry: Geometry) -> Tensor:
-        inputs, count = [unit, geometry.gradient, geometry.features], self.config.direction_frequencies
+        inputs, count = [unit, geometry.gradient], self.config.direction_frequencies
         if count is not None:
             inputs.append(frequency_encode(directions, count))
-        return sigmoid(self.color_net(torch.cat(inputs, 1)))
+        return sigmoid(self.color_net(torch.cat([*inputs, geometry.features], 1)))
 
 
 def _distance_net(config: VolSDFConfig) -> nn.Sequential:
