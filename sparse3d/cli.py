@@ -73,7 +73,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="sparse3d",
-        description="3D perception on sparse voxels: train, evaluate and run detectors.",
+        description="3D perception and reconstruction on sparse voxels: detectors from scans, scenes from photos.",
         epilog="Start with: sparse3d train centerpoint_minidrive",
     )
     parser.add_argument("--version", action="version", version=f"sparse3d {__version__}")
