@@ -73,7 +73,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="sparse3d",
-        description="3D perception and reconstruction on sparse voxels: detectors from scans, scenes from photos.",
+        description="3D perception and reconstruction on sparse voxels: scans to objects, photos to scenes.",
         epilog="Start with: sparse3d train centerpoint_minidrive",
     )
     parser.add_argument("--version", action="version", version=f"sparse3d {__version__}")

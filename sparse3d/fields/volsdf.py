@@ -183,11 +183,10 @@ class VolSDF(nn.Module):
                 return self.distance(points).view(t.shape)
             return self.grid(self.space.to_unit(points)[0]).view(t.shape) * self.unit
 
-        # Rounding may put a sample a little beyond the ray's end.
         # A surface that is known to `slack` must not be sampled as if it were known to less.
         bounded = bound_error(distance, near, far, max(beta, slack), config)
-        t = place_samples(bounded, config, offsets)
-        t = t.clamp(max=far[:, None])
+        # Rounding may put a sample a little beyond the ray's end.
+        t = place_samples(bounded, config, offsets).clamp(max=far[:, None])
         dt = torch.cat([t, far[:, None]], 1).diff(dim=1)
         if self.grid is None:
             kept = torch.ones_like(t, dtype=torch.bool)

@@ -112,9 +112,7 @@ class RadianceEvaluationConfig:
     split: str = "test"
     rays_per_side: int = 2
     chunk: int = 1 << 15  # rays at once
-    lpips: tuple[
-        str, ...
-    ] = ()  # weights: the classifier's file (alexnet) and the linear one, or one with both
+    lpips: tuple[str, ...] = ()  # files of weights: the classifier's (alexnet) and the linear ones, or both
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,8 @@ from sparse3d_ops.cpu.row_kernels import add_products, sum_of_products
 
 WIDTHS = (1, 2, 4, 8)
 TILE = 128  # outputs that a thread takes at once
-RUN, RUNS = (
-    128,
-    4,
-)  # outputs of a slice that follow each other, and so many runs whose pairs are listed at once
+RUN = 128  # outputs of a slice that follow each other
+RUNS = 4  # whose pairs are listed at once
 
 _sum_1_1, _sum_1_4 = (sum_of_products[1, n] for n in (1, 4))
 _sum_2_1, _sum_2_4 = (sum_of_products[2, n] for n in (1, 4))
