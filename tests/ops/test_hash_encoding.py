@@ -76,8 +76,8 @@ def test_loss_on_slopes_reaches_the_table():
     """What an eikonal loss needs: the gradients of |slope|^2 in table and weights."""
     fast = bodies.in_use() == "triton"  # its interpreter takes a tenth of a second a call
     levels = hash_levels(2, 3, 2, 8) if fast else hash_levels(2, 5, 2, 32)
-    table = random_table(features=1 if fast else 2, levels=levels).requires_grad_()
-    mix = torch.randn(table.shape[1] * 2, dtype=torch.float64, requires_grad=True)
+    table = random_table(levels=levels).requires_grad_()
+    mix = torch.randn(4, dtype=torch.float64, requires_grad=True)
     positions = torch.rand(2 if fast else 6, 3, dtype=torch.float64)
 
     def loss(table, mix):
