@@ -25,6 +25,9 @@ def add(commands: Commands) -> None:
     make.add_argument(
         "--views", type=int, default=50, help="three-spheres: pictures to train on (default: %(default)s)"
     )
+    make.add_argument(
+        "--specular", type=float, default=0.0, help="three-spheres: highlights (default: %(default)s)"
+    )
     make.add_argument("--val-fraction", type=float, default=0.2, help="share in val (default: %(default)s)")
     make.add_argument(
         "--labels", action="store_true", help="also a class and an instance for each point (.label)"
@@ -56,7 +59,8 @@ def _make(arguments: argparse.Namespace) -> int:
     if arguments.name == "three-spheres":
         from sparse3d.data.three_spheres import ThreeSpheresConfig, write_three_spheres
 
-        write_three_spheres(arguments.out, ThreeSpheresConfig(views=arguments.views))
+        config = ThreeSpheresConfig(views=arguments.views, specular=arguments.specular)
+        write_three_spheres(arguments.out, config)
         say(f"three spheres in {arguments.out}; next: sparse3d reconstruct {arguments.out} --out DIR")
         return 0
     if arguments.name == "minidrive-drives":

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sparse3d import cli
 from sparse3d.data import three_spheres as scene
 from sparse3d.data.photos import open_photos
 from sparse3d.geometry.rays import distance_from_depth
@@ -76,3 +77,13 @@ def test_depth_maps_lead_to_the_surface(tmp_path):
 def test_a_picture_without_pixels_is_refused():
     with pytest.raises(ValueError, match="size must be at least 1"):
         scene.ThreeSpheresConfig(size=0)
+
+
+def test_the_command_makes_shiny_spheres(tmp_path):
+    for name, specular in (("dull", "0"), ("shiny", "0.6")):
+        out = ["--out", str(tmp_path / name), "--views", "1", "--specular", specular]
+        assert cli.main(["data", "make", "three-spheres", *out]) == 0
+    dull, shiny = (
+        np.asarray(Image.open(tmp_path / name / "train/r_000.png")).astype(int) for name in ("dull", "shiny")
+    )
+    assert (shiny >= dull).all() and (shiny - dull).max() > 50
