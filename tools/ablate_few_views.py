@@ -1,7 +1,7 @@
 """What each prior brings where there are few views: trains the three spheres without priors, with each prior
 alone, with the preset, and with the preset less each of its parts; prints a table in Markdown.
 
-    python tools/ablate_few_views.py --views 3 8 --seeds 0 1 --out /tmp/ablation
+    python tools/ablate_few_views.py --views 3 8 --seeds 0 1 --out runs/ablation
 
 What --out holds already is not trained again, so that an ablation can be continued and added to. Depth is
 compared with that of the spheres themselves. Ranking and measured depth are given the spheres' depth maps,

@@ -49,9 +49,7 @@ def _run(arguments: argparse.Namespace) -> int:
     changes += [f"data.poses={arguments.poses}"] if arguments.poses is not None else []
     if arguments.refine_poses:
         changes.append("pose_refinement.enabled=true")
-        if (
-            arguments.config is None and arguments.method != "voxels"
-        ):  # poses want a field that starts blurred
+        if arguments.config is None and arguments.method != "voxels":  # poses want a blurred start
             changes.append("model.encoding.fine_end=0.5")
     source = arguments.config or METHODS[arguments.method]
     config = configs.load(RadianceConfig, source, [*changes, *arguments.overrides])

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
+from sparse3d.fields.priors import spread
 from sparse3d.fields.protocol import Rendered, Traced
 from sparse3d.fields.samplers import Drawn, SamplerConfig, of_samples, points_on
 from sparse3d.fields.space import SpaceConfig
-from sparse3d.nn.sums import repeatable_mean
-from sparse3d_ops.composite import Composite, composite, distortion
+from sparse3d_ops.composite import Composite, composite
 
 
 class SampledField(nn.Module):
@@ -62,8 +62,7 @@ class SampledField(nn.Module):
         if drawn.proposals:
             terms["proposal"] = self.sampler.loss(drawn, result.weights)  # pyright: ignore[reportCallIssue]
         if self.distortion_weight > 0:
-            spread = distortion(result.weights, drawn.samples.t, drawn.samples.dt, drawn.samples.ray_starts)
-            terms["distortion"] = self.distortion_weight * repeatable_mean(spread)
+            terms["distortion"] = self.distortion_weight * spread(result.weights, drawn.samples, 1.0)
         return Traced(rendered(result, background), drawn.samples, sigma, result.weights, terms)
 
     def advance(self, progress: float, step: int) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse3d.fields.protocol import Rendered, Traced
+from sparse3d.fields.sampled_field import rendered
 from sparse3d.fields.space import SpaceConfig
 from sparse3d.fields.voxel_lattice import VoxelLattice, interpolate
 from sparse3d_ops.composite import composite
@@ -179,14 +180,9 @@ class VoxelField(nn.Module):
             values.append(self._normals(samples))
         steps = torch.full_like(raw, samples.step)
         sigma = nn.functional.softplus(raw)
-        out, opacity, weights = composite(sigma, torch.cat(values, 1), steps, samples.starts)
-        color = out[:, :3]
-        if background is not None:
-            color = color + (1 - opacity)[:, None] * background.to(color)
-        depth = (out[:, 3] / opacity.clamp(min=1e-6)).where(opacity > 0, 0.0)
-        seen = Rendered(color, opacity, depth, out[:, 4:] if normals else None)
+        result = composite(sigma, torch.cat(values, 1), steps, samples.starts)
         packed = Samples(samples.starts, samples.t, steps * self.unit)
-        return Traced(seen, packed, sigma / self.unit, weights, {})
+        return Traced(rendered(result, background), packed, sigma / self.unit, result.weights, {})
 
     # ---- shape -------------------------------------------------------------------------------------------
 

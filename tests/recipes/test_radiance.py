@@ -11,6 +11,7 @@ from sparse3d.data.three_spheres import DEPTH_UNIT, ThreeSpheresConfig, write_th
 from sparse3d.engine.checkpoint import CheckpointFolder, read_checkpoint
 from sparse3d.engine.loop import Hook
 from sparse3d.recipes import radiance, tasks
+from tests.stop_at import StopAt
 
 SMALL = ["train.steps=80", "model.resolution=12", "model.unit=0.033", "refine.prune_every=15"]
 LEVELS = "refine.levels=[{pixels: 512, rays_per_side: 1}, {pixels: 256, rays_per_side: 2}]"
@@ -45,17 +46,6 @@ def reconstruct(photos, out, *changes):
             *changes,
         ]
     )
-
-
-class StopAt(Hook):
-    """Ends a run cleanly after a step, as its time or a signal would."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def after_step(self, trainer):
-        if trainer.step == self.step:
-            trainer.stop("stopped by the test")
 
 
 def trained(photos, out, *changes, resume=False, stop_at=None):

@@ -11,11 +11,11 @@ from sparse3d import cli
 from sparse3d.data.photos import open_photos
 from sparse3d.data.three_spheres import ThreeSpheresConfig, cameras, write_three_spheres
 from sparse3d.engine.checkpoint import CheckpointFolder, read_checkpoint
-from sparse3d.engine.loop import Hook
 from sparse3d.geometry.alignment import pose_errors
 from sparse3d.geometry.rigid import rigid, rotation_from_euler
 from sparse3d.io.transforms import read_blender
 from sparse3d.recipes import radiance, tasks
+from tests.stop_at import StopAt
 
 VIEWS, TURN, SHIFT = 16, np.radians(1.5), 0.03
 SMALL = [
@@ -45,15 +45,6 @@ def photos(tmp_path_factory):
             frame["transform_matrix"] = moved.tolist()
         path.write_text(json.dumps(tree))
     return folder
-
-
-class StopAt(Hook):
-    def __init__(self, step):
-        self.step = step
-
-    def after_step(self, trainer):
-        if trainer.step == self.step:
-            trainer.stop("stopped by the test")
 
 
 def trained(photos, out, stop_at=None, resume=False, changes=()):

@@ -39,6 +39,14 @@ MOST_BLOCKS = 2 if VECTOR_BYTES == 32 else 4
 OUTER_ROWS = 4 if VECTOR_BYTES == 32 else 8
 
 
+def spread(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
+    """A vector with the number in every lane."""
+    kind = ir.VectorType(value.type, lanes)  # pyright: ignore[reportAttributeAccessIssue]
+    undefined = ir.Constant(kind, ir.Undefined)
+    first = builder.insert_element(undefined, value, ir.Constant(I32, 0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(I32, lanes), None))
+
+
 class Emitter:
     """Builder shorthand for one element type."""
 
@@ -67,12 +75,7 @@ class Emitter:
         self.b.store(value, self.b.inttoptr(address, ir.PointerType(self.vector)), align=self.bytes)
 
     def broadcast(self, address: ir.Value) -> ir.Value:
-        undefined = ir.Constant(self.vector, ir.Undefined)
-        first = self.b.insert_element(
-            undefined, self.load(address, self.scalar, self.bytes), ir.Constant(I32, 0)
-        )
-        zeros = ir.Constant(ir.VectorType(I32, self.lanes), [0] * self.lanes)
-        return self.b.shuffle_vector(first, undefined, zeros)
+        return spread(self.b, self.load(address, self.scalar, self.bytes), self.lanes)
 
     def multiply_add(self, x: ir.Value, y: ir.Value, sums: ir.Value) -> ir.Value:
         # fmuladd, not fma: a machine without the instruction multiplies and adds instead of calling a slow
@@ -206,10 +209,7 @@ def _tell(compare: Callable[[ir.IRBuilder, ir.Value, ir.Value], ir.Value]) -> Ca
         def generate(context, builder, signature, arguments):
             kind = ir.VectorType(I32, 16)
             numbers = builder.load(builder.inttoptr(arguments[0], ir.PointerType(kind)), align=4)
-            undefined = ir.Constant(kind, ir.Undefined)
-            first = builder.insert_element(undefined, builder.trunc(arguments[1], I32), ir.Constant(I32, 0))
-            limits = builder.shuffle_vector(first, undefined, ir.Constant(kind, None))
-            bits = compare(builder, numbers, limits)
+            bits = compare(builder, numbers, spread(builder, builder.trunc(arguments[1], I32), 16))
             return builder.zext(builder.bitcast(bits, ir.IntType(16)), I64)
 
         return signature, generate

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from sparse3d_ops.cpu.microkernel import VECTOR_BYTES
-from sparse3d_ops.cpu.pair_lists import SPARE, list_pairs, list_taps, take
+from sparse3d_ops.cpu.pair_lists import SPARE, list_runs, list_taps, take
 from sparse3d_ops.cpu.row_kernels import add_products, sum_of_products
 
 WIDTHS = (1, 2, 4, 8)
@@ -137,14 +137,11 @@ def weight_gradient(x, grad, table, partial):
         grad_lists = np.empty((volume, RUN * RUNS + SPARE), np.int64)
         counts = np.empty(volume, np.int64)
         for listed in range(s, runs, slices * RUNS):
-            counts[:] = 0
-            for run in range(listed, min(listed + slices * RUNS, runs), slices):
-                begin, end = run * RUN, min(outputs, (run + 1) * RUN)
-                if not list_pairs(
-                    table, begin, end, x, stride, grad_base, stride, x_lists, grad_lists, counts
-                ):
-                    wrong[0] = 1
-                    counts[:] = 0
+            last = min(listed + slices * RUNS, runs)
+            if not list_runs(
+                table, listed, last, slices, RUN, x, stride, grad_base, stride, x_lists, grad_lists, counts
+            ):
+                wrong[0] = 1
             for tap in range(volume):
                 if counts[tap] == 0:
                     continue

@@ -66,6 +66,20 @@ def list_pairs(table, begin, end, x, x_stride, out_base, out_stride, x_rows, out
 
 
 @numba.njit(inline="always")
+def list_runs(table, first, last, every, length, x, x_stride, out_base, out_stride, x_rows, out_rows, counts):
+    """As `list_pairs`, of the outputs of runs `first`, `first` + `every`, .. before `last`, `length` outputs
+    each, into lists that begin anew. Nothing is listed where an entry is wrong."""
+    counts[:] = 0
+    right = True
+    for run in range(first, last, every):
+        begin, end = run * length, min(len(table), (run + 1) * length)
+        if not list_pairs(table, begin, end, x, x_stride, out_base, out_stride, x_rows, out_rows, counts):
+            right = False
+            counts[:] = 0
+    return right
+
+
+@numba.njit(inline="always")
 def list_taps(table, output, inputs, taps):
     """The taps at which an output has a neighbour, in taps (V + 1,); returns their number, -1 where an entry
     is not in [-1, inputs)."""

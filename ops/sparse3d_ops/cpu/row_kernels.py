@@ -10,7 +10,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from sparse3d_ops.cpu.microkernel import I32, I64, VECTOR_BYTES, Emitter
+from sparse3d_ops.cpu.microkernel import I32, I64, VECTOR_BYTES, Emitter, spread
 
 
 def _members(e: Emitter, value: ir.Value, group: int) -> list[ir.Value]:
@@ -139,12 +139,11 @@ def weighted_rows(typing_context, like, base, stride, rows, other, weights, out,
         e = Emitter(builder, builder.module, signature.args[0].dtype)
         _, base, stride, rows, other, weights, out, vectors, ahead = arguments
         eight = ir.VectorType(I32, 8)
-        zeros, undefined = ir.Constant(eight, None), ir.Constant(eight, ir.Undefined)
+        zeros = ir.Constant(eight, None)
 
         found = _eight(e, rows)
         there = builder.icmp_signed(">=", found, zeros)
-        instead = builder.insert_element(undefined, builder.trunc(other, I32), ir.Constant(I32, 0))
-        instead = builder.shuffle_vector(instead, undefined, zeros)
+        instead = spread(builder, builder.trunc(other, I32), 8)
         starts = _row_addresses(e, builder.select(there, found, instead), base, stride)
         numbers = ir.VectorType(e.scalar, 8)
         given = e.load(weights, numbers, e.bytes)
@@ -257,20 +256,14 @@ def _largest_rows(listed: bool, blocks: int) -> Callable[..., None]:
             _, base, stride, order, first, count, out, argmax = arguments
             moving, row = _row_pointer(e, listed, base, stride, order)
             at, number = row(moving[0])  # of the first row
-            numbers = ir.VectorType(I32, e.lanes)
-
-            def spread(value: ir.Value) -> ir.Value:
-                undefined = ir.Constant(numbers, ir.Undefined)
-                lane = builder.insert_element(undefined, value, ir.Constant(I32, 0))
-                return builder.shuffle_vector(lane, undefined, ir.Constant(numbers, None))
-
             best = [e.load_vector(e.offset(at, VECTOR_BYTES * j)) for j in range(blocks)]
             low = builder.trunc(first, I32)
-            places = [spread(low if number is None else number)] * blocks
+            places = [spread(builder, low if number is None else number, e.lanes)] * blocks
 
             def body(step, pointers, carried):
                 at, number = row(pointers[0])
-                here = spread(builder.add(low, builder.trunc(step, I32)) if number is None else number)
+                row_number = builder.add(low, builder.trunc(step, I32)) if number is None else number
+                here = spread(builder, row_number, e.lanes)
                 values, rows = [], []
                 for j in range(blocks):
                     value, before = e.load_vector(e.offset(at, VECTOR_BYTES * j)), carried[j]

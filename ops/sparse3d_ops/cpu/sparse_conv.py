@@ -31,13 +31,11 @@ from sparse3d_ops.cpu.microkernel import (
     accumulate_rows_3,
     accumulate_rows_4,
 )
-from sparse3d_ops.cpu.pair_lists import SPARE, fetch, list_pairs, take
+from sparse3d_ops.cpu.pair_lists import SPARE, fetch, list_pairs, list_runs, take
 
 TILE = 256
-RUN, RUNS = (
-    128,
-    8,
-)  # outputs of a slice that follow each other, and so many runs whose pairs are listed at once
+RUN = 128  # outputs of a slice that follow each other
+RUNS = 8  # whose pairs are listed at once
 CHUNK = 64  # pairs of a tap whose rows stay in the first-level cache while each is read many times
 MOST_ROWS = max(ROWS)  # address lists are padded to whole register tiles with a row that is thrown away
 assert MOST_ROWS <= SPARE
@@ -187,14 +185,11 @@ def weight_gradient(x, grad, table, groups, partial):
         grad_lists = np.empty((volume, RUN * RUNS + SPARE), np.int64)
         counts = np.empty(volume, np.int64)
         for listed in range(s, runs, slices * RUNS):
-            counts[:] = 0
-            for run in range(listed, min(listed + slices * RUNS, runs), slices):
-                begin, end = run * RUN, min(outputs, (run + 1) * RUN)
-                if not list_pairs(
-                    table, begin, end, x, x_stride, grad_base, stride, x_lists, grad_lists, counts
-                ):
-                    wrong[0] = 1
-                    counts[:] = 0
+            last = min(listed + slices * RUNS, runs)
+            if not list_runs(
+                table, listed, last, slices, RUN, x, x_stride, grad_base, stride, x_lists, grad_lists, counts
+            ):
+                wrong[0] = 1
             for tap in range(volume):
                 base = partial_base + (s * volume + tap) * depth * stride
                 for first in range(0, counts[tap], CHUNK):
