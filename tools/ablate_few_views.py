@@ -29,9 +29,9 @@ from sparse3d.fields.priors import (
     SilhouetteConfig,
     SparsityConfig,
 )
-from sparse3d.recipes import radiance
-from sparse3d.recipes.radiance_config import PriorsConfig, RadianceConfig
-from sparse3d.recipes.radiance_preset import few_view_preset
+from sparse3d.recipes.radiance import reconstruct as radiance
+from sparse3d.recipes.radiance.config import PriorsConfig, RadianceConfig
+from sparse3d.recipes.radiance.preset import few_view_preset
 from sparse3d.recipes.run_folder import RunFolder, changed_keys
 
 ALONE = {

@@ -34,7 +34,7 @@ from sparse3d.fields.build import Field, build_field
 from sparse3d.fields.samplers import points_on
 from sparse3d.fields.voxel_field import VoxelField
 from sparse3d.nn.linear import RepeatableLinear
-from sparse3d.recipes.radiance_config import RadianceConfig
+from sparse3d.recipes.radiance.config import RadianceConfig
 from sparse3d_ops.composite import Composite
 
 RATES = {"voxels": 0.1, "hash": 1e-2, "nerf": 3e-3, "volsdf": 2e-3}

@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from sparse3d.fields.mesh import MeshConfig
     from sparse3d.io.meshes import check_mesh_ending
-    from sparse3d.recipes import radiance
+    from sparse3d.recipes.radiance import reconstruct as radiance
 
     out = arguments.out or Path(arguments.run_folder) / "mesh.ply"
     check_mesh_ending(out)

@@ -40,8 +40,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from sparse3d import config as configs
     from sparse3d.engine.hooks import StopOnSignal
-    from sparse3d.recipes import radiance
-    from sparse3d.recipes.radiance_config import RadianceConfig
+    from sparse3d.recipes.radiance import reconstruct as radiance
+    from sparse3d.recipes.radiance.config import RadianceConfig
 
     changes = [f"data.root={arguments.photos}"]
     changes += [f"data.views={arguments.views}"] if arguments.views is not None else []
@@ -70,7 +70,7 @@ def _show(arguments: argparse.Namespace) -> None:
     """The mesh and a short turntable of a finished run."""
     from sparse3d.commands.mesh import write_field_mesh
     from sparse3d.commands.render import write_turntable
-    from sparse3d.recipes import radiance
+    from sparse3d.recipes.radiance import reconstruct as radiance
 
     loaded = radiance.load_field(arguments.out)
     try:

@@ -8,8 +8,8 @@ from sparse3d.commands.parsing import Commands, add_command
 from sparse3d.commands.talk import Bar, say
 
 if TYPE_CHECKING:
-    from sparse3d.recipes.radiance import LoadedField
-    from sparse3d.recipes.radiance_pictures import Shot
+    from sparse3d.recipes.radiance.pictures import Shot
+    from sparse3d.recipes.radiance.reconstruct import LoadedField
 
 FRAMES_A_SECOND = 15
 
@@ -32,8 +32,8 @@ def add(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from sparse3d.recipes import radiance
-    from sparse3d.recipes import radiance_pictures as recipe
+    from sparse3d.recipes.radiance import pictures as recipe
+    from sparse3d.recipes.radiance import reconstruct as radiance
 
     if arguments.size is not None and arguments.size < 1:
         raise ValueError(f"--size {arguments.size}: a picture has at least one pixel")
@@ -63,7 +63,7 @@ def write_turntable(
 ) -> None:
     """Pictures and depth on a way around the scene, and both as animations that go on for ever."""
     from sparse3d.io.pictures import write_animation
-    from sparse3d.recipes import radiance_pictures as recipe
+    from sparse3d.recipes.radiance import pictures as recipe
 
     photos = recipe.photos_of(loaded, loaded.config.data.split, data_root)
     shots = recipe.shots_around(loaded, photos, frames, longer_side)
@@ -79,7 +79,7 @@ def _write_pictures(loaded: "LoadedField", shots: list["Shot"], background: Any,
     import numpy as np
 
     from sparse3d.io.pictures import write_depth, write_picture
-    from sparse3d.recipes import radiance_pictures as recipe
+    from sparse3d.recipes.radiance import pictures as recipe
     from sparse3d.viewers.colors import height_colors
 
     with Bar("rendering") as report:

@@ -9,9 +9,10 @@ from typing import NamedTuple
 from sparse3d import config as configs
 from sparse3d.config_yaml import Scalar, find_config, merge, override_tree, read_tree
 from sparse3d.errors import ConfigError
-from sparse3d.recipes import detection, radiance, segmentation
+from sparse3d.recipes import detection, segmentation
 from sparse3d.recipes.detection_config import DetectionConfig
-from sparse3d.recipes.radiance_config import RadianceConfig
+from sparse3d.recipes.radiance import reconstruct as radiance
+from sparse3d.recipes.radiance.config import RadianceConfig
 from sparse3d.recipes.run_folder import RunFolder
 from sparse3d.recipes.segmentation_config import SegmentationConfig
 

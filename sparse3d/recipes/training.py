@@ -16,7 +16,7 @@ from sparse3d.engine.progress import ShowProgress, WriteMetrics
 from sparse3d.engine.seed import seed_everything, use_deterministic_algorithms
 from sparse3d.engine.state import restore
 from sparse3d.recipes.detection_config import DetectionConfig
-from sparse3d.recipes.radiance_config import RadianceConfig
+from sparse3d.recipes.radiance.config import RadianceConfig
 from sparse3d.recipes.run_folder import RunFolder
 from sparse3d.recipes.segmentation_config import SegmentationConfig
 

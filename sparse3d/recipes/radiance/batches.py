@@ -11,8 +11,8 @@ from torch import Tensor
 from sparse3d.data.ray_loader import RayLoader
 from sparse3d.geometry.cameras import Cameras
 from sparse3d.geometry.rays import Rays, rays_through
-from sparse3d.recipes.radiance_config import LevelConfig
-from sparse3d.recipes.radiance_guides import Guides, GuideSource
+from sparse3d.recipes.radiance.config import LevelConfig
+from sparse3d.recipes.radiance.guides import Guides, GuideSource
 
 
 class PixelBatch(NamedTuple):

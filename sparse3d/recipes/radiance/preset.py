@@ -14,8 +14,8 @@ from sparse3d.fields.build import FieldConfig
 from sparse3d.fields.nerf import NeRFConfig
 from sparse3d.fields.priors import OcclusionConfig
 from sparse3d.fields.voxel_field import VoxelFieldConfig
-from sparse3d.recipes.radiance_config import PriorsConfig, RadianceConfig
-from sparse3d.recipes.radiance_priors import describe_priors
+from sparse3d.recipes.radiance.config import PriorsConfig, RadianceConfig
+from sparse3d.recipes.radiance.priors import describe_priors
 from sparse3d.recipes.run_folder import changed_keys
 
 FEW = 12  # photos

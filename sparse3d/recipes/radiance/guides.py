@@ -18,7 +18,7 @@ from sparse3d.fields.depth_priors import DepthRankingConfig, ScenePointsConfig, 
 from sparse3d.fields.space import SpaceConfig
 from sparse3d.geometry.cameras import Cameras
 from sparse3d.geometry.rays import Rays, rays_through
-from sparse3d.recipes.radiance_config import PriorsConfig
+from sparse3d.recipes.radiance.config import PriorsConfig
 
 _KEY = 2  # of the random stream; the loader's order of pixels is 1
 

@@ -9,8 +9,8 @@ from sparse3d.fields import depth_priors, priors
 from sparse3d.fields.protocol import Traced
 from sparse3d.fields.space import SpaceConfig
 from sparse3d.geometry.rays import Rays
-from sparse3d.recipes.radiance_batches import PixelBatch
-from sparse3d.recipes.radiance_config import PriorsConfig
+from sparse3d.recipes.radiance.batches import PixelBatch
+from sparse3d.recipes.radiance.config import PriorsConfig
 from sparse3d_ops.raymarch import Samples
 
 

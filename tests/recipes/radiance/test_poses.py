@@ -14,7 +14,8 @@ from sparse3d.engine.checkpoint import CheckpointFolder, read_checkpoint
 from sparse3d.geometry.alignment import pose_errors
 from sparse3d.geometry.rigid import rigid, rotation_from_euler
 from sparse3d.io.transforms import read_blender
-from sparse3d.recipes import radiance, tasks
+from sparse3d.recipes import tasks
+from sparse3d.recipes.radiance import reconstruct as radiance
 from tests.stop_at import StopAt
 
 VIEWS, TURN, SHIFT = 16, np.radians(1.5), 0.03

@@ -10,7 +10,8 @@ from sparse3d import cli
 from sparse3d.data.three_spheres import DEPTH_UNIT, ThreeSpheresConfig, write_three_spheres
 from sparse3d.engine.checkpoint import CheckpointFolder, read_checkpoint
 from sparse3d.engine.loop import Hook
-from sparse3d.recipes import radiance, tasks
+from sparse3d.recipes import tasks
+from sparse3d.recipes.radiance import reconstruct as radiance
 from tests.stop_at import StopAt
 
 SMALL = ["train.steps=80", "model.resolution=12", "model.unit=0.033", "refine.prune_every=15"]

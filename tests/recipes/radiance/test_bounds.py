@@ -7,7 +7,7 @@ from sparse3d.fields.space import SpaceConfig
 from sparse3d.fields.voxel_field import VoxelField, VoxelFieldConfig
 from sparse3d.geometry.cameras import Camera, Cameras
 from sparse3d.geometry.rays import rays_of_image
-from sparse3d.recipes.radiance_bounds import seen_voxels
+from sparse3d.recipes.radiance.bounds import seen_voxels
 
 
 def looking(origin, at, focal=90.0, size=20):

@@ -20,15 +20,15 @@ from sparse3d.fields.build import Field, in_cube
 from sparse3d.fields.pose_refinement import PoseRefinement
 from sparse3d.io.files import atomic_path, write_text
 from sparse3d.nn.threads import one_torch_thread
-from sparse3d.recipes.radiance_batches import PixelLoader
-from sparse3d.recipes.radiance_bounds import cube_in_view
-from sparse3d.recipes.radiance_config import PhotosConfig, PriorsConfig, RadianceConfig
-from sparse3d.recipes.radiance_guides import GuideSource
-from sparse3d.recipes.radiance_hooks import Advance, Refine
-from sparse3d.recipes.radiance_judge import Progress, RadianceJudgement, judge_field, side_by_side
-from sparse3d.recipes.radiance_model import FieldModel
-from sparse3d.recipes.radiance_poses import refined, refinement, settled, write_poses
-from sparse3d.recipes.radiance_preset import decide_priors
+from sparse3d.recipes.radiance.batches import PixelLoader
+from sparse3d.recipes.radiance.bounds import cube_in_view
+from sparse3d.recipes.radiance.config import PhotosConfig, PriorsConfig, RadianceConfig
+from sparse3d.recipes.radiance.guides import GuideSource
+from sparse3d.recipes.radiance.hooks import Advance, Refine
+from sparse3d.recipes.radiance.judge import Progress, RadianceJudgement, judge_field, side_by_side
+from sparse3d.recipes.radiance.model import FieldModel
+from sparse3d.recipes.radiance.poses import refined, refinement, settled, write_poses
+from sparse3d.recipes.radiance.preset import decide_priors
 from sparse3d.recipes.run_folder import RunFolder
 from sparse3d.recipes.training import TrainOutcome, keeping
 
@@ -125,7 +125,7 @@ def evaluate(
 ) -> RadianceOutcome:
     """Render the photos of a split that the field has not seen; writes `evaluation/<split>/metrics.json` and
     a picture of each: the photo, the rendering, its error and its depth. Where poses were refined, those of
-    the split are too (`radiance_poses`), and the found ones are written beside."""
+    the split are too (`poses`), and the found ones are written beside."""
     config = RunFolder(run).read_config(RadianceConfig)
     split = split or config.evaluation.split
     data = config.data if data_root is None else replace(config.data, root=data_root, depth="")

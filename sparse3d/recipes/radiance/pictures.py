@@ -10,9 +10,9 @@ import numpy as np
 from sparse3d.data.photos import PosedPhotos
 from sparse3d.geometry.cameras import Camera
 from sparse3d.geometry.orbits import orbit
-from sparse3d.recipes.radiance import LoadedField, photos_of_split
-from sparse3d.recipes.radiance_config import Vector
-from sparse3d.recipes.radiance_judge import render_view
+from sparse3d.recipes.radiance.config import Vector
+from sparse3d.recipes.radiance.judge import render_view
+from sparse3d.recipes.radiance.reconstruct import LoadedField, photos_of_split
 
 
 class Picture(NamedTuple):

@@ -4,10 +4,10 @@ from sparse3d.engine.loop import Hook, Trainer
 from sparse3d.engine.schedule import LevelsConfig
 from sparse3d.fields.build import Field
 from sparse3d.fields.voxel_field import VoxelField
-from sparse3d.recipes.radiance_batches import PixelLoader
-from sparse3d.recipes.radiance_bounds import seen_voxels
-from sparse3d.recipes.radiance_config import RadianceConfig
-from sparse3d.recipes.radiance_model import FieldModel
+from sparse3d.recipes.radiance.batches import PixelLoader
+from sparse3d.recipes.radiance.bounds import seen_voxels
+from sparse3d.recipes.radiance.config import RadianceConfig
+from sparse3d.recipes.radiance.model import FieldModel
 
 
 class Refine(Hook):

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from sparse3d.fields.build import FieldConfig, build_field
 from sparse3d.fields.pose_refinement import PoseRefinement
 from sparse3d.fields.voxel_field import VoxelField
-from sparse3d.recipes.radiance_batches import PixelBatch
-from sparse3d.recipes.radiance_config import PriorsConfig, RadianceLossConfig
-from sparse3d.recipes.radiance_priors import prior_losses, rays_of
+from sparse3d.recipes.radiance.batches import PixelBatch
+from sparse3d.recipes.radiance.config import PriorsConfig, RadianceLossConfig
+from sparse3d.recipes.radiance.priors import prior_losses, rays_of
 
 
 class FieldModel(nn.Module):

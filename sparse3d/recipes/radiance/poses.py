@@ -20,7 +20,7 @@ from sparse3d.fields.pose_refinement import PoseRefinement
 from sparse3d.geometry.alignment import Similarity, similarity_between
 from sparse3d.geometry.rays import rays_through
 from sparse3d.io.files import write_text
-from sparse3d.recipes.radiance_config import PhotosConfig, RadianceConfig
+from sparse3d.recipes.radiance.config import PhotosConfig, RadianceConfig
 
 Progress = Callable[[int, int], None]
 

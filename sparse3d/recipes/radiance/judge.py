@@ -23,8 +23,8 @@ from sparse3d.evaluation.lpips import Lpips
 from sparse3d.fields import RadianceField
 from sparse3d.geometry.cameras import Camera, Cameras
 from sparse3d.geometry.rays import depth_from_distance
-from sparse3d.recipes.radiance_batches import through_pixels
-from sparse3d.recipes.radiance_config import PhotosConfig, RadianceEvaluationConfig, Vector
+from sparse3d.recipes.radiance.batches import through_pixels
+from sparse3d.recipes.radiance.config import PhotosConfig, RadianceEvaluationConfig, Vector
 
 Progress = Callable[[int, int], None]
 

@@ -13,8 +13,8 @@ from sparse3d.fields.depth_priors import DepthRankingConfig, ScenePointsConfig, 
 from sparse3d.fields.space import SpaceConfig
 from sparse3d.geometry.cameras import Camera, Cameras
 from sparse3d.io.captures import ScenePoints
-from sparse3d.recipes.radiance_config import PriorsConfig
-from sparse3d.recipes.radiance_guides import GuideSource, between
+from sparse3d.recipes.radiance.config import PriorsConfig
+from sparse3d.recipes.radiance.guides import GuideSource, between
 
 
 @pytest.fixture(scope="module")
