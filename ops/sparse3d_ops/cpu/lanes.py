@@ -1,0 +1,314 @@
+"""Vectors of 16 numbers inside of numba kernels: `Lanes` of floats and `Mask`s, with operators.
+
+What a loop over 16 pixels would be, written so that it does not depend on whether a compiler finds it out:
+
+    x = steps(like) + left                # left, left + 1, ... left + 15
+    y = where(x < limit, exp2(x), x)      # numbers are spread over all lanes
+    store(y, out, offset)                 # 16 elements of a contiguous array, from its element `offset`
+
+LLVM splits the vectors where the machine's are narrower. `like` is any number of the element type. Loads and
+stores are not checked. Numbers are rounded to the element type first. a * b + c is one rounding where
+`multiply_add` says so, else two.
+"""
+
+import math
+import operator
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, overload, register_model
+
+from sparse3d_ops.cpu.microkernel import spread
+
+LANES = 16
+I32, I64 = ir.IntType(32), ir.IntType(64)
+
+
+class LanesType(types.Type):
+    """16 numbers of a float type."""
+
+    def __init__(self, element):
+        self.element = element
+        super().__init__(name=f"Lanes({element})")
+
+
+class MaskType(types.Type):
+    """16 truths."""
+
+    def __init__(self):
+        super().__init__(name="Mask")
+
+
+MASK = MaskType()
+
+
+def _scalar(element: types.Float) -> ir.Type:
+    return ir.FloatType() if element.bitwidth == 32 else ir.DoubleType()
+
+
+def _vector(element: types.Float) -> ir.VectorType:
+    return ir.VectorType(_scalar(element), LANES)
+
+
+@register_model(LanesType)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, manager, kind):
+        super().__init__(manager, kind, _vector(kind.element))
+
+
+@register_model(MaskType)
+class _MaskModel(models.PrimitiveModel):
+    def __init__(self, manager, kind):
+        super().__init__(manager, kind, ir.VectorType(ir.IntType(1), LANES))
+
+
+def _call(builder: ir.IRBuilder, name: str, arguments: list[ir.Value], result: ir.Type | None = None):
+    """An LLVM intrinsic on vectors, by its name without the types."""
+    kind = arguments[0].type  # pyright: ignore[reportAttributeAccessIssue]
+    width = "f32" if kind.element == ir.FloatType() else "f64"
+    function = ir.FunctionType(result or kind, [a.type for a in arguments])  # pyright: ignore[reportAttributeAccessIssue]
+    known = cgutils.get_or_insert_function(builder.module, function, f"{name}.v{LANES}{width}")
+    return builder.call(known, arguments)
+
+
+@intrinsic
+def spread_number(typing_context, number):
+    """All 16 lanes the same."""
+    signature = LanesType(number)(number)
+
+    def generate(context, builder, signature, arguments):
+        return spread(builder, arguments[0], LANES)
+
+    return signature, generate
+
+
+@intrinsic
+def steps(typing_context, like):
+    """0, 1, ... 15."""
+    signature = LanesType(like)(like)
+
+    def generate(context, builder, signature, arguments):
+        return ir.Constant(_vector(signature.args[0]), [float(k) for k in range(LANES)])
+
+    return signature, generate
+
+
+def _binary(emit):
+    @intrinsic
+    def operation(typing_context, a, b):
+        signature = a(a, b)
+
+        def generate(context, builder, signature, arguments):
+            return emit(builder, *arguments)
+
+        return signature, generate
+
+    return operation
+
+
+def _comparison(sign: str):
+    @intrinsic
+    def compare(typing_context, a, b):
+        signature = MASK(a, b)
+
+        def generate(context, builder, signature, arguments):
+            return builder.fcmp_ordered(sign, *arguments)
+
+        return signature, generate
+
+    return compare
+
+
+def _offer(symbol, operation):
+    """Make the Python operator take Lanes with Lanes, and with numbers on either side."""
+
+    @overload(symbol)
+    def apply(a, b):
+        if isinstance(a, LanesType) and isinstance(b, LanesType):
+            return lambda a, b: operation(a, b)
+        if isinstance(a, LanesType) and isinstance(b, types.Number):
+            element = a.element
+            return lambda a, b: operation(a, spread_number(element(b)))
+        if isinstance(a, types.Number) and isinstance(b, LanesType):
+            element = b.element
+            return lambda a, b: operation(spread_number(element(a)), b)
+
+
+for _symbol, _name in (
+    (operator.add, "fadd"),
+    (operator.sub, "fsub"),
+    (operator.mul, "fmul"),
+    (operator.truediv, "fdiv"),
+):
+    _offer(_symbol, _binary(lambda builder, a, b, name=_name: getattr(builder, name)(a, b)))
+for _symbol, _sign in ((operator.lt, "<"), (operator.le, "<="), (operator.gt, ">"), (operator.ge, ">=")):
+    _offer(_symbol, _comparison(_sign))
+
+_mask_and = _binary(lambda builder, a, b: builder.and_(a, b))
+
+
+@overload(operator.and_)
+def _and(a, b):
+    if isinstance(a, MaskType) and isinstance(b, MaskType):
+        return lambda a, b: _mask_and(a, b)
+
+
+_smaller = _binary(lambda builder, a, b: _call(builder, "llvm.minnum", [a, b]))
+_larger = _binary(lambda builder, a, b: _call(builder, "llvm.maxnum", [a, b]))
+
+
+def least(a, b):
+    """The smaller of each two; the other one beside a NaN."""
+
+
+def most(a, b):
+    """The larger of each two; the other one beside a NaN."""
+
+
+_offer(least, _smaller)
+_offer(most, _larger)
+
+
+@intrinsic
+def multiply_add(typing_context, a, b, c):
+    """a * b + c with one rounding where the machine can."""
+    signature = a(a, b, c)
+
+    def generate(context, builder, signature, arguments):
+        return _call(builder, "llvm.fmuladd", list(arguments))
+
+    return signature, generate
+
+
+@intrinsic
+def where(typing_context, mask, a, b):
+    """a where the mask holds, else b."""
+    signature = a(mask, a, b)
+
+    def generate(context, builder, signature, arguments):
+        return builder.select(*arguments)
+
+    return signature, generate
+
+
+@intrinsic
+def any_lane(typing_context, mask):
+    """Whether one lane holds."""
+    signature = types.boolean(mask)
+
+    def generate(context, builder, signature, arguments):
+        bits = builder.bitcast(arguments[0], ir.IntType(LANES))
+        return builder.icmp_unsigned("!=", bits, ir.Constant(ir.IntType(LANES), 0))
+
+    return signature, generate
+
+
+@intrinsic
+def magnitude(typing_context, a):
+    """Absolute values."""
+    signature = a(a)
+
+    def generate(context, builder, signature, arguments):
+        return _call(builder, "llvm.fabs", list(arguments))
+
+    return signature, generate
+
+
+def _folded(combine):
+    """Sixteen lanes into one number, by halves: always in the same order."""
+
+    @intrinsic
+    def fold(typing_context, a):
+        signature = a.element(a)
+
+        def generate(context, builder, signature, arguments):
+            value, width = arguments[0], LANES
+            while width > 1:
+                width //= 2
+                halves = [
+                    builder.shuffle_vector(
+                        value,
+                        value,
+                        ir.Constant(ir.VectorType(I32, width), list(range(first, first + width))),
+                    )
+                    for first in (0, width)
+                ]
+                value = combine(builder, *halves)
+            return builder.extract_element(value, ir.Constant(I32, 0))
+
+        return signature, generate
+
+    return fold
+
+
+total = _folded(lambda builder, a, b: builder.fadd(a, b))
+largest = _folded(lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
+
+
+def _address(context, builder, kind, array, offset):
+    """Of element `offset` of a contiguous array."""
+    view = context.make_array(kind)(context, builder, array)
+    return builder.gep(view.data, [offset])
+
+
+@intrinsic
+def load(typing_context, array, offset):
+    """16 elements of a contiguous array, from `offset` in elements on."""
+    signature = LanesType(array.dtype)(array, types.intp)
+
+    def generate(context, builder, signature, arguments):
+        kind = signature.args[0]
+        place = _address(context, builder, kind, *arguments)
+        vector = builder.bitcast(place, ir.PointerType(_vector(kind.dtype)))
+        return builder.load(vector, align=kind.dtype.bitwidth // 8)
+
+    return signature, generate
+
+
+@intrinsic
+def store(typing_context, value, array, offset):
+    """16 elements of a contiguous array, from `offset` in elements on."""
+    signature = types.void(value, array, types.intp)
+
+    def generate(context, builder, signature, arguments):
+        kind = signature.args[1]
+        place = _address(context, builder, kind, *arguments[1:])
+        vector = builder.bitcast(place, ir.PointerType(_vector(kind.dtype)))
+        builder.store(arguments[0], vector, align=kind.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+# 2^f for |f| <= 1/2 as a series: the term left out is 1.2e-7 of it with 7 terms, 1.7e-16 with 13.
+_TERMS = {32: 7, 64: 13}
+
+
+@intrinsic
+def exp2(typing_context, a):
+    """2^a, to the accuracy of the type; 0 below the smallest normal number. a must not be above 127."""
+    signature = a(a)
+
+    def generate(context, builder, signature, arguments):
+        element = signature.args[0].element
+        bits, digits, bias = (32, 23, 127) if element.bitwidth == 32 else (64, 52, 1023)
+        vector, whole = _vector(element), ir.VectorType(ir.IntType(bits), LANES)
+
+        def constant(value: float) -> ir.Constant:
+            return ir.Constant(vector, [value] * LANES)
+
+        x = _call(builder, "llvm.maxnum", [arguments[0], constant(1.0 - bias)])
+        nearest = _call(builder, "llvm.rint", [x])
+        rest = builder.fsub(x, nearest)
+        series = constant(0.0)
+        for k in reversed(range(_TERMS[element.bitwidth])):
+            series = _call(
+                builder, "llvm.fmuladd", [series, rest, constant(math.log(2) ** k / math.factorial(k))]
+            )
+        exponent = builder.add(builder.fptosi(nearest, whole), ir.Constant(whole, [bias] * LANES))
+        power = builder.bitcast(builder.shl(exponent, ir.Constant(whole, [digits] * LANES)), vector)
+        small = builder.fcmp_ordered("<", arguments[0], constant(1.0 - bias))
+        return builder.select(small, constant(0.0), builder.fmul(series, power))
+
+    return signature, generate

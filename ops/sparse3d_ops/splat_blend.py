@@ -1,0 +1,170 @@
+"""Blending of projected Gaussians, front to back.
+
+At a pixel, with q the form of splat i there (`splat_projection`), o its opacity and f its features:
+
+    alpha_i = min(o_i exp(-q_i / 2), MOST_ALPHA),  0 where that is below LEAST_ALPHA
+    T_i = prod_{j < i} (1 - alpha_j),  w_i = T_i alpha_i,  0 where T_i < STOP
+    image = sum of w_i f_i,  transmittance = what is left of 1 after all w_i
+
+(Kerbl et al., arXiv 2308.04079). A background is `image + transmittance * background`; the expected depth is a
+feature. All floats of a call have one dtype, float32 or float64. Bitwise the same for any number of threads:
+sums are taken in the order of tiles, without atomics.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparse3d_ops.checks import check_same_device, check_tensor
+from sparse3d_ops.splat_projection import EXACT, LEAST_ALPHA
+from sparse3d_ops.splat_tiles import Tiles, tile_counts
+
+MOST_ALPHA = 0.999
+STOP = 1e-4
+
+
+class Blended(NamedTuple):
+    """image (H, W, C) and transmittance (H, W)."""
+
+    image: Tensor
+    transmittance: Tensor
+
+
+def blend_splats(
+    means2d: Tensor,
+    conics: Tensor,
+    opacities: Tensor,
+    features: Tensor,
+    tiles: Tiles,
+    size: tuple[int, int],
+    absolute: Tensor | None = None,
+) -> Blended:
+    """(N, 2) px, (N, 3), (N,), (N, C) and the tiles' lists -> Blended of `size` (width, height).
+
+    Gradients go to the four. `absolute`, zeros (N, 2), gets the sum over pixels of the absolute gradients in
+    means2d (Ye et al., "AbsGS", arXiv 2404.10484), which says where a splat should be split.
+    """
+    if absolute is None:
+        absolute = means2d.new_zeros(0, 2)
+    return Blended(*blend(means2d, conics, opacities, features, absolute, *tiles, size[0], size[1]))
+
+
+@torch.library.custom_op("sparse3d::blend_splats", mutates_args=(), device_types="cpu")
+def blend(
+    means2d: Tensor,
+    conics: Tensor,
+    opacities: Tensor,
+    features: Tensor,
+    absolute: Tensor,
+    starts: Tensor,
+    splats: Tensor,
+    slots: Tensor,
+    offsets: Tensor,
+    width: int,
+    height: int,
+) -> tuple[Tensor, Tensor]:
+    """The op behind `blend_splats`."""
+    from sparse3d_ops.cpu import splat_blend as body
+
+    _check(means2d, conics, opacities, features, absolute, Tiles(starts, splats, slots, offsets), width, height)
+    image, through = means2d.new_empty(height, width, features.shape[1]), means2d.new_empty(height, width)
+    packed, limits = _pack(means2d, conics, opacities, features)
+    lists = starts.numpy(), splats.numpy()
+    body.blend(packed.numpy(), *lists, limits.numpy(), torch.get_num_threads(), image.numpy(), through.numpy())
+    return image, through
+
+
+def _pack(means2d: Tensor, conics: Tensor, opacities: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+    from sparse3d_ops.cpu import splat_blend as body
+
+    arrays = [x.detach().contiguous().numpy() for x in (means2d, conics, opacities, features)]
+    packed = means2d.new_empty(len(means2d), body.FEATURES + features.shape[1])
+    limits = torch.tensor([LEAST_ALPHA, MOST_ALPHA, STOP], dtype=means2d.dtype)
+    body.pack(*arrays, limits.numpy()[0], packed.numpy())
+    return packed, limits
+
+
+def _check(means2d, conics, opacities, features, absolute, tiles, width, height):
+    count, dtype = means2d.shape[0] if means2d.dim() else 0, means2d.dtype
+    check_tensor("means2d", means2d, ("N", 2), EXACT)
+    check_tensor("conics", conics, (count, 3), (dtype,))
+    check_tensor("opacities", opacities, (count,), (dtype,))
+    check_tensor("features", features, (count, "C"), (dtype,))
+    check_tensor("absolute", absolute, ("N", 2), (dtype,))
+    if absolute.shape[0] not in (0, count):
+        raise ValueError(f"absolute has {absolute.shape[0]} rows, expected {count}")
+    across, down = tile_counts(width, height)
+    check_tensor("starts", tiles.starts, (across * down + 1,), (torch.int64,))
+    check_tensor("splats", tiles.splats, ("M",), (torch.int32,))
+    check_tensor("slots", tiles.slots, (tiles.splats.shape[0],), (torch.int64,))
+    check_tensor("offsets", tiles.offsets, (count + 1,), (torch.int64,))
+    named = zip(("starts", "splats", "slots", "offsets"), tiles, strict=True)
+    check_same_device(("means2d", means2d), ("conics", conics), ("features", features), *named)
+
+
+@blend.register_fake
+def _(means2d, conics, opacities, features, absolute, starts, splats, slots, offsets, width, height):
+    return means2d.new_empty(height, width, features.shape[1]), means2d.new_empty(height, width)
+
+
+def _setup(ctx, inputs, output):
+    *tensors, ctx.width, ctx.height = inputs
+    ctx.wants_absolute = ctx.needs_input_grad[4]
+    ctx.save_for_backward(*tensors[:4], *tensors[5:], *output)
+
+
+def _backward(ctx, of_image, of_transmittance):
+    of_means2d, of_conics, of_opacities, of_features, of_absolute = blend_backward(
+        *ctx.saved_tensors, of_image, of_transmittance, ctx.wants_absolute
+    )
+    absolute = of_absolute if ctx.wants_absolute else None
+    return of_means2d, of_conics, of_opacities, of_features, absolute, *[None] * 6
+
+
+blend.register_autograd(_backward, setup_context=_setup)
+
+
+@torch.library.custom_op("sparse3d::blend_splats_backward", mutates_args=(), device_types="cpu")
+def blend_backward(
+    means2d: Tensor,
+    conics: Tensor,
+    opacities: Tensor,
+    features: Tensor,
+    starts: Tensor,
+    splats: Tensor,
+    slots: Tensor,
+    offsets: Tensor,
+    image: Tensor,
+    transmittance: Tensor,
+    of_image: Tensor,
+    of_transmittance: Tensor,
+    wants_absolute: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of `blend_splats`: means2d (N, 2), conics (N, 3), opacities (N,), features (N, C), absolute
+    (N, 2)."""
+    from sparse3d_ops.cpu import splat_blend as body
+
+    packed, limits = _pack(means2d, conics, opacities, features)
+    channels = features.shape[1]
+    of_slots = means2d.new_empty(len(splats), body.GRADIENTS + channels)
+    images = [x.contiguous().numpy() for x in (image, transmittance, of_image, of_transmittance)]
+    lists = conics.contiguous().numpy(), starts.numpy(), splats.numpy(), slots.numpy(), limits.numpy()
+    body.blend_backward(
+        packed.numpy(), *lists, torch.get_num_threads(), *images, wants_absolute, of_slots.numpy()
+    )
+    out = means2d.new_empty(len(means2d), body.GRADIENTS + channels)
+    body.sum_slots(of_slots.numpy(), offsets.numpy(), out.numpy())
+    parts = (out[:, 0:2], out[:, 2:5], out[:, 5], out[:, 8:], out[:, 6:8])
+    return tuple(part.contiguous() for part in parts)  # pyright: ignore[reportReturnType]
+
+
+@blend_backward.register_fake
+def _(means2d, conics, opacities, features, *rest):
+    return (
+        torch.empty_like(means2d),
+        torch.empty_like(conics),
+        torch.empty_like(opacities),
+        torch.empty_like(features),
+        torch.empty_like(means2d),
+    )

@@ -1,0 +1,81 @@
+"""The splats that each tile of an image shows, front to back.
+
+Tiles are 16 x 16 pixels, row after row. Of two splats at one depth the lower row comes first, so the order is
+one and the same on every device.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparse3d_ops.checks import check_same_device, check_tensor
+from sparse3d_ops.splat_projection import EXACT
+
+TILE = 16
+
+
+class Tiles(NamedTuple):
+    """starts (T + 1,) int64: where the list of a tile begins; splats (M,) int32: the lists, one after the
+    other; slots (M,) int64: a number for each entry, those of a splat n being offsets[n] to offsets[n + 1],
+    offsets (N + 1,) int64."""
+
+    starts: Tensor
+    splats: Tensor
+    slots: Tensor
+    offsets: Tensor
+
+
+def tile_counts(width: int, height: int) -> tuple[int, int]:
+    """Tiles across and down."""
+    return -(-width // TILE), -(-height // TILE)
+
+
+def list_splats(means2d: Tensor, reach: Tensor, depths: Tensor, size: tuple[int, int]) -> Tiles:
+    """(N, 2), (N, 2), (N,) of `project_gaussians` -> Tiles of an image of `size` (width, height).
+
+    A splat is listed where the box means2d +- reach meets a tile, and nowhere if its reach is 0. Depths must
+    be above 0 there.
+    """
+    return Tiles(*tile_lists(means2d, reach, depths, size[0], size[1]))
+
+
+@torch.library.custom_op("sparse3d::tile_lists", mutates_args=(), device_types="cpu")
+def tile_lists(
+    means2d: Tensor, reach: Tensor, depths: Tensor, width: int, height: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The op behind `list_splats`."""
+    from sparse3d_ops.cpu import splat_tiles as body
+
+    check_places(means2d, reach, depths)
+    across, down = tile_counts(width, height)
+    boxes, offsets = torch.empty(len(means2d), 4, dtype=torch.int32), torch.empty(len(means2d) + 1).long()
+    middle, around, depth = (x.detach().contiguous().numpy() for x in (means2d, reach, depths))
+    entries = body.count(middle, around, TILE, across, down, boxes.numpy(), offsets.numpy())
+    starts = torch.empty(across * down + 1, dtype=torch.int64)
+    splats, slots = torch.empty(entries, dtype=torch.int32), torch.empty(entries, dtype=torch.int64)
+    order = body.by_depth(depth, around)
+    body.fill(
+        order, boxes.numpy(), offsets.numpy(), across, down, starts.numpy(), splats.numpy(), slots.numpy()
+    )
+    return starts, splats, slots, offsets
+
+
+def check_places(means2d: Tensor, reach: Tensor, depths: Tensor) -> None:
+    """Raise a ValueError unless these are of one projection."""
+    check_tensor("means2d", means2d, ("N", 2), EXACT)
+    check_tensor("reach", reach, (means2d.shape[0], 2), (means2d.dtype,))
+    check_tensor("depths", depths, (means2d.shape[0],), (means2d.dtype,))
+    check_same_device(("means2d", means2d), ("reach", reach), ("depths", depths))
+
+
+@tile_lists.register_fake
+def _(means2d, reach, depths, width, height):
+    entries = torch.library.get_ctx().new_dynamic_size()
+    across, down = tile_counts(width, height)
+    return (
+        means2d.new_empty(across * down + 1, dtype=torch.int64),
+        means2d.new_empty(entries, dtype=torch.int32),
+        means2d.new_empty(entries, dtype=torch.int64),
+        means2d.new_empty(means2d.shape[0] + 1, dtype=torch.int64),
+    )
