@@ -1,0 +1,144 @@
+"""What a camera sees of a cloud of Gaussians."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparse3d.gaussians.cloud import GaussianCloud
+from sparse3d.geometry.cameras import Camera
+from sparse3d_ops.spherical_harmonics import sh_colors
+from sparse3d_ops.splat_blend import Blended, blend_splats
+from sparse3d_ops.splat_projection import Projected, project_gaussians
+from sparse3d_ops.splat_tiles import Tiles, list_splats
+
+
+@dataclass(frozen=True)
+class SplatView:
+    """A pinhole camera as the ops take it: world_to_camera (4, 4), intrinsics (4,) as fx fy cx cy, and the
+    image's size (width, height)."""
+
+    world_to_camera: Tensor
+    intrinsics: Tensor
+    size: tuple[int, int]
+
+    @staticmethod
+    def of(camera: Camera, like: Tensor) -> "SplatView":
+        """With the dtype and on the device of `like`. ValueError for a lens with distortion: a Gaussian's
+        image is not a Gaussian's there."""
+        if camera.lens.fisheye or any(camera.lens.coefficients):
+            raise ValueError("the lens is no pinhole; undistort the photos first")
+        pose = np.linalg.inv(camera.camera_to_world)
+        numbers = [camera.fx, camera.fy, camera.cx, camera.cy]
+        return SplatView(
+            torch.as_tensor(pose).to(like),
+            torch.tensor(numbers, dtype=torch.float64).to(like),
+            (camera.width, camera.height),
+        )
+
+    @property
+    def centre(self) -> Tensor:
+        """(3,): where the camera stands, world."""
+        rotation = self.world_to_camera[:3, :3]
+        return -rotation.T @ self.world_to_camera[:3, 3]
+
+
+@dataclass(frozen=True)
+class SplatConfig:
+    """How Gaussians are drawn. `antialiased` scales opacities by what the blur of half a pixel takes from
+    small splats (Yu et al., "Mip-Splatting", arXiv 2311.16493); `classic` makes them larger instead."""
+
+    mode: Literal["classic", "antialiased"] = "antialiased"
+    near: float = 0.01  # metres
+    blur: float = 0.3  # px^2, added to the variance of each splat in the image
+
+
+class Splats(NamedTuple):
+    """A cloud as it stands before a view: where it lands (`projected`), the opacities that are blended (N,),
+    the `tiles`' lists, the image's `size`, and `absolute` (N, 2), zeros whose gradient is that of `means2d`
+    in absolute values (`blend_splats`)."""
+
+    projected: Projected
+    opacities: Tensor
+    tiles: Tiles
+    absolute: Tensor
+    size: tuple[int, int]
+
+    def blend(self, features: Tensor) -> Blended:
+        """(N, C) -> the image (H, W, C) of any features, and the transmittance (H, W)."""
+        projected = self.projected
+        return blend_splats(
+            projected.means2d,
+            projected.conics,
+            self.opacities,
+            features,
+            self.tiles,
+            self.size,
+            self.absolute if self.absolute.requires_grad else None,
+        )
+
+
+class SplatRendering(NamedTuple):
+    """`color` (H, W, 3), `alpha` (H, W) and `depth` (H, W): the mean along the optical axis over what is seen,
+    metres, 0 where nothing is. `splats` is what was drawn."""
+
+    color: Tensor
+    alpha: Tensor
+    depth: Tensor
+    splats: Splats
+
+
+def splat(cloud: GaussianCloud, view: SplatView, config: SplatConfig | None = None) -> Splats:
+    """Project a cloud of 3-D Gaussians. Where gradients are wanted, `projected.means2d` and `absolute` keep
+    theirs in `.grad`."""
+    config = config or SplatConfig()
+    opacities = torch.sigmoid(cloud.opacities)
+    projected = project_gaussians(
+        cloud.means,
+        cloud.quats,
+        torch.exp(cloud.scales),
+        opacities.detach(),
+        view.world_to_camera,
+        view.intrinsics,
+        view.size,
+        near=config.near,
+        blur=config.blur,
+    )
+    if config.mode == "antialiased":
+        opacities = opacities * projected.compensation
+    absolute = torch.zeros_like(projected.means2d)
+    if projected.means2d.requires_grad:
+        projected.means2d.retain_grad()
+        absolute.requires_grad_()
+    tiles = list_splats(projected.means2d.detach(), projected.reach, projected.depths.detach(), view.size)
+    return Splats(projected, opacities, tiles, absolute, view.size)
+
+
+def colors(cloud: GaussianCloud, centre: Tensor, degree: int | None = None) -> Tensor:
+    """(N, 3): what a camera at `centre` (3,) sees of each Gaussian, at least 0, from harmonics up to
+    `degree`."""
+    degree = cloud.sh_degree if degree is None else min(degree, cloud.sh_degree)
+    entries = (degree + 1) ** 2
+    # Directions have no gradient, as in the paper's code: it would pull means towards better colours.
+    directions = torch.nn.functional.normalize(cloud.means.detach() - centre, dim=1)
+    coefficients = torch.cat((cloud.sh0, cloud.shN[:, : entries - 1]), 1)
+    return torch.relu(sh_colors(coefficients, directions) + 0.5)
+
+
+def render(
+    cloud: GaussianCloud,
+    view: SplatView,
+    background: Tensor,
+    config: SplatConfig | None = None,
+    degree: int | None = None,
+) -> SplatRendering:
+    """A cloud in front of a background (3,), with colours from harmonics up to `degree` (all where None)."""
+    splats = splat(cloud, view, config)
+    features = torch.cat((colors(cloud, view.centre, degree), splats.projected.depths[:, None]), 1)
+    image, transmittance = splats.blend(features)
+    alpha = 1 - transmittance
+    color = image[..., :3] + transmittance[..., None] * background
+    depth = image[..., 3] / alpha.clamp(min=1e-6)
+    return SplatRendering(color, alpha, depth, splats)
