@@ -41,7 +41,8 @@ class PhotosConfig:
     scale: float = 1.0  # of the photos' full size
     views: int | None = None  # K of the few-view protocol
     split: str = "train"
-    # "cameras": model.space.low and .side are found from where the cameras look, or from the box of the files
+    # "cameras": model.space.low and .side are found from where the cameras look or from the box of the files,
+    # and of photos with alpha from what is opaque in them
     bounds: Literal["config", "cameras"] = "cameras"
     # behind photos with alpha and behind the field; auto: what the files say, else white
     background: Literal["auto", "white", "black", "grey"] = "auto"

@@ -25,6 +25,7 @@ from sparse3d.recipes.radiance.bounds import cube_in_view
 from sparse3d.recipes.radiance.config import PhotosConfig, PriorsConfig, RadianceConfig
 from sparse3d.recipes.radiance.guides import GuideSource
 from sparse3d.recipes.radiance.hooks import Advance, Refine
+from sparse3d.recipes.radiance.hull import cube_around
 from sparse3d.recipes.radiance.judge import Progress, RadianceJudgement, judge_field, side_by_side
 from sparse3d.recipes.radiance.model import FieldModel
 from sparse3d.recipes.radiance.poses import refined, refinement, settled, write_poses
@@ -53,6 +54,8 @@ def train(
         check_views(photos)
         if data.bounds == "cameras":
             low, side = cube_in_view(photos)
+            if not config.pose_refinement.enabled:  # wrong poses carve away what is there
+                low, side = cube_around(photos, low, side)
             config = replace(config, model=in_cube(config.model, low, side))
         config = decide_priors(config, photos)
         run.start(config, resume, if_begun)
