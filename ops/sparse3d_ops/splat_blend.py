@@ -6,9 +6,9 @@ At a pixel, with q the form of splat i there (`splat_projection`), o its opacity
     T_i = prod_{j < i} (1 - alpha_j),  w_i = T_i alpha_i,  0 where T_i < STOP
     image = sum of w_i f_i,  transmittance = what is left of 1 after all w_i
 
-(Kerbl et al., arXiv 2308.04079). A background is `image + transmittance * background`; the expected depth is a
-feature. All floats of a call have one dtype, float32 or float64. Bitwise the same for any number of threads:
-sums are taken in the order of tiles, without atomics.
+(Kerbl et al., arXiv 2308.04079). A background is `image + transmittance * background`; the expected depth is
+a feature. All floats of a call have one dtype, float32 or float64. Bitwise the same for any number of
+threads: sums are taken in the order of tiles, without atomics.
 """
 
 from typing import NamedTuple
@@ -65,13 +65,17 @@ def blend(
     height: int,
 ) -> tuple[Tensor, Tensor]:
     """The op behind `blend_splats`."""
+    from numba import get_num_threads
+
     from sparse3d_ops.cpu import splat_blend as body
 
-    _check(means2d, conics, opacities, features, absolute, Tiles(starts, splats, slots, offsets), width, height)
+    _check(
+        means2d, conics, opacities, features, absolute, Tiles(starts, splats, slots, offsets), width, height
+    )
     image, through = means2d.new_empty(height, width, features.shape[1]), means2d.new_empty(height, width)
     packed, limits = _pack(means2d, conics, opacities, features)
     lists = starts.numpy(), splats.numpy()
-    body.blend(packed.numpy(), *lists, limits.numpy(), torch.get_num_threads(), image.numpy(), through.numpy())
+    body.blend(packed.numpy(), *lists, limits.numpy(), get_num_threads(), image.numpy(), through.numpy())
     return image, through
 
 
@@ -143,6 +147,8 @@ def blend_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of `blend_splats`: means2d (N, 2), conics (N, 3), opacities (N,), features (N, C), absolute
     (N, 2)."""
+    from numba import get_num_threads
+
     from sparse3d_ops.cpu import splat_blend as body
 
     packed, limits = _pack(means2d, conics, opacities, features)
@@ -150,9 +156,7 @@ def blend_backward(
     of_slots = means2d.new_empty(len(splats), body.GRADIENTS + channels)
     images = [x.contiguous().numpy() for x in (image, transmittance, of_image, of_transmittance)]
     lists = conics.contiguous().numpy(), starts.numpy(), splats.numpy(), slots.numpy(), limits.numpy()
-    body.blend_backward(
-        packed.numpy(), *lists, torch.get_num_threads(), *images, wants_absolute, of_slots.numpy()
-    )
+    body.blend_backward(packed.numpy(), *lists, get_num_threads(), *images, wants_absolute, of_slots.numpy())
     out = means2d.new_empty(len(means2d), body.GRADIENTS + channels)
     body.sum_slots(of_slots.numpy(), offsets.numpy(), out.numpy())
     parts = (out[:, 0:2], out[:, 2:5], out[:, 5], out[:, 8:], out[:, 6:8])

@@ -22,8 +22,8 @@ LEAST_ALPHA = 1 / 255
 class Projected(NamedTuple):
     """means2d (N, 2) px; conics (N, 3), 1 / px^2; depths (N,) along the camera's axis, metres; reach (N, 2)
     px: half of the box outside of which the opacity is below LEAST_ALPHA; compensation (N,): the share of its
-    mass that `blur` leaves it, with which `antialiased` rendering scales the opacity (Yu et al., "Mip-Splatting",
-    arXiv 2311.16493). All are 0 for what is not seen."""
+    mass that `blur` leaves it, with which `antialiased` rendering scales the opacity (Yu et al.,
+    "Mip-Splatting", arXiv 2311.16493). All are 0 for what is not seen."""
 
     means2d: Tensor
     conics: Tensor

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from sparse3d_ops.selective_adam import selective_adam
+
 
 class SelectiveAdam(torch.optim.Optimizer):
     """Parameters have one row an entry, (N, ...)."""
@@ -23,16 +25,20 @@ class SelectiveAdam(torch.optim.Optimizer):
         for group in self.param_groups:
             first, second = group["betas"]
             for parameter in group["params"]:
-                if parameter.grad is None:
+                if parameter.grad is None or not parameter.numel():
                     continue
                 state = self.state[parameter]
                 if not state:
                     state["mean"] = torch.zeros_like(parameter)
                     state["square"] = torch.zeros_like(parameter)
-                rows = parameter.grad.flatten(1).ne(0).any(1).nonzero()[:, 0]
-                gradient = parameter.grad[rows]
-                mean = torch.lerp(gradient, state["mean"][rows], first)
-                square = torch.lerp(gradient.square(), state["square"][rows], second)
-                state["mean"][rows], state["square"][rows] = mean, square
-                parameter[rows] -= group["lr"] * mean / (square.sqrt() + group["eps"])
+                rows = (len(parameter), -1)
+                selective_adam(
+                    parameter.view(rows),
+                    parameter.grad.reshape(rows),
+                    state["mean"].view(rows),
+                    state["square"].view(rows),
+                    group["lr"],
+                    *group["betas"],
+                    group["eps"],
+                )
         return loss

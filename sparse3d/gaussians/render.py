@@ -66,6 +66,16 @@ class Splats(NamedTuple):
     absolute: Tensor
     size: tuple[int, int]
 
+    @property
+    def means2d(self) -> Tensor:
+        """(N, 2) pixels."""
+        return self.projected.means2d
+
+    @property
+    def reach(self) -> Tensor:
+        """(N, 2) pixels, 0 where a Gaussian is not seen."""
+        return self.projected.reach
+
     def blend(self, features: Tensor) -> Blended:
         """(N, C) -> the image (H, W, C) of any features, and the transmittance (H, W)."""
         projected = self.projected
@@ -81,8 +91,8 @@ class Splats(NamedTuple):
 
 
 class SplatRendering(NamedTuple):
-    """`color` (H, W, 3), `alpha` (H, W) and `depth` (H, W): the mean along the optical axis over what is seen,
-    metres, 0 where nothing is. `splats` is what was drawn."""
+    """`color` (H, W, 3), `alpha` (H, W) and `depth` (H, W): the mean along the optical axis over what is
+    seen, metres, 0 where nothing is. `splats` is what was drawn."""
 
     color: Tensor
     alpha: Tensor

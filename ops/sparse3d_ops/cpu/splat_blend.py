@@ -34,6 +34,7 @@ PIXELS = TILE * TILE
 LOG2_E = math.log2(math.e)
 # Splats of a tile between two looks at whether light still gets through one of its pixels.
 LOOK = 16
+SPARE = 0.01  # px
 # Columns of a packed splat before its features: mean, the form's three coefficients, opacity and how far it
 # reaches up and down.
 X, Y, XX, XY, YY, OPACITY, REACH, FEATURES = range(8)
@@ -61,10 +62,9 @@ def pack(means2d, conics, opacities, features, least_alpha, out):
 
 @numba.njit(nogil=True)
 def _rows(splat, top, height):
-    """The rows of a tile that a splat reaches, with one to spare for rounding."""
-    first = int(max(math.floor(splat[Y] - splat[REACH] - top - 1.0), 0.0))
-    last = int(min(math.ceil(splat[Y] + splat[REACH] - top + 1.0), float(height)))
-    return first, last
+    """The rows of a tile whose pixels' middles a splat reaches, with a little to spare for rounding."""
+    middle, reach = splat[Y] - top - 0.5, splat[REACH] + SPARE
+    return int(max(math.ceil(middle - reach), 0.0)), int(min(math.floor(middle + reach) + 1.0, float(height)))
 
 
 @numba.njit(nogil=True)
@@ -108,12 +108,13 @@ def blend(packed, starts, splats, limits, threads, image, through):
             for k in range(begin, end):
                 splat = packed[splats[k]]
                 first, last = _rows(splat, top, rows)
+                middle, of_yy, opacity = splat[Y], splat[YY], splat[OPACITY]
                 x = steps(stop) + (left + np.float64(0.5) - splat[X])
                 from_x, of_xx = x * splat[XY], x * x * splat[XX]
                 for row in range(first, last):
-                    y = packed.dtype.type(top + row + np.float64(0.5) - splat[Y])
-                    power = multiply_add(from_x, spread_number(y), of_xx) + y * y * splat[YY]
-                    alpha = least(exp2(power) * splat[OPACITY], spread_number(most_alpha))
+                    y = packed.dtype.type(top + row + np.float64(0.5) - middle)
+                    power = multiply_add(from_x, spread_number(y), of_xx) + y * y * of_yy
+                    alpha = least(exp2(power) * opacity, spread_number(most_alpha))
                     light = load(reaching, row * TILE)
                     counts = (alpha >= least_alpha) & (light >= stop)
                     if any_lane(counts):
@@ -184,6 +185,7 @@ def blend_backward(
                 n = splats[k]
                 splat = packed[n]
                 first, last = _rows(splat, top, rows)
+                middle, of_yy, opacity = splat[Y], splat[YY], splat[OPACITY]
                 x = steps(stop) + (left + np.float64(0.5) - splat[X])
                 from_x, of_xx = x * splat[XY], x * x * splat[XX]
                 none = spread_number(packed.dtype.type(0))
@@ -193,9 +195,9 @@ def blend_backward(
                 a, b, c2 = conics[n, 0], conics[n, 1], conics[n, 2]
                 of_features[:] = 0
                 for row in range(first, last):
-                    y = packed.dtype.type(top + row + np.float64(0.5) - splat[Y])
-                    power = multiply_add(from_x, spread_number(y), of_xx) + y * y * splat[YY]
-                    bare = exp2(power) * splat[OPACITY]
+                    y = packed.dtype.type(top + row + np.float64(0.5) - middle)
+                    power = multiply_add(from_x, spread_number(y), of_xx) + y * y * of_yy
+                    bare = exp2(power) * opacity
                     alpha = least(bare, spread_number(most_alpha))
                     light = load(reaching, row * TILE)
                     counts = (alpha >= least_alpha) & (light >= stop)
@@ -232,7 +234,7 @@ def blend_backward(
                 row_of[2] = -0.5 * total(sum_xx)
                 row_of[3] = -total(sum_xy)
                 row_of[4] = -0.5 * total(sum_yy)
-                row_of[5] = total(sum_1) / splat[OPACITY] if splat[OPACITY] > 0 else 0.0
+                row_of[5] = total(sum_1) / opacity if opacity > 0 else 0.0
                 row_of[6], row_of[7] = total(absolute_x), total(absolute_y)
                 for c in range(channels):
                     row_of[GRADIENTS + c] = total(load(of_features, c * TILE))

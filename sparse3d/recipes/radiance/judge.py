@@ -1,7 +1,7 @@
 """How well a field shows photos that it was not trained on, and how far off its depth is where that is
 known."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from sparse3d.data.photos import PosedPhotos
+from sparse3d.data.photos import Photo, PosedPhotos
 from sparse3d.evaluation.images import (
     DepthScores,
     ImageScores,
@@ -137,20 +137,46 @@ def judge_field(
     config: RadianceEvaluationConfig,
     progress: Progress | None = None,
 ) -> Iterator[View]:
-    """Each photo, rendered and measured. Depth counts where the field is more there than not."""
-    lpips = Lpips.load(config.lpips[0], config.lpips[-1]) if config.lpips else None
+    """Each photo, rendered and measured."""
     background = data.background_color(photos.capture.background)
-    for row, name in enumerate(photos.names):
-        photo = photos.photo(row)
+
+    def show(camera: Camera) -> Shown:
+        return Shown(*render_view(field, camera, background, config))
+
+    wanted = ((name, photos.photo(row), photos.cameras[row]) for row, name in enumerate(photos.names))
+    return judge_views(show, wanted, len(photos), background, config.lpips, progress)
+
+
+class Shown(NamedTuple):
+    """What a camera sees: `color` (H, W, 3), `depth` (H, W) metres along the optical axis, and `opacity`
+    (H, W)."""
+
+    color: np.ndarray
+    depth: np.ndarray
+    opacity: np.ndarray
+
+
+def judge_views(
+    show: Callable[[Camera], Shown],
+    wanted: Iterable[tuple[str, Photo, Camera]],
+    count: int,
+    background: Vector,
+    lpips_files: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Iterator[View]:
+    """Each photo that is wanted (of `count`), shown and measured. Depth counts where more of the light comes
+    from the scene than not."""
+    lpips = Lpips.load(lpips_files[0], lpips_files[-1]) if lpips_files else None
+    for number, (name, photo, camera) in enumerate(wanted, 1):
         image = photo.over(background)
-        rendered, depth, opacity = render_view(field, photos.cameras[row], background, config)
+        rendered, depth, opacity = show(camera)
         measured = None
         if photo.depth is not None:
             measured = score_depth(np.where(opacity > 0.5, depth, np.nan), photo.depth, photo.mask)
         scores = ViewScores(score(np.clip(rendered, 0, 1), image, photo.mask, lpips), measured)
         yield View(name, rendered, image, depth, opacity, photo.mask, scores)
         if progress is not None:
-            progress(row + 1, len(photos))
+            progress(number, count)
 
 
 def side_by_side(view: View) -> np.ndarray:
