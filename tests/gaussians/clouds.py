@@ -23,7 +23,5 @@ def some_cloud(count, degree=2, surfels=False, seed=0, dtype=DOUBLE, size=0.1):
 
 def same(cloud, other):
     """Whether all bits of two clouds agree."""
-    return all(
-        torch.equal(a, b)
-        for a, b in zip(cloud.parameters().values(), other.parameters().values(), strict=False)
-    )
+    pairs = zip(cloud.parameters().values(), other.parameters().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
