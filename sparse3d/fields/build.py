@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from sparse3d.fields.frustum import FrustumConfig
 from sparse3d.fields.hash_field import HashField, HashFieldConfig
 from sparse3d.fields.nerf import NeRF, NeRFConfig
 from sparse3d.fields.space import Vector
@@ -26,3 +27,8 @@ def build_field(config: FieldConfig) -> Field:
 def in_cube(config: FieldConfig, low: Vector, side: float) -> FieldConfig:
     """The config with another cube: the corner with the smallest coordinates and the side, metres."""
     return replace(config, space=replace(config.space, low=low, side=side))
+
+
+def in_frustum(config: FieldConfig, frustum: FrustumConfig) -> FieldConfig:
+    """The config with another frustum."""
+    return replace(config, space=replace(config.space, frustum=frustum))

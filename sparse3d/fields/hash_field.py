@@ -33,7 +33,6 @@ class HashFieldConfig:
     sh_degree: int = 3  # of the encoding of directions, 0 to 4
     initial_density: float = -1.0  # logarithm of the density per half side
     stop: float = 1e-4  # light below which a ray ends
-    distortion: float = 0.0  # weight of the distortion loss, 1 / metre
 
     def __post_init__(self):
         if not 0 <= self.sh_degree <= 4:
@@ -46,7 +45,7 @@ class HashField(SampledField):
     """See the module."""
 
     def __init__(self, config: HashFieldConfig = HashFieldConfig()):
-        super().__init__(config.space, config.sampler, config.stop, config.distortion)
+        super().__init__(config.space, config.sampler, config.stop)
         self.config = config
         self.encoding = config.encoding.build()
         self.density_net = perceptron([config.encoding.width, config.width, 1 + config.features], bias=False)

@@ -88,7 +88,7 @@ def field_mesh(field: Field, config: MeshConfig = MeshConfig()) -> Mesh:
     """
     cells, resolution = _first_look(field, config)
     level = default_level(field) if config.level is None else config.level
-    wanted = config.resolution or (2 * resolution if isinstance(field, VoxelField) else 2 * _SCAN)
+    wanted = config.resolution or max(2 * resolution, 2 * _SCAN if resolution >= _SCAN else 0)
     while True:
         grid = _Grid(field, level, resolution)
         found = grid.follow(cells)
@@ -114,7 +114,7 @@ def default_level(field: Field) -> float:
 
 def _first_look(field: Field, config: MeshConfig) -> tuple[Tensor, int]:
     """Cells (N, 4) that are looked at, and how many there are along a side."""
-    if isinstance(field, VoxelField):
+    if isinstance(field, VoxelField) and not field.config.space.unbounded:
         return field.coordinates, field.lattice.resolution
     device = next(field.parameters()).device
     resolution = config.resolution or 2 * _SCAN

@@ -34,7 +34,6 @@ class NeRFConfig:
     depth: int = 4  # hidden layers before the density; the paper's: 8
     initial_density: float = 0.0  # of the density per half side, before softplus
     stop: float = 1e-4  # light below which a ray ends
-    distortion: float = 0.0  # weight of the distortion loss, 1 / metre
 
     def __post_init__(self):
         if self.width < 2 or self.depth < 2:
@@ -45,7 +44,7 @@ class NeRF(SampledField):
     """See the module."""
 
     def __init__(self, config: NeRFConfig = NeRFConfig()):
-        super().__init__(config.space, config.sampler, config.stop, config.distortion)
+        super().__init__(config.space, config.sampler, config.stop)
         self.config, width = config, config.width
         self.encoding = config.encoding.build()
         self.trunk = SkipPerceptron(config.encoding.width, width, config.depth)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparse3d.fields.space import SpaceConfig
 from sparse3d.nn.sums import repeatable_mean, repeatable_sum
 from sparse3d_ops.composite import distortion
 from sparse3d_ops.raymarch import Samples
@@ -32,7 +33,8 @@ class OcclusionConfig:
 
 @dataclass(frozen=True)
 class DistortionConfig:
-    """A ray meets one thing, not a haze (mip-NeRF 360, arXiv 2111.12077, Eq. 15), in sides of the cube."""
+    """A ray meets one thing, not a haze (mip-NeRF 360, arXiv 2111.12077, Eq. 15), in sides of the cube, or in
+    the measure that a space with a contraction spreads samples evenly in."""
 
     weight: float = 0.01  # of the paper, whose rays are of length 1
 
@@ -76,20 +78,18 @@ class SilhouetteConfig:
         _check(self.weight)
 
 
-def occlusion(sigma: Tensor, samples: Samples, span: tuple[Tensor, Tensor], share: float) -> Tensor:
-    """Mean optical depth of the first `share` of the rays' way: (S,), samples, (near (R,), far (R,))."""
-    near, far = span
-    reach = torch.repeat_interleave(
-        near + share * (far - near), samples.ray_starts.diff(), output_size=len(samples.t)
-    )
+def occlusion(sigma: Tensor, samples: Samples, near: Tensor) -> Tensor:
+    """Mean optical depth of what lies up to `near` (R,), metres along the rays: (S,), samples."""
+    reach = torch.repeat_interleave(near, samples.ray_starts.diff(), output_size=len(samples.t))
     depth = (sigma * samples.dt).where(samples.t < reach, 0.0)
     return repeatable_sum(depth) / max(1, len(near))
 
 
-def spread(weights: Tensor, samples: Samples, unit: float) -> Tensor:
-    """Mean distortion of the weights (S,), in lengths of `unit` metres: 0 where each ray sees one sample of
-    no length."""
-    of_rays = distortion(weights, samples.t / unit, samples.dt / unit, samples.ray_starts)
+def spread(weights: Tensor, samples: Samples, space: SpaceConfig) -> Tensor:
+    """Mean distortion of the weights (S,): 0 where each ray sees one sample of no length."""
+    low, high = (space.warp((samples.t + part * samples.dt).clamp(min=0)) for part in (-0.5, 0.5))
+    unit = 1.0 if space.unbounded else space.side
+    of_rays = distortion(weights, (low + high) / (2 * unit), (high - low) / unit, samples.ray_starts)
     return repeatable_mean(of_rays)
 
 

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from sparse3d.fields.priors import spread
 from sparse3d.fields.protocol import Rendered, Traced
 from sparse3d.fields.samplers import Drawn, SamplerConfig, of_samples, points_on
 from sparse3d.fields.space import SpaceConfig
@@ -14,9 +13,9 @@ class SampledField(nn.Module):
     """A field that a subclass gives `raw_density` and `evaluate`, in positions of its space and densities per
     half side of the cube, at least 0. `stop` is the light below which a ray ends."""
 
-    def __init__(self, space: SpaceConfig, sampler: SamplerConfig, stop: float, distortion_weight: float):
+    def __init__(self, space: SpaceConfig, sampler: SamplerConfig, stop: float):
         super().__init__()
-        self.space, self.stop, self.distortion_weight = space, stop, distortion_weight
+        self.space, self.stop = space, stop
         self.sampler = sampler.build(space)
 
     def raw_density(self, unit: Tensor) -> Tensor:
@@ -55,14 +54,12 @@ class SampledField(nn.Module):
         return rendered(self._composite(drawn, origins, directions, normals)[0], background)
 
     def trace(self, origins: Tensor, directions: Tensor, background: Tensor, offsets: Tensor) -> Traced:
-        """See `RadianceField.trace`. Terms: `proposal`, of a sampler that proposes, and `distortion`."""
+        """See `RadianceField.trace`. Term: `proposal`, of a sampler that proposes."""
         drawn = self.sampler.draw(origins, directions, offsets)
         result, sigma = self._composite(drawn, origins, directions, False)
         terms = {}
         if drawn.proposals:
             terms["proposal"] = self.sampler.loss(drawn, result.weights)  # pyright: ignore[reportCallIssue]
-        if self.distortion_weight > 0:
-            terms["distortion"] = self.distortion_weight * spread(result.weights, drawn.samples, 1.0)
         return Traced(rendered(result, background), drawn.samples, sigma, result.weights, terms)
 
     def advance(self, progress: float, step: int) -> None:

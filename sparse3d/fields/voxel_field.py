@@ -6,6 +6,10 @@ at shared corners, so that voxels can be split exactly and dropped one by one. I
 all voxels and `prune` drops the empty ones. Where we differ: sigma = softplus(interpolated value) / `unit`
 with a unit of length of its own; colours are the sigmoid of the harmonics; samples that are nearly
 transparent or behind what is opaque are left out of sums and gradients (`sparse3d_ops.visible_samples`).
+
+In a space with a contraction the voxels fill that space's own coordinates, rays are cut into pieces that are
+straight there (`pieces`), and densities count along the ray in own coordinates: what is far away is as
+opaque as it is drawn, whatever its size.
 """
 
 from dataclasses import dataclass
@@ -35,7 +39,7 @@ class VoxelFieldConfig:
     resolution: int = 32  # voxels along a side, before it grows
     sh_degree: int = 0  # of the colours, 0 to 4; 0 looks the same from everywhere
     step: float = 0.5  # voxels between samples
-    # of the side: the length that densities are counted in, about a voxel of the end
+    # of the side, in own coordinates: the length that densities are counted in, about a voxel of the end
     unit: float = 1 / 75
     initial_density: float = -3.0  # before softplus
     min_alpha: float = 1e-4  # samples with less are left out
@@ -44,8 +48,6 @@ class VoxelFieldConfig:
     tv_fall: float = 1.0  # of that weight each time the voxels are split
 
     def __post_init__(self):
-        if self.space.unbounded:
-            raise ValueError("a voxel field has bounds: space.contraction must be 'none'")
         for name in ("step", "unit", "resolution"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
@@ -54,33 +56,46 @@ class VoxelFieldConfig:
 
 
 class _Samples:
-    """What rays see of a field: starts (R + 1,), and for S samples the ray, t in metres, voxel, corners."""
+    """What rays see of a field: starts (R + 1,), and for S samples the ray, t and dt in metres, point, voxel,
+    corners. `step` is that between samples, in the field's unit."""
 
     def __init__(self, field: "VoxelField", origins: Tensor, directions: Tensor, offsets: Tensor):
-        config, lattice = field.config, field.lattice
-        low, _ = config.space.corners(origins)
-        spans = torch.stack(config.space.span(origins, directions), 1) / field.unit
-        self.step = config.step * field.voxel_size / field.unit
-        self.starts, t, voxel = visible_samples(
+        config, lattice, space, unit = field.config, field.lattice, field.config.space, field.unit
+        pieces = space.pieces(origins, directions) if space.unbounded else None
+        if pieces is None:
+            begins, ways = origins.detach(), directions.detach()
+            spans = torch.stack(space.span(origins, directions), 1)
+        else:
+            begins, ways = pieces.origins, pieces.directions
+            spans = torch.stack([torch.zeros_like(pieces.lengths), pieces.lengths], 1)
+            offsets = offsets.repeat_interleave(pieces.per_ray)
+        self.step = config.step * field.voxel_size / unit
+        starts, t, voxel = visible_samples(
             *lattice.table,
             lattice.corner_rows,
             field.raw_density.detach()[:, 0].contiguous(),
-            origins.detach() / field.unit,
-            directions.detach(),
-            spans,
+            begins / unit,
+            ways,
+            spans / unit,
             offsets,
-            [value / field.unit for value in config.space.low],
-            field.voxel_size / field.unit,
+            [value / unit for value in space.own_low],
+            field.voxel_size / unit,
             self.step,
             config.min_alpha,
             config.stop,
         )
-        self.t, self.voxel = t * field.unit, voxel.long()
-        counts = self.starts.diff()
-        self.ray = torch.repeat_interleave(counts, output_size=len(t))
-        self.positions = (origins[self.ray] + self.t[:, None] * directions[self.ray] - low) / field.voxel_size
+        self.t, self.voxel = t * unit, voxel.long()
+        self.dt = torch.full_like(t, self.step * unit)
+        if pieces is not None:
+            piece = torch.repeat_interleave(starts.diff(), output_size=len(t))
+            ends = [pieces.metres(self.t + part * self.dt, piece) for part in (-0.5, 0.5)]
+            self.t, self.dt = pieces.metres(self.t, piece), ends[1] - ends[0]
+            starts = starts[:: pieces.per_ray].contiguous()
+        self.starts = starts
+        self.ray = torch.repeat_interleave(starts.diff(), output_size=len(t))
+        self.points = origins[self.ray] + self.t[:, None] * directions[self.ray]
         self.corners = lattice.corner_rows[self.voxel]
-        self.weights = lattice.weights(self.positions, self.voxel)
+        self.weights = lattice.weights(field.in_voxels(self.points)[0], self.voxel)
 
 
 class VoxelField(nn.Module):
@@ -109,19 +124,28 @@ class VoxelField(nn.Module):
 
     @property
     def unit(self) -> float:
-        """Metres: the length in which `raw_density`, after softplus, is counted."""
-        return self.config.unit * self.config.space.side
+        """Own coordinates: the length in which `raw_density`, after softplus, is counted."""
+        return self.config.unit * self.config.space.own_side
 
     @property
     def voxel_size(self) -> float:
-        """Metres along a side of a voxel."""
-        return self.config.space.side / self.lattice.resolution
+        """Own coordinates along a side of a voxel."""
+        return self.config.space.own_side / self.lattice.resolution
+
+    def in_voxels(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3) world -> positions (N, 3) in voxels from the lattice's corner, and which (N,) points are in
+        the field."""
+        own, inside = self.config.space.to_own(points)
+        low = torch.tensor(self.config.space.own_low).to(own)
+        return (own - low) / self.voxel_size, inside
 
     def density(self, points: Tensor) -> Tensor:
-        """(N, 3) world -> (N,) in 1 / metre, 0 where there is no voxel."""
+        """(N, 3) world -> (N,) in 1 / metre, 0 where there is no voxel; with a contraction as it is for one
+        who looks from the middle, or from the viewer."""
         inside, corners, weights = self._at(points)
         raw = interpolate(self.raw_density, corners, weights)[:, 0]
-        return (nn.functional.softplus(raw) / self.unit).where(inside, 0.0)
+        sigma = nn.functional.softplus(raw) / self.unit * self.config.space.stretch(points)
+        return sigma.where(inside, 0.0)
 
     def color(self, points: Tensor, directions: Tensor) -> Tensor:
         """(N, 3) world, (N, 3) unit viewing directions -> (N, 3) in [0, 1]; grey where there is no voxel."""
@@ -181,8 +205,9 @@ class VoxelField(nn.Module):
         steps = torch.full_like(raw, samples.step)
         sigma = nn.functional.softplus(raw)
         result = composite(sigma, torch.cat(values, 1), steps, samples.starts)
-        packed = Samples(samples.starts, samples.t, steps * self.unit)
-        return Traced(rendered(result, background), packed, sigma / self.unit, result.weights, {})
+        packed = Samples(samples.starts, samples.t, samples.dt)
+        in_metres = sigma * (samples.step / samples.dt.clamp(min=1e-9))
+        return Traced(rendered(result, background), packed, in_metres, result.weights, {})
 
     # ---- shape -------------------------------------------------------------------------------------------
 
@@ -232,10 +257,9 @@ class VoxelField(nn.Module):
     # ---- parts -------------------------------------------------------------------------------------------
 
     def _at(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        low, _ = self.config.space.corners(points)
-        positions = (points - low) / self.voxel_size
+        positions, inside = self.in_voxels(points)
         voxel = self.lattice.find(positions)
-        inside, voxel = voxel >= 0, voxel.clamp(min=0)
+        inside, voxel = inside & (voxel >= 0), voxel.clamp(min=0)
         return inside, self.lattice.corner_rows[voxel], self.lattice.weights(positions, voxel)
 
     def _shade(self, corners: Tensor, weights: Tensor, directions: Tensor) -> Tensor:
@@ -245,10 +269,10 @@ class VoxelField(nn.Module):
 
     def _normals(self, samples: _Samples) -> Tensor:
         with torch.enable_grad():
-            positions = samples.positions.detach().requires_grad_()
-            weights = self.lattice.weights(positions, samples.voxel)
+            points = samples.points.detach().requires_grad_()
+            weights = self.lattice.weights(self.in_voxels(points)[0], samples.voxel)
             raw = interpolate(self.raw_density.detach(), samples.corners, weights).sum()
-            (slope,) = torch.autograd.grad(raw, positions)
+            (slope,) = torch.autograd.grad(raw, points)
         return -nn.functional.normalize(slope, dim=1, eps=1e-9)
 
     def __repr__(self) -> str:

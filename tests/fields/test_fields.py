@@ -24,7 +24,7 @@ WAVES = FrequencyEncodingConfig(count=4)
 BOUND = ErrorBoundConfig(initial=32, rounds=2, samples=24, even=8)
 
 FIELDS = {
-    "hash": lambda: HashField(HashFieldConfig(encoding=GRID, width=16, sampler=OCCUPANCY, distortion=1e-3)),
+    "hash": lambda: HashField(HashFieldConfig(encoding=GRID, width=16, sampler=OCCUPANCY)),
     "hash_proposal": lambda: HashField(HashFieldConfig(encoding=GRID, width=16, sampler=PROPOSAL)),
     "nerf": lambda: NeRF(NeRFConfig(encoding=WAVES, width=32, depth=2, sampler=PROPOSAL)),
     "nerf_occupancy": lambda: NeRF(NeRFConfig(encoding=WAVES, width=32, depth=2, sampler=OCCUPANCY)),

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sparse3d.fields import priors
+from sparse3d.fields.space import SpaceConfig
 from sparse3d_ops.composite import composite
 from sparse3d_ops.raymarch import Samples
 
@@ -25,28 +26,28 @@ def weights_of(sigma, samples):
     ).weights
 
 
-def span(samples, near=0.0, far=2.0):
+def reach(samples, share, near=0.0, far=2.0):
     rays = len(samples.ray_starts) - 1
-    return torch.full((rays,), near, dtype=torch.float64), torch.full((rays,), far, dtype=torch.float64)
+    return torch.full((rays,), near + share * (far - near), dtype=torch.float64)
 
 
 def test_occlusion_sees_the_near_share_alone():
     sigma = torch.rand(64, dtype=torch.float64)
     _, samples = wall(0)
-    whole = priors.occlusion(sigma, samples, span(samples), 0.25)
+    whole = priors.occlusion(sigma, samples, reach(samples, 0.25))
     assert torch.isclose(whole, (sigma * samples.dt)[:16].sum())
     sigma[16:] *= 100
-    assert torch.equal(priors.occlusion(sigma, samples, span(samples), 0.25), whole)
+    assert torch.equal(priors.occlusion(sigma, samples, reach(samples, 0.25)), whole)
     # The same share of a field that begins later is another part of the ray.
-    later = priors.occlusion(sigma, samples, span(samples, near=1.0), 0.25)
+    later = priors.occlusion(sigma, samples, reach(samples, 0.25, near=1.0))
     assert torch.isclose(later, (sigma * samples.dt)[:40].sum())
 
 
 def test_occlusion_counts_rays_that_met_nothing():
     sigma, samples = wall(2)
-    once = priors.occlusion(sigma, samples, span(samples), 0.5)
+    once = priors.occlusion(sigma, samples, reach(samples, 0.5))
     with_empty = samples._replace(ray_starts=torch.tensor([0, 64, 64]))
-    assert torch.isclose(priors.occlusion(sigma, with_empty, span(with_empty), 0.5), once / 2)
+    assert torch.isclose(priors.occlusion(sigma, with_empty, reach(with_empty, 0.5)), once / 2)
 
 
 def test_distortion_is_less_for_one_wall_than_for_two_or_haze_and_has_no_unit():
@@ -54,10 +55,14 @@ def test_distortion_is_less_for_one_wall_than_for_two_or_haze_and_has_no_unit():
     two = one.clone()
     two[20], two[50] = math.log(2) / samples.dt[0], 1e4
     haze = torch.full_like(one, 3.0)
-    of = [float(priors.spread(weights_of(s, samples), samples, 1.0)) for s in (one, two, haze)]
+    of = [
+        float(priors.spread(weights_of(s, samples), samples, SpaceConfig(side=1.0))) for s in (one, two, haze)
+    ]
     assert of[0] < 0.1 * min(of[1:])
     larger = Samples(samples.ray_starts, samples.t * 5, samples.dt * 5)
-    assert math.isclose(float(priors.spread(weights_of(two / 5, larger), larger, 5.0)), of[1], rel_tol=1e-12)
+    assert math.isclose(
+        float(priors.spread(weights_of(two / 5, larger), larger, SpaceConfig(side=5.0))), of[1], rel_tol=1e-12
+    )
 
 
 def test_sparsity_takes_haze_before_walls():
@@ -102,8 +107,8 @@ def test_gradients_are_the_differences():
     samples = Samples(starts, t, torch.rand(12).double() * 0.3)
     near = torch.zeros(3, dtype=torch.float64)
     laws = [
-        lambda s: priors.occlusion(s, samples, (near, near + 3), 0.4),
-        lambda s: priors.spread(weights_of(s, samples), samples, 2.0),
+        lambda s: priors.occlusion(s, samples, near + 1.2),
+        lambda s: priors.spread(weights_of(s, samples), samples, SpaceConfig(side=2.0)),
         lambda s: priors.cauchy(s, samples, 0.7, 1.5),
         lambda s: priors.opacity_entropy(
             composite(s, torch.zeros(12, 0).double(), samples.dt, starts).opacity[[0, 2]]

@@ -125,7 +125,8 @@ class RadianceConfig:
     data: PhotosConfig = PhotosConfig()
     refine: RefineConfig = RefineConfig()
     loss: RadianceLossConfig = RadianceLossConfig()
-    # auto: the preset of few views where there are FEW photos or fewer, else none
+    # auto: the preset of few views where there are FEW photos or fewer; else none, or the distortion alone of
+    # a space with a contraction
     priors: Literal["auto", "none"] | PriorsConfig = "auto"
     pose_refinement: PoseRefinementConfig = PoseRefinementConfig()
     optimizer: SelectiveAdamConfig | AdamWConfig = SelectiveAdamConfig()

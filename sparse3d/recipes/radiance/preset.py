@@ -12,7 +12,7 @@ from dataclasses import replace
 from sparse3d.data.photos import PosedPhotos
 from sparse3d.fields.build import FieldConfig
 from sparse3d.fields.nerf import NeRFConfig
-from sparse3d.fields.priors import OcclusionConfig
+from sparse3d.fields.priors import DistortionConfig, OcclusionConfig
 from sparse3d.fields.voxel_field import VoxelFieldConfig
 from sparse3d.recipes.radiance.config import PriorsConfig, RadianceConfig
 from sparse3d.recipes.radiance.priors import describe_priors
@@ -31,12 +31,12 @@ _log = logging.getLogger(__name__)
 
 
 def decide_priors(config: RadianceConfig, photos: PosedPhotos) -> RadianceConfig:
-    """The config with `auto` priors made definite, and told in the log: the preset for few photos, none
-    else."""
+    """The config with `auto` priors made definite, and told in the log: the preset for few photos; else
+    none, but for spaces with a contraction their distortion."""
     if config.priors != "auto":
         return config
     if len(photos) > FEW:
-        return replace(config, priors="none")
+        return replace(config, priors=_of_space(config.model) or "none")
     decided = few_view_preset(config, len(photos))
     assert isinstance(decided.priors, PriorsConfig)
     changed = [
@@ -56,10 +56,15 @@ def few_view_preset(config: RadianceConfig, count: int) -> RadianceConfig:
     """The config with the preset for `count` photos. What the config says of its own of the model stays."""
     return replace(
         config,
-        priors=PriorsConfig(occlusion=OcclusionConfig()),
+        priors=replace(_of_space(config.model) or PriorsConfig(), occlusion=OcclusionConfig()),
         model=_smooth(config.model, count),
         refine=replace(config.refine, min_photos=max(config.refine.min_photos, min(2, count))),
     )
+
+
+def _of_space(model: FieldConfig) -> PriorsConfig | None:
+    """A ray that never ends may meet a little everywhere, however many photos there are."""
+    return PriorsConfig(distortion=DistortionConfig()) if model.space.unbounded else None
 
 
 def _smooth(model: FieldConfig, count: int) -> FieldConfig:

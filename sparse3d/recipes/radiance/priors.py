@@ -1,6 +1,6 @@
 """The losses of the priors that a config names, on what a batch's rays passed through."""
 
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import torch
 from torch import Tensor
@@ -65,12 +65,10 @@ def _of_rays(traced: Traced, rays: Rays, config: PriorsConfig, space: SpaceConfi
     """Those that hold for every ray."""
     samples, losses = traced.samples, {}
     if config.occlusion:
-        near, far = replace(space, contraction="none").span(*rays)
-        near = torch.zeros_like(near) if space.unbounded else near
-        found = priors.occlusion(traced.sigma, samples, (near, far), config.occlusion.share)
+        found = priors.occlusion(traced.sigma, samples, _near(rays, space, config.occlusion.share))
         losses["occlusion"] = config.occlusion.weight * found
     if config.distortion:
-        losses["distortion"] = config.distortion.weight * priors.spread(traced.weights, samples, space.side)
+        losses["distortion"] = config.distortion.weight * priors.spread(traced.weights, samples, space)
     if config.sparsity:
         found = priors.cauchy(traced.sigma, samples, space.side, config.sparsity.scale)
         losses["sparsity"] = config.sparsity.weight * found
@@ -94,6 +92,16 @@ def _of_pixels(
         found = depth_priors.metric_depth(seen / space.side, batch.distance / space.side, config.depth.within)
         losses["depth"] = config.depth.weight * found
     return losses
+
+
+def _near(rays: Rays, space: SpaceConfig, share: float) -> Tensor:
+    """(R,) metres: how far from the camera, or from the field's beginning, a ray is near."""
+    if space.contraction == "frustum":
+        near, far = (space.warp(end) for end in space.span(*rays))
+        return space.unwarp(near + share * (far - near))
+    near, far = space.bounded.span(*rays)
+    near = torch.zeros_like(near) if space.unbounded else near
+    return near + share * (far - near)
 
 
 def _part(traced: Traced, begin: int, end: int) -> tuple[Tensor, Samples]:

@@ -16,12 +16,12 @@ from sparse3d.engine.checkpoint import load_weights, read_checkpoint
 from sparse3d.engine.loop import Hook, Trainer
 from sparse3d.engine.seed import seed_everything, use_deterministic_algorithms
 from sparse3d.engine.state import restore
-from sparse3d.fields.build import Field, in_cube
+from sparse3d.fields.build import Field, FieldConfig, in_cube, in_frustum
 from sparse3d.fields.pose_refinement import PoseRefinement
 from sparse3d.io.files import atomic_path, write_text
 from sparse3d.nn.threads import one_torch_thread
 from sparse3d.recipes.radiance.batches import PixelLoader
-from sparse3d.recipes.radiance.bounds import cube_in_view
+from sparse3d.recipes.radiance.bounds import cube_in_view, cube_of_frustum, frustum_in_view
 from sparse3d.recipes.radiance.config import PhotosConfig, PriorsConfig, RadianceConfig
 from sparse3d.recipes.radiance.guides import GuideSource
 from sparse3d.recipes.radiance.hooks import Advance, Refine
@@ -53,10 +53,7 @@ def train(
         photos = photos_of_split(data, data.split, progress_of_poses)
         check_views(photos)
         if data.bounds == "cameras":
-            low, side = cube_in_view(photos)
-            if not config.pose_refinement.enabled:  # wrong poses carve away what is there
-                low, side = cube_around(photos, low, side)
-            config = replace(config, model=in_cube(config.model, low, side))
+            config = replace(config, model=_placed(config, photos))
         config = decide_priors(config, photos)
         run.start(config, resume, if_begun)
         if config.train.deterministic:
@@ -89,6 +86,18 @@ def train(
             restore(trainer, read_checkpoint(last), last)
         with one_torch_thread():  # the same bits for any number of threads
             return TrainOutcome(run.path, trainer.train(), True)
+
+
+def _placed(config: RadianceConfig, photos: PosedPhotos) -> FieldConfig:
+    """The field's config, where the photos say that it is."""
+    if config.model.space.contraction == "frustum":
+        frustum = frustum_in_view(photos)
+        return in_cube(in_frustum(config.model, frustum), *cube_of_frustum(frustum))
+    low, side = cube_in_view(photos)
+    # Wrong poses carve away what is there.
+    if not config.pose_refinement.enabled and not config.model.space.unbounded:
+        low, side = cube_around(photos, low, side)
+    return in_cube(config.model, low, side)
 
 
 def photos_of_split(data: PhotosConfig, split: str, progress: StageProgress | None = None) -> PosedPhotos:
