@@ -61,14 +61,14 @@ def pack(means2d, conics, opacities, features, least_alpha, out):
 
 
 @numba.njit(nogil=True)
-def _rows(splat, top, height):
+def rows_between(middle, reach, top, height):
     """The rows of a tile whose pixels' middles a splat reaches, with a little to spare for rounding."""
-    middle, reach = splat[Y] - top - 0.5, splat[REACH] + SPARE
+    middle, reach = middle - top - 0.5, reach + SPARE
     return int(max(math.ceil(middle - reach), 0.0)), int(min(math.floor(middle + reach) + 1.0, float(height)))
 
 
 @numba.njit(nogil=True)
-def _open_tile(reaching, rows, columns):
+def open_tile(reaching, rows, columns):
     """Light gets through the pixels of the image, and none through those outside of it."""
     for row in range(TILE):
         for column in range(TILE):
@@ -76,7 +76,7 @@ def _open_tile(reaching, rows, columns):
 
 
 @numba.njit(nogil=True)
-def _closed(reaching, stop):
+def closed(reaching, stop):
     """Whether less than `stop` gets through every pixel."""
     most = largest(load(reaching, 0))
     for row in range(1, TILE):
@@ -102,13 +102,13 @@ def blend(packed, starts, splats, limits, threads, image, through):
         while tile < tiles:
             top, left = tile // across * TILE, tile % across * TILE
             rows, columns = min(TILE, height - top), min(TILE, width - left)
-            _open_tile(reaching, rows, columns)
+            open_tile(reaching, rows, columns)
             sums[:] = 0
             begin, end = starts[tile], starts[tile + 1]
             for k in range(begin, end):
                 splat = packed[splats[k]]
-                first, last = _rows(splat, top, rows)
                 middle, of_yy, opacity = splat[Y], splat[YY], splat[OPACITY]
+                first, last = rows_between(middle, splat[REACH], top, rows)
                 x = steps(stop) + (left + np.float64(0.5) - splat[X])
                 from_x, of_xx = x * splat[XY], x * x * splat[XX]
                 for row in range(first, last):
@@ -124,7 +124,7 @@ def blend(packed, starts, splats, limits, threads, image, through):
                             place = c * PIXELS + row * TILE
                             feature = spread_number(splat[FEATURES + c])
                             store(multiply_add(weight, feature, load(sums, place)), sums, place)
-                if (k - begin) % LOOK == LOOK - 1 and _closed(reaching, stop):
+                if (k - begin) % LOOK == LOOK - 1 and closed(reaching, stop):
                     break
             for row in range(rows):
                 for column in range(columns):
@@ -168,7 +168,7 @@ def blend_backward(
         while tile < tiles:
             top, left = tile // across * TILE, tile % across * TILE
             rows, columns = min(TILE, height - top), min(TILE, width - left)
-            _open_tile(reaching, rows, columns)
+            open_tile(reaching, rows, columns)
             wanted[:] = 0
             behind[:] = 0
             for row in range(rows):
@@ -184,8 +184,8 @@ def blend_backward(
             for k in range(begin, end):
                 n = splats[k]
                 splat = packed[n]
-                first, last = _rows(splat, top, rows)
                 middle, of_yy, opacity = splat[Y], splat[YY], splat[OPACITY]
+                first, last = rows_between(middle, splat[REACH], top, rows)
                 x = steps(stop) + (left + np.float64(0.5) - splat[X])
                 from_x, of_xx = x * splat[XY], x * x * splat[XX]
                 none = spread_number(packed.dtype.type(0))
@@ -238,7 +238,7 @@ def blend_backward(
                 row_of[6], row_of[7] = total(absolute_x), total(absolute_y)
                 for c in range(channels):
                     row_of[GRADIENTS + c] = total(load(of_features, c * TILE))
-                if (k - begin) % LOOK == LOOK - 1 and _closed(reaching, stop):
+                if (k - begin) % LOOK == LOOK - 1 and closed(reaching, stop):
                     done = k + 1
                     break
             for k in range(done, end):

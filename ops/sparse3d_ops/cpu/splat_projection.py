@@ -17,7 +17,7 @@ BORDER = 0.3
 
 
 @numba.njit(nogil=True)
-def _rotation(quats, n):
+def rotation(quats, n):
     """Rotation of a quaternion (w, x, y, z) of any length, and that length."""
     w, x, y, z = quats[n, 0], quats[n, 1], quats[n, 2], quats[n, 3]
     length = math.sqrt(w * w + x * x + y * y + z * z)
@@ -32,7 +32,7 @@ def _rotation(quats, n):
 
 
 @numba.njit(nogil=True)
-def _in_camera(means, n, world):
+def in_camera(means, n, world):
     x, y, z = means[n, 0], means[n, 1], means[n, 2]
     return (
         world[0, 0] * x + world[0, 1] * y + world[0, 2] * z + world[0, 3],
@@ -119,10 +119,10 @@ def project(
         reach[n] = 0
         depths[n] = 0
         compensation[n] = 0
-        x, y, z = _in_camera(means, n, world)
+        x, y, z = in_camera(means, n, world)
         if not (z >= near and opacities[n] > least_alpha):
             continue
-        r, _, length = _rotation(quats, n)
+        r, _, length = rotation(quats, n)
         if not length > 0:
             continue
         j = _jacobian(x, y, z, lens, width, height, orthographic)
@@ -181,8 +181,8 @@ def project_backward(
             of_scales[n] = 0
             if not reach[n, 0] > 0:
                 continue
-            x, y, z = _in_camera(means, n, world)
-            r, q, length = _rotation(quats, n)
+            x, y, z = in_camera(means, n, world)
+            r, q, length = rotation(quats, n)
             j = _jacobian(x, y, z, lens, width, height, orthographic)
             m, u, v, a0, b, d0, sharp = _spread(j, world, r, scales, n)
             determinant = sharp + blur * (a0 + d0) + blur * blur
@@ -208,7 +208,7 @@ def project_backward(
                     of_r[i, k] = s * (m[0][i] * of_u + m[1][i] * of_v)
                     of_m[0, i] += s * of_u * r[i][k]
                     of_m[1, i] += s * of_v * r[i][k]
-            _quaternion_gradient(of_r, q, length, of_quats[n])
+            quaternion_gradient(of_r, q, length, of_quats[n])
             # M = J W.
             of_j0 = of_m[0, 0] * world[0, 0] + of_m[0, 1] * world[0, 1] + of_m[0, 2] * world[0, 2]
             of_j02 = of_m[0, 0] * world[2, 0] + of_m[0, 1] * world[2, 1] + of_m[0, 2] * world[2, 2]
@@ -243,8 +243,8 @@ def project_backward(
 
 
 @numba.njit(nogil=True)
-def _quaternion_gradient(g, q, length, out):
-    """Through `_rotation`: gradient g (3, 3) in the rotation, unit quaternion q and the length it had."""
+def quaternion_gradient(g, q, length, out):
+    """Through `rotation`: gradient g (3, 3) in the rotation, unit quaternion q and the length it had."""
     w, x, y, z = q
     of_w = 2 * (x * (g[2, 1] - g[1, 2]) + y * (g[0, 2] - g[2, 0]) + z * (g[1, 0] - g[0, 1]))
     of_x = 2 * (
