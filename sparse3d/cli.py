@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from sparse3d import __version__
 from sparse3d.commands import (
     config,
+    convert,
     convert_weights,
     data,
     detect,
@@ -33,7 +34,7 @@ from sparse3d.commands.train import INTERRUPTED, how_to_resume
 COMMANDS = (
     *(train, evaluate, detect, track, segment),
     *(reconstruct, render, mesh),
-    *(view, data, config, convert_weights, doctor),
+    *(convert, view, data, config, convert_weights, doctor),
 )
 
 

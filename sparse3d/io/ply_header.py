@@ -5,6 +5,7 @@ Format: Greg Turk, "The PLY polygon file format", 1994.
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -18,6 +19,7 @@ _TYPES = {
 ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 _MAX_HEADER_LINES = 1000
 _MAX_LINE_BYTES = 4096
+_USUAL_HEADER = 1 << 16
 
 
 @dataclass
@@ -78,6 +80,14 @@ def read_header(data: bytes, path: str | Path) -> Header:
             case _:
                 raise DataError(where, f"not a .ply header line: {' '.join(words)[:80]!r}")
     raise DataError(path, f"no end_header among the first {_MAX_HEADER_LINES} lines")
+
+
+def open_header(file: BinaryIO, path: str | Path) -> Header:
+    """The header of an open file, which is read as far as headers go. Raises DataError."""
+    data = file.read(_USUAL_HEADER)
+    if b"end_header" not in data:
+        data += file.read(_MAX_HEADER_LINES * _MAX_LINE_BYTES)
+    return read_header(data, path)
 
 
 def row_type(element: Element, order: str) -> np.dtype:

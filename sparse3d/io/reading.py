@@ -10,7 +10,7 @@ def read_bytes(path: str | Path) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise DataError(path, _problem(error)) from error
+        raise DataError(path, problem(error)) from error
 
 
 def read_text(path: str | Path) -> str:
@@ -21,7 +21,8 @@ def read_text(path: str | Path) -> str:
         raise DataError(path, f"not a text file: byte {error.start} is not UTF-8") from error
 
 
-def _problem(error: OSError) -> str:
+def problem(error: OSError) -> str:
+    """What went wrong with a file, in a few words."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     return error.strerror or str(error)

@@ -1,0 +1,104 @@
+"""Every format in one table: endings, axes, what it can hold, and who reads and writes it.
+
+Axes of a format are those that its specification names, or that its own writers use where it names none.
+Where a file says its axes itself (.spz may), that counts. See `frames`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from sparse3d.gaussians.cloud import MAX_SH_DEGREE, GaussianCloud
+from sparse3d.gaussians.formats.frames import WORLD, change_axes, check_axes
+from sparse3d.gaussians.formats.inria_ply import open_inria_ply, write_inria_ply
+from sparse3d.gaussians.formats.opening import opened
+from sparse3d.gaussians.formats.source import Splats
+from sparse3d.gaussians.repair import LEAST_LOG_SCALE
+from sparse3d.io.ply_header import open_header
+
+
+class Format(NamedTuple):
+    """`axes` of its numbers; the highest `sh_degree` that it holds; `surfels`, whether two scales can be
+    written; `ordered`, whether neighbours should follow each other. `open(path)` looks at the header
+    alone."""
+
+    name: str
+    endings: tuple[str, ...]
+    axes: str
+    sh_degree: int
+    surfels: bool
+    ordered: bool
+    open: Callable[[Path], Splats]
+    write: Callable[..., None]
+
+
+def _open_ply(path: Path) -> Splats:
+    with opened(path) as (file, size):
+        header = open_header(file, path)
+    return open_inria_ply(path, header, size)
+
+
+FORMATS = (Format("ply", (".ply",), WORLD, MAX_SH_DEGREE, True, False, _open_ply, write_inria_ply),)
+ENDINGS = tuple(ending for form in FORMATS for ending in form.endings)
+
+
+def format_of(path: str | Path) -> Format:
+    """By the ending of its name, the longest that fits. ValueError for another."""
+    name = Path(path).name.lower()
+    fitting = [(len(e), form) for form in FORMATS for e in form.endings if name.endswith(e)]
+    if not fitting:
+        raise ValueError(f"{path}: Gaussians are in files that end in {', '.join(ENDINGS)}")
+    return max(fitting, key=lambda pair: pair[0])[1]
+
+
+def open_splats(path: str | Path, axes: str | None = None) -> Splats:
+    """The Gaussians of a file, block by block, turned to the axes of the world. `axes`: what the file's
+    numbers are, where they are not what its format says. Raises DataError; what is read is not mended."""
+    form = format_of(path)
+    splats = form.open(Path(path))
+    return turned(splats, WORLD, axes)
+
+
+def read_splats(path: str | Path, axes: str | None = None) -> GaussianCloud:
+    """As `open_splats`, all at once. Of a .ply of floats the parts are views of one table."""
+    return open_splats(path, axes).cloud()
+
+
+def write_splats(path: str | Path, cloud: GaussianCloud, axes: str | None = None, **options: object) -> None:
+    """Write a cloud atomically, in the format of the name's ending and in the axes that it wants, or others.
+    Coefficients of degrees that the format cannot hold are left out. `options` are those of its writer."""
+    form = format_of(path)
+    form.write(path, fitted(Splats.of(cloud, WORLD), form, axes), **options)
+
+
+def turned(splats: Splats, to_axes: str, from_axes: str | None = None) -> Splats:
+    """With the numbers of other axes; `from_axes` overrules what they are said to be."""
+    came = from_axes or splats.axes
+    check_axes(came)
+    check_axes(to_axes)
+    if came == to_axes:
+        return splats
+    return splats.mapped(lambda cloud: change_axes(cloud, came, to_axes), axes=to_axes)
+
+
+def fitted(splats: Splats, form: Format, axes: str | None = None) -> Splats:
+    """What a format can hold of them: SH of its degree, three scales where it knows no surfels, its axes."""
+    splats = turned(splats, axes or form.axes)
+    if splats.sh_degree > form.sh_degree:
+        kept = (form.sh_degree + 1) ** 2 - 1
+
+        def fewer(cloud: GaussianCloud) -> GaussianCloud:
+            return GaussianCloud.of({**cloud.parameters(), "shN": cloud.shN[:, :kept]})
+
+        splats = splats.mapped(fewer, sh_degree=form.sh_degree)
+    if splats.surfels and not form.surfels:
+        splats = splats.mapped(_thickened, surfels=False)
+    return splats
+
+
+def _thickened(cloud: GaussianCloud) -> GaussianCloud:
+    """Surfels as Gaussians of no thickness."""
+    thin = cloud.scales.new_full((len(cloud), 1), LEAST_LOG_SCALE)
+    return GaussianCloud.of({**cloud.parameters(), "scales": torch.cat([cloud.scales, thin], 1)})
