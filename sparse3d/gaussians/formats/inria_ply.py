@@ -11,7 +11,6 @@ rows.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -20,7 +19,14 @@ from torch import Tensor
 from sparse3d.errors import DataError
 from sparse3d.gaussians.cloud import GaussianCloud
 from sparse3d.gaussians.formats.frames import WORLD
-from sparse3d.gaussians.formats.opening import check_count, check_fits, degree_of_rest, opened
+from sparse3d.gaussians.formats.opening import (
+    check_count,
+    check_fits,
+    degree_of_rest,
+    opened,
+    take,
+    write_all,
+)
 from sparse3d.gaussians.formats.source import Splats
 from sparse3d.io.files import atomic_path
 from sparse3d.io.ply_header import ORDERS, Element, Header, row_type
@@ -62,7 +68,7 @@ def open_inria_ply(path: str | Path, header: Header, size: int) -> Splats:
             file.seek(offset)
             for begin in range(0, element.count, rows):
                 count = min(rows, element.count - begin)
-                values = _take(
+                values = take(
                     file, path, np.dtype("<f4") if plain else row, count * (len(names) if plain else 1)
                 )
                 table = values.reshape(count, -1) if plain else _as_floats(values)
@@ -98,9 +104,7 @@ def write_inria_ply(path: str | Path, splats: Splats, *, normals: bool = True) -
                     elif width:
                         rows[:, at : at + width] = values
                     at += width
-                data = memoryview(rows.numpy().astype("<f4", copy=False)).cast("B")
-                while data:  # an unbuffered file may take less than all
-                    data = data[file.write(data) :]
+                write_all(file, rows.numpy().astype("<f4", copy=False))
             written += len(block)
         assert written == splats.count, "the blocks are not what they were said to be"
 
@@ -157,20 +161,11 @@ def _vertices(path: str | Path, header: Header) -> tuple[Element, int, int]:
     raise DataError(path, "no element 'vertex'")
 
 
-def _take(file: BinaryIO, path: str | Path, kind: np.dtype, count: int) -> np.ndarray:
-    offset = file.tell()
-    values = np.fromfile(file, kind, count)
-    if len(values) != count:
-        raise DataError(
-            path, f"ends while it is read, after {len(values)} of {count} values from offset {offset} on"
-        )
-    return values
-
-
 def _as_floats(rows: np.ndarray) -> np.ndarray:
-    table = np.empty((len(rows), len(rows.dtype)), dtype=np.float32)
+    names = rows.dtype.names or ()
+    table = np.empty((len(rows), len(names)), dtype=np.float32)
     with np.errstate(over="ignore"):  # doubles beyond float32 are infinities, and are told as those
-        for n, name in enumerate(rows.dtype.names or ()):
+        for n, name in enumerate(names):
             table[:, n] = rows[name]
     return table
 

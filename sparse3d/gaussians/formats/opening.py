@@ -1,4 +1,4 @@
-"""Files as bytes that are looked at before they are believed: what a header promises is compared with what is
+"""Bytes of files. Headers are looked at before they are believed: what they promise is compared with what is
 there before memory is taken."""
 
 import os
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+import numpy as np
 
 from sparse3d.errors import DataError
 from sparse3d.gaussians.cloud import MAX_SH_DEGREE
@@ -57,3 +59,19 @@ def degree_of_rest(path: str | Path, values: int) -> int:
         if 3 * (degree + 1) ** 2 - 3 == values:
             return degree
     raise DataError(path, f"{values} values of spherical harmonics, expected 0, 9, 24, 45 or 72")
+
+
+def take(file: BinaryIO, path: str | Path, kind: np.dtype, count: int) -> np.ndarray:
+    """The next `count` of a kind; DataError where a file that was long enough has become shorter."""
+    offset = file.tell()
+    values = np.fromfile(file, kind, count)
+    if len(values) != count:
+        raise DataError(path, f"has become shorter: {len(values)} of {count} values from offset {offset} on")
+    return values
+
+
+def write_all(file: BinaryIO, values: np.ndarray) -> None:
+    """All bytes of an array, which an unbuffered file may take in several pieces."""
+    data = memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+    while data:
+        data = data[file.write(data) :]

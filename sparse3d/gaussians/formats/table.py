@@ -11,11 +11,19 @@ from typing import NamedTuple
 import torch
 
 from sparse3d.gaussians.cloud import MAX_SH_DEGREE, GaussianCloud
+from sparse3d.gaussians.formats.compressed_ply import (
+    is_compressed,
+    open_compressed_ply,
+    write_compressed_ply,
+)
 from sparse3d.gaussians.formats.frames import WORLD, change_axes, check_axes
 from sparse3d.gaussians.formats.inria_ply import open_inria_ply, write_inria_ply
 from sparse3d.gaussians.formats.opening import opened
+from sparse3d.gaussians.formats.order import in_order
 from sparse3d.gaussians.formats.source import Splats
-from sparse3d.gaussians.repair import LEAST_LOG_SCALE
+from sparse3d.gaussians.formats.splat import open_splat, write_splat
+from sparse3d.gaussians.formats.spz import SPZ_AXES, open_spz, write_spz
+from sparse3d.gaussians.repair import LEAST_LOG_SCALE, repair
 from sparse3d.io.ply_header import open_header
 
 
@@ -37,10 +45,15 @@ class Format(NamedTuple):
 def _open_ply(path: Path) -> Splats:
     with opened(path) as (file, size):
         header = open_header(file, path)
-    return open_inria_ply(path, header, size)
+    return (open_compressed_ply if is_compressed(header) else open_inria_ply)(path, header, size)
 
 
-FORMATS = (Format("ply", (".ply",), WORLD, MAX_SH_DEGREE, True, False, _open_ply, write_inria_ply),)
+FORMATS = (
+    Format("ply", (".ply",), WORLD, MAX_SH_DEGREE, True, False, _open_ply, write_inria_ply),
+    Format("splat", (".splat",), WORLD, 0, False, False, open_splat, write_splat),
+    Format("compressed", (".compressed.ply",), WORLD, 3, False, True, _open_ply, write_compressed_ply),
+    Format("spz", (".spz",), SPZ_AXES, MAX_SH_DEGREE, False, False, open_spz, write_spz),
+)
 ENDINGS = tuple(ending for form in FORMATS for ending in form.endings)
 
 
@@ -68,9 +81,22 @@ def read_splats(path: str | Path, axes: str | None = None) -> GaussianCloud:
 
 def write_splats(path: str | Path, cloud: GaussianCloud, axes: str | None = None, **options: object) -> None:
     """Write a cloud atomically, in the format of the name's ending and in the axes that it wants, or others.
-    Coefficients of degrees that the format cannot hold are left out. `options` are those of its writer."""
+
+    Coefficients of degrees that the format cannot hold are left out. .ply keeps every number; for others the
+    cloud is mended as `repair` does it. ValueError for NaN and for what else has no meaning there. `options`
+    are those of the format's writer.
+    """
     form = format_of(path)
-    form.write(path, fitted(Splats.of(cloud, WORLD), form, axes), **options)
+    if form.name != "ply":
+        cloud, found = repair(cloud)
+        if found.left_out:
+            raise ValueError(
+                f"{path}: {found.left_out} Gaussians have a NaN or an infinity; repair(cloud) first"
+            )
+    if not len(cloud):
+        raise ValueError(f"{path}: no Gaussians to write")
+    splats = fitted(Splats.of(cloud, WORLD), form, axes)
+    form.write(path, splats.mapped(in_order) if form.ordered else splats, **options)
 
 
 def turned(splats: Splats, to_axes: str, from_axes: str | None = None) -> Splats:
