@@ -15,7 +15,7 @@ def add(commands: Commands) -> None:
     keys = add_command(config, "keys", _keys, "All keys of a config: type, default, meaning.")
     keys.add_argument(
         "--task",
-        choices=["detection", "segmentation", "radiance"],
+        choices=["detection", "segmentation", "radiance", "splatting"],
         default="detection",
         help="(default: %(default)s)",
     )

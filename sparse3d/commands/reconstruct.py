@@ -1,4 +1,4 @@
-"""`sparse3d reconstruct`: from posed photos to a field that shows them from everywhere."""
+"""`sparse3d reconstruct`: from posed photos to a scene that can be seen from everywhere."""
 
 import argparse
 from pathlib import Path
@@ -6,17 +6,22 @@ from pathlib import Path
 from sparse3d.commands.parsing import Commands, add_command
 from sparse3d.commands.talk import Bar, Stages, say
 
-METHODS = {"voxels": "voxels", "hash": "hash", "nerf": "nerf", "volsdf": "volsdf"}
+METHODS = {name: name for name in ("voxels", "hash", "nerf", "volsdf", "splats")}
 INTERRUPTED = 130
 
 
 def add(commands: Commands) -> None:
     """Register with the parser."""
-    reconstruct = add_command(commands, "reconstruct", _run, "Train a radiance field from posed photos.")
+    reconstruct = add_command(
+        commands, "reconstruct", _run, "Train a field or a cloud of Gaussians from posed photos."
+    )
     reconstruct.add_argument("photos", metavar="PHOTOS", help="a folder of photos with poses")
     reconstruct.add_argument("overrides", nargs="*", metavar="a.b=c", help="changes of the config")
     reconstruct.add_argument(
-        "--method", choices=sorted(METHODS), default="voxels", help="which field (default: %(default)s)"
+        "--method",
+        choices=sorted(METHODS),
+        default="voxels",
+        help="what the scene is made of (default: %(default)s)",
     )
     reconstruct.add_argument("--config", metavar="CONFIG", help="a config in place of the method's own")
     reconstruct.add_argument("--out", required=True, type=Path, metavar="DIR", help="run folder")
@@ -38,45 +43,53 @@ def add(commands: Commands) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from sparse3d import config as configs
     from sparse3d.engine.hooks import StopOnSignal
-    from sparse3d.recipes.radiance import reconstruct as radiance
-    from sparse3d.recipes.radiance.config import RadianceConfig
+    from sparse3d.recipes import tasks
 
+    source = arguments.config or METHODS[arguments.method]
+    task = tasks.task_of(source, arguments.overrides)
+    if task.command != "render":
+        raise ValueError(f"{source} is a config of {task.name}; reconstruct takes radiance or splatting")
+    config = tasks.load(source, [*_changes(arguments, task.name), *arguments.overrides])
+    with Stages() as stages:
+        outcome = task.recipe.train(config, arguments.out, arguments.resume, progress_of_poses=stages)
+    if outcome.ended == StopOnSignal.REASON:
+        say("interrupted after a whole step, checkpoint written; continue with the same command and --resume")
+        return INTERRUPTED
+    with Bar("rendering") as report, Bar("refining poses") as refining:
+        judged = task.recipe.evaluate(arguments.out, progress=report, progress_of_poses=refining)
+    Console().print(*judged.judgement.tables())
+    say(f"{outcome.ended}; pictures in {judged.folder / 'views'}")
+    _show(arguments, task.name)
+    return 0
+
+
+def _changes(arguments: argparse.Namespace, task: str) -> list[str]:
+    """What the options say, as overrides of the config."""
     changes = [f"data.root={arguments.photos}"]
     changes += [f"data.views={arguments.views}"] if arguments.views is not None else []
     changes += [f"data.scale={arguments.scale}"] if arguments.scale is not None else []
     changes += [f"data.poses={arguments.poses}"] if arguments.poses is not None else []
     if arguments.refine_poses:
+        if task != "radiance":
+            raise ValueError("--refine-poses is for radiance fields: voxels, hash, nerf, volsdf")
         changes.append("pose_refinement.enabled=true")
         if arguments.config is None and arguments.method != "voxels":  # poses want a blurred start
             changes.append("model.encoding.fine_end=0.5")
-    source = arguments.config or METHODS[arguments.method]
-    config = configs.load(RadianceConfig, source, [*changes, *arguments.overrides])
-    with Stages() as stages:
-        outcome = radiance.train(config, arguments.out, arguments.resume, progress_of_poses=stages)
-    if outcome.ended == StopOnSignal.REASON:
-        say("interrupted after a whole step, checkpoint written; continue with the same command and --resume")
-        return INTERRUPTED
-    with Bar("rendering") as report, Bar("refining poses") as refining:
-        judged = radiance.evaluate(arguments.out, progress=report, progress_of_poses=refining)
-    Console().print(*judged.judgement.tables())
-    say(f"{outcome.ended}; pictures in {judged.folder / 'views'}")
-    _show(arguments)
-    return 0
+    return changes
 
 
-def _show(arguments: argparse.Namespace) -> None:
+def _show(arguments: argparse.Namespace, task: str) -> None:
     """The mesh and a short turntable of a finished run."""
     from sparse3d.commands.mesh import write_field_mesh
     from sparse3d.commands.render import write_turntable
-    from sparse3d.recipes.radiance import reconstruct as radiance
+    from sparse3d.recipes.scenes import load_scene
 
-    loaded = radiance.load_field(arguments.out)
+    scene = load_scene(arguments.out)
     try:
         if not arguments.no_turntable:
-            write_turntable(loaded, arguments.out / "pictures" / "turntable", frames=30)
-        if not arguments.no_mesh:
-            write_field_mesh(loaded.field, arguments.out / "mesh.ply")
+            write_turntable(scene, arguments.out / "pictures" / "turntable", frames=30)
+        if not arguments.no_mesh and task == "radiance":
+            write_field_mesh(scene.made_of, arguments.out / "mesh.ply")
     except ValueError as error:  # a field that is empty, say: what was trained and judged stays good
         say(f"left out: {error}")

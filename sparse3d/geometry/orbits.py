@@ -44,6 +44,34 @@ def orbit(cameras: Cameras, target: np.ndarray, frames: int, longer_side: int | 
     return [Camera(*shape, looking(target + distance.mean() * off, target, up)) for off in offsets]
 
 
+def spiral(
+    cameras: Cameras,
+    target: np.ndarray,
+    frames: int,
+    longer_side: int | None = None,
+    turns: float = 2.0,
+) -> list[Camera]:
+    """`frames` pinholes that swing `turns` times through the middle of cameras which look the same way, as
+    those of forward-facing scenes do, on a closed path; they look at `target` (3,), world. The path is as
+    wide as most of the cameras stand apart (90 % of them along each axis), and pictures are as in `orbit`.
+    Mildenhall et al., "Local Light Field Fusion", 2019, has such paths. ValueError as there.
+    """
+    if frames < 1 or (longer_side is not None and longer_side < 1):
+        raise ValueError(f"a path needs at least one frame and pixel, got {frames} and {longer_side}")
+    if not len(cameras):
+        raise ValueError("a path needs cameras")
+    middle, up = cameras.origins.mean(0), upright(cameras)
+    forward = target - middle
+    if np.linalg.norm(forward) < 1e-9:
+        raise ValueError("a path needs cameras that stand off what they look at")
+    axes = looking(middle, target, up)[:3, :3]
+    reach = np.quantile(np.abs((cameras.origins - middle) @ axes), 0.9, axis=0)
+    angles = np.arange(frames) / frames * 2 * math.pi
+    swing = np.stack([np.cos(turns * angles), np.sin(turns * angles), np.sin(angles)], 1) * reach
+    shape = _pictures(cameras, longer_side)
+    return [Camera(*shape, looking(eye, target, up)) for eye in middle + swing @ axes.T]
+
+
 def upright(cameras: Cameras) -> np.ndarray:
     """(3,) unit: what is up for most of the photos, the mean of the cameras' own up directions; where they
     cancel out, across the plane in which most of the cameras stand."""

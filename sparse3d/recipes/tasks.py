@@ -15,6 +15,10 @@ from sparse3d.recipes.radiance import reconstruct as radiance
 from sparse3d.recipes.radiance.config import RadianceConfig
 from sparse3d.recipes.run_folder import RunFolder
 from sparse3d.recipes.segmentation_config import SegmentationConfig
+from sparse3d.recipes.splatting import reconstruct as splatting
+from sparse3d.recipes.splatting.config import SplattingConfig
+
+Config = DetectionConfig | SegmentationConfig | RadianceConfig | SplattingConfig
 
 
 class Task(NamedTuple):
@@ -22,7 +26,7 @@ class Task(NamedTuple):
     applies a trained model to files."""
 
     name: str
-    config: type[DetectionConfig] | type[SegmentationConfig] | type[RadianceConfig]
+    config: type[Config]
     recipe: ModuleType
     command: str
 
@@ -33,6 +37,7 @@ TASKS = {
         Task("detection", DetectionConfig, detection, "detect"),
         Task("segmentation", SegmentationConfig, segmentation, "segment"),
         Task("radiance", RadianceConfig, radiance, "render"),
+        Task("splatting", SplattingConfig, splatting, "render"),
     )
 }
 
@@ -53,9 +58,7 @@ def task_of(source: str | Path, overrides: Sequence[str] = ()) -> Task:
     return TASKS[name]
 
 
-def load(
-    source: str | Path, overrides: Sequence[str] = ()
-) -> DetectionConfig | SegmentationConfig | RadianceConfig:
+def load(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a config into the schema of its task."""
     return configs.load(task_of(source, overrides).config, source, overrides)
 

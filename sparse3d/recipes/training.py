@@ -19,6 +19,7 @@ from sparse3d.recipes.detection_config import DetectionConfig
 from sparse3d.recipes.radiance.config import RadianceConfig
 from sparse3d.recipes.run_folder import RunFolder
 from sparse3d.recipes.segmentation_config import SegmentationConfig
+from sparse3d.recipes.splatting.config import SplattingConfig
 
 Config = DetectionConfig | SegmentationConfig
 Metrics = Callable[[nn.Module], Mapping[str, float] | None]  # None in all but the first of several processes
@@ -96,7 +97,7 @@ def train_on_frames(
         return TrainOutcome(run.path, trainer.train(), distributed.is_main())
 
 
-def keeping(config: Config | RadianceConfig, run: RunFolder, best: str) -> list[Hook]:
+def keeping(config: Config | RadianceConfig | SplattingConfig, run: RunFolder, best: str) -> list[Hook]:
     """What any run does beside its steps: metrics, progress, an end in time, checkpoints (the `best` metric
     says which is the best one)."""
     every = config.log.every

@@ -9,7 +9,7 @@ from sparse3d.data.three_spheres import ThreeSpheresConfig, surface_distance, wr
 from sparse3d.io.images import read_depth
 from sparse3d.io.meshes import read_mesh
 
-CHANGES = ["train.steps=80", "model.resolution=12", "model.unit=0.033", "refine.prune_every=15"]
+CHANGES = ["train.steps=120", "model.resolution=12", "model.unit=0.033", "refine.prune_every=15"]
 LEVELS = "refine.levels=[{pixels: 512, rays_per_side: 1}, {pixels: 256, rays_per_side: 2}]"
 
 

@@ -1,0 +1,173 @@
+"""Gaussians from posed photos, from config to judged pictures: train, evaluate, load."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from sparse3d.data.photo_checks import check_views
+from sparse3d.data.photos import PosedPhotos
+from sparse3d.data.structure_from_motion import Progress as StageProgress
+from sparse3d.data.whole_photos import WholePhotoLoader, undistorted
+from sparse3d.engine import distributed
+from sparse3d.engine.checkpoint import read_checkpoint
+from sparse3d.engine.loop import Hook, Trainer
+from sparse3d.engine.optim import SelectiveAdamConfig
+from sparse3d.engine.seed import seed_everything, use_deterministic_algorithms
+from sparse3d.engine.state import restore
+from sparse3d.gaussians.cloud import GaussianCloud
+from sparse3d.gaussians.model import SplatModel
+from sparse3d.gaussians.render import SplatView, render
+from sparse3d.geometry.cameras import Camera
+from sparse3d.io.files import atomic_path, write_text
+from sparse3d.nn.threads import one_torch_thread
+from sparse3d.recipes.radiance.config import Vector
+from sparse3d.recipes.radiance.judge import (
+    Progress,
+    RadianceJudgement,
+    Shown,
+    judge_views,
+    side_by_side,
+)
+from sparse3d.recipes.radiance.reconstruct import photos_of_split
+from sparse3d.recipes.run_folder import RunFolder
+from sparse3d.recipes.splatting.config import SplattingConfig
+from sparse3d.recipes.splatting.hooks import Densify
+from sparse3d.recipes.splatting.model import SplatTraining
+from sparse3d.recipes.splatting.start import first_cloud, scene_scale
+from sparse3d.recipes.training import TrainOutcome, keeping
+
+LEAST_STEPS = 500  # of an epoch, after which a checkpoint is written
+
+
+def train(
+    config: SplattingConfig,
+    out: str | Path,
+    resume: bool = False,
+    *,
+    if_begun: bool = False,
+    progress_of_data: Progress | None = None,
+    progress_of_poses: StageProgress | None = None,
+    extra_hooks: Sequence[Hook] = (),
+) -> TrainOutcome:
+    """Train into the run folder `out`; `resume` continues the run in it, bit for bit. In one process."""
+    run = RunFolder(out, config.checkpoint.keep)
+    with distributed.process_group(config.train.device) as device:
+        if distributed.world_size() > 1:
+            raise ValueError("a cloud that grows trains in one process; start without torchrun")
+        photos = photos_of_split(config.data, config.data.split, progress_of_poses)
+        check_views(photos)
+        run.start(config, resume, if_begun)
+        if config.train.deterministic:
+            use_deterministic_algorithms()
+        seed = config.train.seed
+        seed_everything(seed, 0)
+        background = config.data.background_color(photos.capture.background)
+        reach = scene_scale(photos)
+        splats = SplatModel(first_cloud(config.start, photos, seed), reach, seed)
+        trainer = Trainer(
+            SplatTraining(splats, config, background),
+            WholePhotoLoader(photos, background, seed, config.photos_in_memory, LEAST_STEPS),
+            config.train,
+            _in_scene(config.optimizer, reach),
+            config.schedule,
+            hooks=[Densify(config), *keeping(config, run, "psnr"), *extra_hooks],
+            device=device,
+        )
+        if (last := run.checkpoints.last()) is not None:
+            restore(trainer, read_checkpoint(last), last)
+        with one_torch_thread():  # the same bits for any number of threads
+            return TrainOutcome(run.path, trainer.train(), True)
+
+
+def _in_scene(config: SelectiveAdamConfig, reach: float) -> SelectiveAdamConfig:
+    """The rate of the means is given in parts of the scene."""
+    factors = dict(config.factors)
+    return replace(config, factors=factors | {"means": factors.get("means", 1.0) * reach})
+
+
+@dataclass(frozen=True)
+class SplattingOutcome:
+    """What was found, the folder that it was written to, and the checkpoint that was judged."""
+
+    judgement: RadianceJudgement
+    folder: Path
+    checkpoint: Path
+
+
+def evaluate(
+    run: str | Path,
+    split: str | None = None,
+    checkpoint: str = "last",
+    *,
+    device: str | None = None,
+    data_root: str | None = None,
+    progress: Progress | None = None,
+    progress_of_poses: Progress | None = None,
+) -> SplattingOutcome:
+    """Draw the photos of a split that the cloud has not seen, as pinhole cameras see them; writes
+    `evaluation/<split>/metrics.json` and a picture of each: the photo, the drawing, its error and depth."""
+    config = RunFolder(run).read_config(SplattingConfig)
+    split = split or config.evaluation.split
+    data = config.data if data_root is None else replace(config.data, root=data_root, depth="")
+    photos, loaded = photos_of_split(data, split), load_cloud(run, checkpoint, device)
+    background = data.background_color(photos.capture.background)
+    wanted = (
+        (name, *undistorted(photos.photo(row), photos.cameras[row])) for row, name in enumerate(photos.names)
+    )
+
+    def show(camera: Camera) -> Shown:
+        return show_cloud(loaded, camera, background)
+
+    folder, found = RunFolder(run).evaluation / split, {}
+    for view in judge_views(show, wanted, len(photos), background, config.evaluation.lpips, progress):
+        found[view.name] = view.scores
+        name = Path(view.name).stem + ".png"
+        (folder / "views").mkdir(parents=True, exist_ok=True)
+        with atomic_path(folder / "views" / name) as temporary:
+            Image.fromarray(side_by_side(view)).save(temporary, format="PNG")
+    judgement = RadianceJudgement(found)
+    summary = {
+        "split": split,
+        "checkpoint": loaded.checkpoint.name,
+        "views": len(photos),
+        "gaussians": len(loaded.cloud),
+    }
+    write_text(folder / "metrics.json", json.dumps(summary | judgement.to_dict(), indent=1) + "\n")
+    return SplattingOutcome(judgement, folder, loaded.checkpoint)
+
+
+@torch.no_grad()
+def show_cloud(loaded: "LoadedCloud", camera: Camera, background: Vector) -> Shown:
+    """What a pinhole camera sees of a trained cloud."""
+    cloud = loaded.cloud
+    behind = torch.tensor(background).to(cloud.means)
+    seen = render(cloud, SplatView.of(camera, cloud.means), behind, loaded.config.drawing)
+    return Shown(*(part.cpu().numpy() for part in (seen.color, seen.depth, seen.alpha)))
+
+
+@dataclass(frozen=True)
+class LoadedCloud:
+    """A trained cloud, with the config that it was trained with."""
+
+    config: SplattingConfig
+    cloud: GaussianCloud
+    checkpoint: Path
+
+    def photos(self, split: str) -> PosedPhotos:
+        """Of the run's data."""
+        return photos_of_split(self.config.data, split)
+
+
+def load_cloud(run: str | Path, checkpoint: str = "last", device: str | None = None) -> LoadedCloud:
+    """The Gaussians of a run, ready to draw."""
+    folder = RunFolder(run)
+    config = folder.read_config(SplattingConfig)
+    path = folder.checkpoints.find(checkpoint)
+    weights = read_checkpoint(path).part("model")
+    parts = {k.removeprefix("splats."): v for k, v in weights.items()}
+    with distributed.process_group(device or config.train.device) as place:
+        return LoadedCloud(config, GaussianCloud.of(parts).to(place), path)
