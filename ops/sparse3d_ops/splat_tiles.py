@@ -45,6 +45,8 @@ def tile_lists(
     means2d: Tensor, reach: Tensor, depths: Tensor, width: int, height: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The op behind `list_splats`."""
+    from numba import get_num_threads
+
     from sparse3d_ops.cpu import splat_tiles as body
 
     check_places(means2d, reach, depths)
@@ -55,9 +57,8 @@ def tile_lists(
     starts = torch.empty(across * down + 1, dtype=torch.int64)
     splats, slots = torch.empty(entries, dtype=torch.int32), torch.empty(entries, dtype=torch.int64)
     order = body.by_depth(depth, around)
-    body.fill(
-        order, boxes.numpy(), offsets.numpy(), across, down, starts.numpy(), splats.numpy(), slots.numpy()
-    )
+    lists = (x.numpy() for x in (starts, splats, slots))
+    body.fill(order, boxes.numpy(), offsets.numpy(), across, down, 2 * get_num_threads(), *lists)
     return starts, splats, slots, offsets
 
 

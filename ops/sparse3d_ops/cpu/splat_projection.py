@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 # Gaussians whose share of the camera's gradient is summed by one thread; slices are added in order.
-SLICE = 4096
+SLICE = 1024
 # How far beyond the image's border, in parts of the half field of view, the derivative of the image is taken
 # where it is; farther out it is that of this border, or splats beside the camera would become huge.
 BORDER = 0.3

@@ -11,8 +11,6 @@ import numpy as np
 
 from sparse3d_ops.cpu.radix import sort_cells
 
-STRIPES = 16
-
 
 def by_depth(depths: np.ndarray, reach: np.ndarray) -> np.ndarray:
     """Rows of what is seen, nearest first; of two at one depth the lower row."""
@@ -50,11 +48,11 @@ def count(means2d, reach, tile, across, down, boxes, offsets):
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def fill(order, boxes, offsets, across, down, starts, splats, slots):
+def fill(order, boxes, offsets, across, down, stripes, starts, splats, slots):
     """starts (tiles + 1,): where a tile's list begins; splats (M,) its splats front to back, and slots (M,)
-    the place of each among those of its splat."""
-    for stripe in numba.prange(STRIPES):
-        begin, end = stripe * down // STRIPES, (stripe + 1) * down // STRIPES
+    the place of each among those of its splat. The number of stripes changes nothing but the time."""
+    for stripe in numba.prange(stripes):
+        begin, end = stripe * down // stripes, (stripe + 1) * down // stripes
         starts[begin * across + 1 : end * across + 1] = 0
         for k in range(len(order)):
             n = order[k]
@@ -64,8 +62,8 @@ def fill(order, boxes, offsets, across, down, starts, splats, slots):
     starts[0] = 0
     for tile in range(across * down):
         starts[tile + 1] += starts[tile]
-    for stripe in numba.prange(STRIPES):
-        begin, end = stripe * down // STRIPES, (stripe + 1) * down // STRIPES
+    for stripe in numba.prange(stripes):
+        begin, end = stripe * down // stripes, (stripe + 1) * down // stripes
         free = starts[begin * across : end * across].copy()
         for k in range(len(order)):
             n = order[k]

@@ -122,9 +122,7 @@ def spread_kernel(
 
 
 @triton.jit(do_not_specialize=["items", "width", "rows"])
-def slope_kernel(
-    wide, x, y, weights, out, width, rows, items, BLOCK: tl.constexpr, TAPS: tl.constexpr
-):
+def slope_kernel(wide, x, y, weights, out, width, rows, items, BLOCK: tl.constexpr, TAPS: tl.constexpr):
     i = lanes(BLOCK)
     inside = i < items
     row, j = i // width, i % width
@@ -161,9 +159,7 @@ def similarity(x: Tensor, y: Tensor, weights: Tensor, c1: float, c2: float, out:
     launch(similarity_kernel, out.numel(), BLOCK, tall, weights, constants, out, *sizes, TAPS=TAPS)
 
 
-def slope(
-    grad: Tensor, x: Tensor, y: Tensor, weights: Tensor, c1: float, c2: float, out: Tensor
-) -> None:
+def slope(grad: Tensor, x: Tensor, y: Tensor, weights: Tensor, c1: float, c2: float, out: Tensor) -> None:
     tall, channels, rows = _columns(x, y, weights), x.shape[2], len(grad)
     width, inner, size = x.shape[1] * channels, grad.shape[1] * channels, tall[0].numel()
     slopes, wide = grad.new_empty(3, *grad.shape), grad.new_empty(3, rows, width)
