@@ -63,6 +63,22 @@ def check_range(name: str, index: Tensor, low: int, high: int) -> None:
         )
 
 
+def check_starts(name: str, starts: Tensor, total: int) -> None:
+    """Raise a ValueError unless starts (R + 1,) int64 rises from 0 to `total`."""
+    check_tensor(name, starts, ("R + 1",), (torch.int64,))
+    if remembered(starts, "starts") == total:
+        return
+    if not len(starts):
+        raise ValueError(f"{name} has shape (0,), expected (R + 1,): 0 is its first entry, of none too")
+    falls = starts[1:] < starts[:-1]
+    if bool((starts[0] != 0) | (starts[-1] != total) | falls.any()):
+        raise ValueError(
+            f"{name} runs from {int(starts[0])} to {int(starts[-1])}, expected numbers that do not fall, "
+            f"from 0 to {total}"
+        )
+    remember(starts, "starts", total)
+
+
 def remember(tensor: Tensor, fact: str, value: Any) -> None:
     """Keep what is known of the values of a GPU tensor until they are written to. On a CPU looking again is
     cheap and nothing is kept: there a tensor can be written to through a numpy array, without torch knowing.

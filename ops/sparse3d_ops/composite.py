@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparse3d_ops.checks import check_same_device, check_tensor, remember, remembered
+from sparse3d_ops.checks import check_same_device, check_starts, check_tensor
 
 EXACT = (torch.float32, torch.float64)
 
@@ -32,18 +32,7 @@ class Composite(NamedTuple):
 
 def check_ray_starts(ray_starts: Tensor, samples: int) -> None:
     """Raise a ValueError unless ray_starts (R + 1,) int64 rises from 0 to the number of samples."""
-    check_tensor("ray_starts", ray_starts, ("R + 1",), (torch.int64,))
-    if remembered(ray_starts, "starts") == samples:
-        return
-    if not len(ray_starts):
-        raise ValueError("ray_starts has shape (0,), expected (R + 1,): 0 is its first entry, of no rays too")
-    falls = ray_starts[1:] < ray_starts[:-1]
-    if bool((ray_starts[0] != 0) | (ray_starts[-1] != samples) | falls.any()):
-        raise ValueError(
-            f"ray_starts runs from {int(ray_starts[0])} to {int(ray_starts[-1])}, expected numbers that "
-            f"do not fall, from 0 to the {samples} samples"
-        )
-    remember(ray_starts, "starts", samples)
+    check_starts("ray_starts", ray_starts, samples)
 
 
 def _check_samples(ray_starts: Tensor, first: tuple[str, Tensor], *rest: tuple[str, Tensor]) -> None:

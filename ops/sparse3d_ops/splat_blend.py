@@ -18,10 +18,12 @@ from torch import Tensor
 
 from sparse3d_ops.checks import check_same_device, check_tensor
 from sparse3d_ops.splat_projection import EXACT, LEAST_ALPHA
-from sparse3d_ops.splat_tiles import Tiles, tile_counts
+from sparse3d_ops.splat_tiles import Tiles, check_lists, check_tiles
 
 MOST_ALPHA = 0.999
 STOP = 1e-4
+# Columns of a splat's gradient before its features: mean, conic, opacity, absolute mean.
+GRADIENTS = 8
 
 
 class Blended(NamedTuple):
@@ -42,6 +44,7 @@ def blend_splats(
 ) -> Blended:
     """(N, 2) px, (N, 3), (N,), (N, C) and the tiles' lists -> Blended of `size` (width, height).
 
+    What has no opacity above LEAST_ALPHA, no ellipse as its conic or no finite mean changes nothing.
     Gradients go to the four. `absolute`, zeros (N, 2), gets the sum over pixels of the absolute gradients in
     means2d (Ye et al., "AbsGS", arXiv 2404.10484), which says where a splat should be split.
     """
@@ -69,24 +72,64 @@ def blend(
 
     from sparse3d_ops.cpu import splat_blend as body
 
-    _check(
-        means2d, conics, opacities, features, absolute, Tiles(starts, splats, slots, offsets), width, height
-    )
-    image, through = means2d.new_empty(height, width, features.shape[1]), means2d.new_empty(height, width)
+    tiles = Tiles(starts, splats, slots, offsets)
+    image, through = _room(means2d, conics, opacities, features, absolute, tiles, width, height)
     packed, limits = _pack(means2d, conics, opacities, features)
-    lists = starts.numpy(), splats.numpy()
-    body.blend(packed.numpy(), *lists, limits.numpy(), get_num_threads(), image.numpy(), through.numpy())
+    lists = _arrays(starts, splats)
+    if not body.blend(packed, *lists, limits, get_num_threads(), image.numpy(), through.numpy()):
+        check_lists(tiles, len(means2d))
     return image, through
 
 
-def _pack(means2d: Tensor, conics: Tensor, opacities: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+@blend.register_kernel("cuda")
+def _(
+    means2d: Tensor,
+    conics: Tensor,
+    opacities: Tensor,
+    features: Tensor,
+    absolute: Tensor,
+    starts: Tensor,
+    splats: Tensor,
+    slots: Tensor,
+    offsets: Tensor,
+    width: int,
+    height: int,
+) -> tuple[Tensor, Tensor]:
+    from sparse3d_ops.gpu import splat_blend as body
+
+    tiles = Tiles(starts, splats, slots, offsets)
+    image, through = _room(means2d, conics, opacities, features, absolute, tiles, width, height)
+    check_lists(tiles, len(means2d))
+    inputs = _plain(means2d, conics, opacities, features, starts, splats)
+    body.blend(*inputs, _limits(means2d), image, through)
+    return image, through
+
+
+def _pack(means2d: Tensor, conics: Tensor, opacities: Tensor, features: Tensor):
+    """What the numba bodies read of the splats, and the limits."""
     from sparse3d_ops.cpu import splat_blend as body
 
-    arrays = [x.detach().contiguous().numpy() for x in (means2d, conics, opacities, features)]
     packed = means2d.new_empty(len(means2d), body.FEATURES + features.shape[1])
-    limits = torch.tensor([LEAST_ALPHA, MOST_ALPHA, STOP], dtype=means2d.dtype)
-    body.pack(*arrays, limits.numpy()[0], packed.numpy())
-    return packed, limits
+    limits = _limits(means2d)
+    body.pack(*_arrays(means2d, conics, opacities, features, limits, packed))
+    return _arrays(packed, limits)
+
+
+def _limits(like: Tensor) -> Tensor:
+    return torch.tensor([LEAST_ALPHA, MOST_ALPHA, STOP], dtype=like.dtype, device=like.device)
+
+
+def _plain(*tensors: Tensor) -> list[Tensor]:
+    return [tensor.detach().contiguous() for tensor in tensors]
+
+
+def _arrays(*tensors: Tensor):
+    return [tensor.numpy() for tensor in _plain(*tensors)]
+
+
+def _room(means2d, conics, opacities, features, absolute, tiles, width, height):
+    _check(means2d, conics, opacities, features, absolute, tiles, width, height)
+    return means2d.new_empty(height, width, features.shape[1]), means2d.new_empty(height, width)
 
 
 def _check(means2d, conics, opacities, features, absolute, tiles, width, height):
@@ -98,13 +141,9 @@ def _check(means2d, conics, opacities, features, absolute, tiles, width, height)
     check_tensor("absolute", absolute, ("N", 2), (dtype,))
     if absolute.shape[0] not in (0, count):
         raise ValueError(f"absolute has {absolute.shape[0]} rows, expected {count}")
-    across, down = tile_counts(width, height)
-    check_tensor("starts", tiles.starts, (across * down + 1,), (torch.int64,))
-    check_tensor("splats", tiles.splats, ("M",), (torch.int32,))
-    check_tensor("slots", tiles.slots, (tiles.splats.shape[0],), (torch.int64,))
-    check_tensor("offsets", tiles.offsets, (count + 1,), (torch.int64,))
-    named = zip(("starts", "splats", "slots", "offsets"), tiles, strict=True)
-    check_same_device(("means2d", means2d), ("conics", conics), ("features", features), *named)
+    check_tiles(tiles, count, width, height)
+    parts = {"means2d": means2d, "conics": conics, "opacities": opacities, "features": features}
+    check_same_device(*parts.items(), ("absolute", absolute), *tiles._asdict().items())
 
 
 @blend.register_fake
@@ -151,16 +190,64 @@ def blend_backward(
 
     from sparse3d_ops.cpu import splat_blend as body
 
+    tiles = Tiles(starts, splats, slots, offsets)
+    images = image, transmittance, of_image, of_transmittance
+    of_slots, out = _room_for_backward(means2d, conics, opacities, features, tiles, *images)
     packed, limits = _pack(means2d, conics, opacities, features)
-    channels = features.shape[1]
-    of_slots = means2d.new_empty(len(splats), body.GRADIENTS + channels)
-    images = [x.contiguous().numpy() for x in (image, transmittance, of_image, of_transmittance)]
-    lists = conics.contiguous().numpy(), starts.numpy(), splats.numpy(), slots.numpy(), limits.numpy()
-    body.blend_backward(packed.numpy(), *lists, get_num_threads(), *images, wants_absolute, of_slots.numpy())
-    out = means2d.new_empty(len(means2d), body.GRADIENTS + channels)
-    body.sum_slots(of_slots.numpy(), offsets.numpy(), out.numpy())
-    parts = (out[:, 0:2], out[:, 2:5], out[:, 5], out[:, 8:], out[:, 6:8])
-    return tuple(part.contiguous() for part in parts)  # pyright: ignore[reportReturnType]
+    lists = _arrays(conics, starts, splats, slots)
+    arrays, rows = _arrays(*images), of_slots.numpy()
+    fine = body.blend_backward(packed, *lists, limits, get_num_threads(), *arrays, wants_absolute, rows)
+    if not (fine and body.sum_slots(rows, *_arrays(offsets), out.numpy())):
+        check_lists(tiles, len(means2d))
+    return _columns(out)
+
+
+@blend_backward.register_kernel("cuda")
+def _(
+    means2d: Tensor,
+    conics: Tensor,
+    opacities: Tensor,
+    features: Tensor,
+    starts: Tensor,
+    splats: Tensor,
+    slots: Tensor,
+    offsets: Tensor,
+    image: Tensor,
+    transmittance: Tensor,
+    of_image: Tensor,
+    of_transmittance: Tensor,
+    wants_absolute: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    from sparse3d_ops.gpu import splat_blend as body
+
+    tiles = Tiles(starts, splats, slots, offsets)
+    images = image, transmittance, of_image, of_transmittance
+    of_slots, out = _room_for_backward(means2d, conics, opacities, features, tiles, *images)
+    check_lists(tiles, len(means2d))
+    inputs = _plain(means2d, conics, opacities, features, *tiles, *images)
+    body.blend_backward(*inputs, _limits(means2d), wants_absolute, of_slots, out)
+    return _columns(out)
+
+
+def _room_for_backward(
+    means2d, conics, opacities, features, tiles, image, transmittance, of_image, of_transmittance
+):
+    """Rows for the gradients of the slots, and of the splats: 8 columns and the channels."""
+    (height, width), channels = transmittance.shape, features.shape[1]
+    _check(means2d, conics, opacities, features, means2d[:0], tiles, width, height)
+    for name, tensor in (("image", image), ("of_image", of_image)):
+        check_tensor(name, tensor, (height, width, channels), (means2d.dtype,))
+    check_tensor("of_transmittance", of_transmittance, (height, width), (means2d.dtype,))
+    check_same_device(("means2d", means2d), ("image", image), ("of_image", of_image))
+    columns = GRADIENTS + channels
+    return means2d.new_empty(len(tiles.splats), columns), means2d.new_empty(len(means2d), columns)
+
+
+def _columns(out: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(N, GRADIENTS + C) -> of the mean, the conic, the opacity, the features, and absolutely of the mean."""
+    parts = out[:, 0:2], out[:, 2:5], out[:, 5], out[:, GRADIENTS:], out[:, 6:8]
+    # Not `contiguous`: of one splat columns are that already, and results must not share their memory.
+    return tuple(part.clone(memory_format=torch.contiguous_format) for part in parts)  # pyright: ignore[reportReturnType]
 
 
 @blend_backward.register_fake

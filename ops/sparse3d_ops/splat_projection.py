@@ -85,12 +85,17 @@ def check_camera(world_to_camera: Tensor, intrinsics: Tensor, width: int, height
     check_tensor("world_to_camera", world_to_camera, (4, 4), (like.dtype,))
     check_tensor("intrinsics", intrinsics, (4,), (like.dtype,))
     check_same_device(("means", like), ("world_to_camera", world_to_camera), ("intrinsics", intrinsics))
+    check_size(width, height)
+
+
+def check_size(width: int, height: int) -> None:
+    """Raise a ValueError for an image without pixels, or of more than its tiles can be numbered for."""
     if not (0 < width <= 1 << 15 and 0 < height <= 1 << 15):
         raise ValueError(f"size is {width} x {height}, expected 1 to {1 << 15} pixels each way")
 
 
 def _limits(like: Tensor, width: int, height: int, near: float, blur: float) -> Tensor:
-    return torch.tensor([width, height, near, blur, LEAST_ALPHA], dtype=like.dtype)
+    return torch.tensor([width, height, near, blur, LEAST_ALPHA], dtype=like.dtype, device=like.device)
 
 
 @torch.library.custom_op("sparse3d::project_splats", mutates_args=(), device_types="cpu")
@@ -117,6 +122,28 @@ def project_splats(
     return out
 
 
+@project_splats.register_kernel("cuda")
+def _(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    world_to_camera: Tensor,
+    intrinsics: Tensor,
+    width: int,
+    height: int,
+    near: float,
+    blur: float,
+    orthographic: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    from sparse3d_ops.gpu import splat_projection as body
+
+    out = _room(means, quats, scales, opacities, world_to_camera, intrinsics, width, height, near, blur)
+    inputs = _plain(means, quats, scales, opacities, world_to_camera, intrinsics)
+    body.project(*inputs, _limits(means, width, height, near, blur), orthographic, *out)
+    return out
+
+
 def _room(means, quats, scales, opacities, world_to_camera, intrinsics, width, height, near, blur):
     check_cloud(means, quats, scales, 3, opacities)
     check_camera(world_to_camera, intrinsics, width, height, means)
@@ -132,8 +159,12 @@ def _room(means, quats, scales, opacities, world_to_camera, intrinsics, width, h
     )
 
 
+def _plain(*tensors: Tensor) -> list[Tensor]:
+    return [tensor.detach().contiguous() for tensor in tensors]
+
+
 def _arrays(*tensors: Tensor):
-    return [tensor.detach().contiguous().numpy() for tensor in tensors]
+    return [tensor.numpy() for tensor in _plain(*tensors)]
 
 
 @project_splats.register_fake
@@ -150,6 +181,7 @@ def _(means, quats, scales, opacities, world_to_camera, intrinsics, width, heigh
 
 def _setup(ctx, inputs, output):
     means, quats, scales, _, world_to_camera, intrinsics, *ctx.rest = inputs
+    ctx.mark_non_differentiable(output[3])
     ctx.save_for_backward(means, quats, scales, world_to_camera, intrinsics, output[3])
 
 
@@ -187,7 +219,7 @@ def project_splats_backward(
     three upper rows of world_to_camera, then the intrinsics."""
     from sparse3d_ops.cpu import splat_projection as body
 
-    out = torch.empty_like(means), torch.empty_like(quats), torch.empty_like(scales)
+    out = means.new_empty(means.shape), quats.new_empty(quats.shape), scales.new_empty(scales.shape)
     slices = torch.empty(-(-len(means) // body.SLICE), 16, dtype=torch.float64)
     limits = _limits(means, width, height, near, blur)
     inputs = (means, quats, scales, world_to_camera, intrinsics, limits)
@@ -196,11 +228,39 @@ def project_splats_backward(
     return *out, slices.sum(0).to(means.dtype)
 
 
+@project_splats_backward.register_kernel("cuda")
+def _(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    world_to_camera: Tensor,
+    intrinsics: Tensor,
+    reach: Tensor,
+    of_means2d: Tensor,
+    of_conics: Tensor,
+    of_depths: Tensor,
+    of_compensation: Tensor,
+    width: int,
+    height: int,
+    near: float,
+    blur: float,
+    orthographic: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from sparse3d_ops.gpu import splat_projection as body
+
+    out = means.new_empty(means.shape), quats.new_empty(quats.shape), scales.new_empty(scales.shape)
+    inputs = _plain(means, quats, scales, world_to_camera, intrinsics)
+    grads = _plain(reach, of_means2d, of_conics, of_depths, of_compensation)
+    limits = _limits(means, width, height, near, blur)
+    of_camera = body.project_backward(*inputs, limits, orthographic, *grads, *out)
+    return *out, of_camera.to(means.dtype)
+
+
 @project_splats_backward.register_fake
 def _(means, quats, scales, *rest):
     return (
-        torch.empty_like(means),
-        torch.empty_like(quats),
-        torch.empty_like(scales),
+        means.new_empty(means.shape),
+        quats.new_empty(quats.shape),
+        scales.new_empty(scales.shape),
         means.new_empty(16),
     )

@@ -28,6 +28,7 @@ from sparse3d_ops.cpu.lanes import (
     where,
 )
 from sparse3d_ops.cpu.pair_lists import take
+from sparse3d_ops.splat_blend import GRADIENTS
 
 TILE = 16
 PIXELS = TILE * TILE
@@ -38,24 +39,28 @@ SPARE = 0.01  # px
 # Columns of a packed splat before its features: mean, the form's three coefficients, opacity and how far it
 # reaches up and down.
 X, Y, XX, XY, YY, OPACITY, REACH, FEATURES = range(8)
-# Columns of a splat's gradient before its features: mean, conic, opacity, absolute mean.
-GRADIENTS = 8
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def pack(means2d, conics, opacities, features, least_alpha, out):
-    """out (N, FEATURES + C): everything of a splat side by side, its form in powers of two."""
+def pack(means2d, conics, opacities, features, limits, out):
+    """out (N, FEATURES + C): everything of a splat side by side, its form in powers of two; of one that
+    cannot be seen zeros instead, and its features."""
+    least_alpha = np.float64(limits[0])
     for n in numba.prange(len(out)):
-        a, b, c = conics[n, 0], conics[n, 1], conics[n, 2]
-        out[n, X], out[n, Y] = means2d[n, 0], means2d[n, 1]
-        out[n, XX], out[n, XY], out[n, YY] = -0.5 * LOG2_E * a, -LOG2_E * b, -0.5 * LOG2_E * c
-        out[n, OPACITY] = opacities[n]
-        # Where the opacity falls to least_alpha: the ellipse's box, which no pixel that counts is outside of.
+        # In double the determinant of a float32 conic is exact: that of a needle cancels.
+        a, b, c = np.float64(conics[n, 0]), np.float64(conics[n, 1]), np.float64(conics[n, 2])
+        x, y, opacity = means2d[n, 0], means2d[n, 1], np.float64(opacities[n])
         determinant = a * c - b * b
-        reach = 0.0
-        if opacities[n] > least_alpha and determinant > 0:
-            reach = math.sqrt(2 * math.log(opacities[n] / least_alpha) * a / determinant)
-        out[n, REACH] = min(reach, 1e9)
+        ellipse = a > 0 and determinant > 0 and determinant < math.inf
+        for k in range(FEATURES):
+            out[n, k] = 0
+        if ellipse and opacity > least_alpha and abs(x) < math.inf and abs(y) < math.inf:
+            out[n, X], out[n, Y], out[n, OPACITY] = x, y, opacities[n]
+            out[n, XX], out[n, XY], out[n, YY] = -0.5 * LOG2_E * a, -LOG2_E * b, -0.5 * LOG2_E * c
+            # Where the opacity falls to least_alpha: the ellipse's box, which no pixel that counts is outside
+            # of.
+            reach = math.sqrt(2 * math.log(opacity / least_alpha) * a / determinant)
+            out[n, REACH] = min(reach, 1e9)
         for k in range(features.shape[1]):
             out[n, FEATURES + k] = features[n, k]
 
@@ -64,7 +69,8 @@ def pack(means2d, conics, opacities, features, least_alpha, out):
 def rows_between(middle, reach, top, height):
     """The rows of a tile whose pixels' middles a splat reaches, with a little to spare for rounding."""
     middle, reach = middle - top - 0.5, reach + SPARE
-    return int(max(math.ceil(middle - reach), 0.0)), int(min(math.floor(middle + reach) + 1.0, float(height)))
+    first, last = math.ceil(middle - reach), math.floor(middle + reach) + 1.0
+    return int(min(max(first, 0.0), height)), int(max(min(last, height), 0.0))
 
 
 @numba.njit(nogil=True)
@@ -89,12 +95,12 @@ def blend(packed, starts, splats, limits, threads, image, through):
     """image (H, W, C) = sum of weights times features, through (H, W) what passes all splats.
 
     packed (N, FEATURES + C), starts (tiles + 1,), splats (M,): what lies in a tile, front to back. limits:
-    least alpha, largest alpha, the transmittance to stop at.
+    least alpha, largest alpha, the transmittance to stop at. Returns False where a list is out of range.
     """
     height, width, channels = image.shape
     least_alpha, most_alpha, stop = limits[0], limits[1], limits[2]
     across = (width + TILE - 1) // TILE
-    tiles, taken = len(starts) - 1, np.zeros(1, np.int64)
+    tiles, taken, wrong = len(starts) - 1, np.zeros(1, np.int64), np.zeros(1, np.int64)
     for _ in numba.prange(threads):
         reaching = np.empty(PIXELS, packed.dtype)
         sums = np.empty(PIXELS * max(channels, 1), packed.dtype)
@@ -105,9 +111,17 @@ def blend(packed, starts, splats, limits, threads, image, through):
             open_tile(reaching, rows, columns)
             sums[:] = 0
             begin, end = starts[tile], starts[tile + 1]
+            if not 0 <= begin <= end <= len(splats):
+                begin, end, wrong[0] = 0, 0, 1
             for k in range(begin, end):
-                splat = packed[splats[k]]
+                n = splats[k]
+                if not 0 <= n < len(packed):
+                    wrong[0] = 1
+                    break
+                splat = packed[n]
                 middle, of_yy, opacity = splat[Y], splat[YY], splat[OPACITY]
+                if opacity == 0:
+                    continue
                 first, last = rows_between(middle, splat[REACH], top, rows)
                 x = steps(stop) + (left + np.float64(0.5) - splat[X])
                 from_x, of_xx = x * splat[XY], x * x * splat[XX]
@@ -132,6 +146,7 @@ def blend(packed, starts, splats, limits, threads, image, through):
                     for c in range(channels):
                         image[top + row, left + column, c] = sums[c * PIXELS + row * TILE + column]
             tile = take(taken)
+    return wrong[0] == 0
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
@@ -153,12 +168,13 @@ def blend_backward(
     """out (M, GRADIENTS + C): what each splat of each tile gets from its pixels, at the rows `slots` (M,).
 
     With `behind` what a pixel shows behind splat i, of the gradient g in what it shows and with the gradient
-    in what gets through: dL/dalpha_i = T_i g . f_i - behind / (1 - alpha_i).
+    in what gets through: dL/dalpha_i = T_i g . f_i - behind / (1 - alpha_i). Returns False where a list is
+    out of range.
     """
     height, width, channels = image.shape
     least_alpha, most_alpha, stop = limits[0], limits[1], limits[2]
     across = (width + TILE - 1) // TILE
-    tiles, taken = len(starts) - 1, np.zeros(1, np.int64)
+    tiles, taken, wrong = len(starts) - 1, np.zeros(1, np.int64), np.zeros(1, np.int64)
     for _ in numba.prange(threads):
         reaching = np.empty(PIXELS, packed.dtype)
         behind = np.empty(PIXELS, packed.dtype)
@@ -180,11 +196,19 @@ def blend_backward(
                         shown += of_image[y, x, c] * image[y, x, c]
                     behind[p] = shown
             begin, end = starts[tile], starts[tile + 1]
+            if not 0 <= begin <= end <= len(splats):
+                begin, end, wrong[0] = 0, 0, 1
             done = end
             for k in range(begin, end):
                 n = splats[k]
+                if not (0 <= n < len(packed) and 0 <= slots[k] < len(out)):
+                    wrong[0] = 1
+                    break
                 splat = packed[n]
                 middle, of_yy, opacity = splat[Y], splat[YY], splat[OPACITY]
+                if opacity == 0:
+                    out[slots[k]] = 0
+                    continue
                 first, last = rows_between(middle, splat[REACH], top, rows)
                 x = steps(stop) + (left + np.float64(0.5) - splat[X])
                 from_x, of_xx = x * splat[XY], x * x * splat[XX]
@@ -234,7 +258,7 @@ def blend_backward(
                 row_of[2] = -0.5 * total(sum_xx)
                 row_of[3] = -total(sum_xy)
                 row_of[4] = -0.5 * total(sum_yy)
-                row_of[5] = total(sum_1) / opacity if opacity > 0 else 0.0
+                row_of[5] = total(sum_1) / opacity
                 row_of[6], row_of[7] = total(absolute_x), total(absolute_y)
                 for c in range(channels):
                     row_of[GRADIENTS + c] = total(load(of_features, c * TILE))
@@ -242,15 +266,25 @@ def blend_backward(
                     done = k + 1
                     break
             for k in range(done, end):
-                out[slots[k]] = 0
+                if 0 <= slots[k] < len(out):
+                    out[slots[k]] = 0
+                else:
+                    wrong[0] = 1
             tile = take(taken)
+    return wrong[0] == 0
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
 def sum_slots(of_slots, offsets, out):
-    """out (N, C) = sums of the rows offsets[n] to offsets[n + 1], in order."""
+    """out (N, C) = sums of the rows offsets[n] to offsets[n + 1], in order. Returns False where these are out
+    of range."""
+    wrong = 0
     for n in numba.prange(len(out)):
         out[n] = 0
+        if not 0 <= offsets[n] <= offsets[n + 1] <= len(of_slots):
+            wrong += 1
+            continue
         for slot in range(offsets[n], offsets[n + 1]):
             for c in range(out.shape[1]):
                 out[n, c] += of_slots[slot, c]
+    return wrong == 0

@@ -247,24 +247,10 @@ def quaternion_gradient(g, q, length, out):
     """Through `rotation`: gradient g (3, 3) in the rotation, unit quaternion q and the length it had."""
     w, x, y, z = q
     of_w = 2 * (x * (g[2, 1] - g[1, 2]) + y * (g[0, 2] - g[2, 0]) + z * (g[1, 0] - g[0, 1]))
-    of_x = 2 * (
-        y * (g[0, 1] + g[1, 0])
-        + z * (g[0, 2] + g[2, 0])
-        + w * (g[2, 1] - g[1, 2])
-        - 2 * x * (g[1, 1] + g[2, 2])
-    )
-    of_y = 2 * (
-        x * (g[0, 1] + g[1, 0])
-        + z * (g[1, 2] + g[2, 1])
-        + w * (g[0, 2] - g[2, 0])
-        - 2 * y * (g[0, 0] + g[2, 2])
-    )
-    of_z = 2 * (
-        x * (g[0, 2] + g[2, 0])
-        + y * (g[1, 2] + g[2, 1])
-        + w * (g[1, 0] - g[0, 1])
-        - 2 * z * (g[0, 0] + g[1, 1])
-    )
+    xy, xz, yz = g[0, 1] + g[1, 0], g[0, 2] + g[2, 0], g[1, 2] + g[2, 1]
+    of_x = 2 * (y * xy + z * xz + w * (g[2, 1] - g[1, 2]) - 2 * x * (g[1, 1] + g[2, 2]))
+    of_y = 2 * (x * xy + z * yz + w * (g[0, 2] - g[2, 0]) - 2 * y * (g[0, 0] + g[2, 2]))
+    of_z = 2 * (x * xz + y * yz + w * (g[1, 0] - g[0, 1]) - 2 * z * (g[0, 0] + g[1, 1]))
     along = of_w * w + of_x * x + of_y * y + of_z * z
     out[0], out[1] = (of_w - along * w) / length, (of_x - along * x) / length
     out[2], out[3] = (of_y - along * y) / length, (of_z - along * z) / length

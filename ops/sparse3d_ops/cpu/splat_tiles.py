@@ -23,20 +23,29 @@ def by_depth(depths: np.ndarray, reach: np.ndarray) -> np.ndarray:
 
 
 @numba.njit(nogil=True)
+def _within(place, tiles):
+    """Rounded down, into [0, tiles]; 0 for NaN."""
+    if not place > 0:
+        return 0
+    return int(math.floor(place)) if place < tiles else tiles
+
+
+@numba.njit(nogil=True)
 def _span(middle, reach, tile, tiles):
     """First tile and the one behind the last that [middle - reach, middle + reach] meets."""
-    first = int(max(math.floor((middle - reach) / tile), 0.0))
-    last = int(min(math.floor((middle + reach) / tile) + 1.0, float(tiles)))
+    first, last = _within((middle - reach) / tile, tiles), _within((middle + reach) / tile + 1, tiles)
     return first, max(first, last)
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def count(means2d, reach, tile, across, down, boxes, offsets):
+def count(means2d, reach, depths, tile, across, down, boxes, offsets):
     """boxes (N, 4): first and last tile + 1, across and down; offsets (N + 1,): where the slots of a splat
-    begin, one a tile of its box. Returns how many there are."""
+    begin, one a tile of its box. Returns how many there are, -1 where one that is listed is not in front."""
+    behind = 0
     for n in numba.prange(len(boxes)):
         boxes[n] = 0
         if reach[n, 0] > 0:
+            behind += not depths[n] > 0
             boxes[n, 0], boxes[n, 1] = _span(means2d[n, 0], reach[n, 0], tile, across)
             boxes[n, 2], boxes[n, 3] = _span(means2d[n, 1], reach[n, 1], tile, down)
     slots = np.int64(0)
@@ -44,7 +53,7 @@ def count(means2d, reach, tile, across, down, boxes, offsets):
         offsets[n] = slots
         slots += np.int64(boxes[n, 1] - boxes[n, 0]) * (boxes[n, 3] - boxes[n, 2])
     offsets[len(boxes)] = slots
-    return slots
+    return slots if behind == 0 else np.int64(-1)
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)

@@ -33,11 +33,14 @@ def launch(kernel: Any, items: int, block: int, first: Tensor, *rest: Any, **con
         kernel[grid](first, *rest, items=items, BLOCK=block, enable_fp_fusion=False, **constants)
 
 
-def launch_grid(kernel: Any, grid: tuple[int, ...], first: Tensor, *rest: Any, **constants: Any) -> None:
-    """Run a kernel that numbers its programs itself. It multiplies and adds in one rounding.
+def launch_grid(
+    kernel: Any, grid: tuple[int, ...], first: Tensor, *rest: Any, fused: bool = True, **constants: Any
+) -> None:
+    """Run a kernel that numbers its programs itself. It multiplies and adds in one rounding, except where
+    two kernels must see the same bits: not `fused`.
 
     Numbers of rows change from call to call: kernels name them in `do_not_specialize`, or Triton would
     compile anew where one is 1 or divides by 16.
     """
     with torch.cuda.device_of(first):
-        kernel[grid](first, *rest, enable_fp_fusion=True, **constants)
+        kernel[grid](first, *rest, enable_fp_fusion=fused, **constants)
