@@ -72,6 +72,6 @@ def take(file: BinaryIO, path: str | Path, kind: np.dtype, count: int) -> np.nda
 
 def write_all(file: BinaryIO, values: np.ndarray) -> None:
     """All bytes of an array, which an unbuffered file may take in several pieces."""
-    data = memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+    data = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
     while data:
         data = data[file.write(data) :]

@@ -56,7 +56,7 @@ _WINDOW = 1 << 27  # what Zstandard itself allows without being asked
 
 class _Header(NamedTuple):
     version: int
-    count: int
+    splats: int
     degree: int
     fractional_bits: int
     flags: int
@@ -66,7 +66,7 @@ class _Header(NamedTuple):
     def sizes(self) -> tuple[int, ...]:
         """Bytes of positions, opacities, colours, scales, rotations and harmonics."""
         rotation = 3 if self.version == 2 else 4
-        return tuple(self.count * n for n in (9, 1, 3, 3, rotation, 3 * (self.degree + 1) ** 2 - 3))
+        return tuple(self.splats * n for n in (9, 1, 3, 3, rotation, 3 * (self.degree + 1) ** 2 - 3))
 
 
 def open_spz(path: str | Path) -> Splats:
@@ -80,11 +80,11 @@ def open_spz(path: str | Path) -> Splats:
         raise DataError(path, f"begins with {data[:4]!r}: neither a gzip stream nor 'NGSP'")
     axes = _axes(extensions, path)
     positions, opacities, colors, scales, rotations, harmonics = (
-        np.frombuffer(array, np.uint8).reshape(header.count, -1) for array in arrays
+        np.frombuffer(array, np.uint8).reshape(header.splats, -1) for array in arrays
     )
 
     def blocks(rows: int) -> Iterator[GaussianCloud]:
-        for begin in range(0, header.count, rows):
+        for begin in range(0, header.splats, rows):
             part = slice(begin, begin + rows)
             rest = (harmonics[part].astype(np.float32) - 128) / 128
             yield GaussianCloud(
@@ -97,7 +97,7 @@ def open_spz(path: str | Path) -> Splats:
             )
 
     antialiased = bool(header.flags & _ANTIALIASED)
-    return Splats(header.count, header.degree, False, axes, blocks, antialiased)
+    return Splats(header.splats, header.degree, False, axes, blocks, antialiased)
 
 
 def _header(data: bytes, path: str | Path, size: int, versions: tuple[int, ...]) -> _Header:
@@ -113,7 +113,7 @@ def _header(data: bytes, path: str | Path, size: int, versions: tuple[int, ...])
         raise DataError(path, f"SH degree {header.degree}, expected 0 to {MAX_SH_DEGREE}")
     if header.fractional_bits > 24:
         raise DataError(path, f"{header.fractional_bits} bits after the point of numbers of 24 bits")
-    check_plausible(path, header.count, size)
+    check_plausible(path, header.splats, size)
     return header
 
 
@@ -129,9 +129,9 @@ def _from_gzip(data: bytes, path: str | Path) -> tuple[_Header, list[bytes], byt
     except zlib.error as error:
         raise DataError(path, f"its gzip stream is damaged: {error}") from error
     if len(body) < needed:
-        raise DataError(path, f"{len(body)} bytes of Gaussians, {header.count} need {needed}: cut off")
+        raise DataError(path, f"{len(body)} bytes of Gaussians, {header.splats} need {needed}: cut off")
     if len(extensions) > most:
-        raise DataError(path, f"goes on behind the {needed} bytes that {header.count} Gaussians need")
+        raise DataError(path, f"goes on behind the {needed} bytes that {header.splats} Gaussians need")
     if not unpacker.eof:
         raise DataError(path, "its gzip stream is cut off")
     arrays, at = [], 0
@@ -162,7 +162,7 @@ def _from_zstandard(data: bytes, path: str | Path) -> tuple[_Header, list[bytes]
         packed, size = struct.unpack_from("<QQ", data, table + 16 * number)
         where = f"array {number} at offset {offset}"
         if size != expected:
-            raise DataError(path, f"{where} has {size} bytes, {header.count} Gaussians need {expected}")
+            raise DataError(path, f"{where} has {size} bytes, {header.splats} Gaussians need {expected}")
         if offset + packed > len(data):
             raise DataError(
                 path, f"{where} has {packed} packed bytes, {len(data) - offset} are there: cut off"

@@ -20,6 +20,7 @@ from sparse3d.gaussians.formats.frames import WORLD, change_axes, check_axes
 from sparse3d.gaussians.formats.inria_ply import open_inria_ply, write_inria_ply
 from sparse3d.gaussians.formats.opening import opened
 from sparse3d.gaussians.formats.order import in_order
+from sparse3d.gaussians.formats.sog import META, SOG_AXES, open_sog, write_sog
 from sparse3d.gaussians.formats.source import Splats
 from sparse3d.gaussians.formats.splat import open_splat, write_splat
 from sparse3d.gaussians.formats.spz import SPZ_AXES, open_spz, write_spz
@@ -53,13 +54,14 @@ FORMATS = (
     Format("splat", (".splat",), WORLD, 0, False, False, open_splat, write_splat),
     Format("compressed", (".compressed.ply",), WORLD, 3, False, True, _open_ply, write_compressed_ply),
     Format("spz", (".spz",), SPZ_AXES, MAX_SH_DEGREE, False, False, open_spz, write_spz),
+    Format("sog", (".sog", META), SOG_AXES, 3, False, True, open_sog, write_sog),
 )
 ENDINGS = tuple(ending for form in FORMATS for ending in form.endings)
 
 
 def format_of(path: str | Path) -> Format:
     """By the ending of its name, the longest that fits. ValueError for another."""
-    name = Path(path).name.lower()
+    name = META if Path(path).is_dir() else Path(path).name.lower()
     fitting = [(len(e), form) for form in FORMATS for e in form.endings if name.endswith(e)]
     if not fitting:
         raise ValueError(f"{path}: Gaussians are in files that end in {', '.join(ENDINGS)}")
