@@ -2,9 +2,14 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sparse3d.commands.parsing import Commands, add_command
 from sparse3d.commands.talk import Bar, Stages, say
+
+if TYPE_CHECKING:
+    from sparse3d.data.photos import PosedPhotos
+    from sparse3d.recipes.scenes import ReconstructedScene
 
 METHODS = {name: name for name in ("voxels", "hash", "nerf", "volsdf", "splats")}
 INTERRUPTED = 130
@@ -45,6 +50,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from sparse3d.engine.hooks import StopOnSignal
     from sparse3d.recipes import tasks
+    from sparse3d.recipes.radiance.reconstruct import photos_of_split
+    from sparse3d.recipes.scenes import load_run, scene_of
 
     source = arguments.config or METHODS[arguments.method]
     task = tasks.task_of(source, arguments.overrides)
@@ -52,15 +59,20 @@ def _run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"{source} is a config of {task.name}; reconstruct takes radiance or splatting")
     config = tasks.load(source, [*_changes(arguments, task.name), *arguments.overrides])
     with Stages() as stages:
-        outcome = task.recipe.train(config, arguments.out, arguments.resume, progress_of_poses=stages)
+        photos = photos_of_split(config.data, config.data.split, stages)
+    outcome = task.recipe.train(config, arguments.out, arguments.resume, photos=photos)
     if outcome.ended == StopOnSignal.REASON:
         say("interrupted after a whole step, checkpoint written; continue with the same command and --resume")
         return INTERRUPTED
+    loaded = load_run(arguments.out)
     with Bar("rendering") as report, Bar("refining poses") as refining:
-        judged = task.recipe.evaluate(arguments.out, progress=report, progress_of_poses=refining)
+        held_out = photos.of_split(config.evaluation.split, config.data.views)
+        judged = task.recipe.judge(
+            loaded, arguments.out, held_out, progress=report, progress_of_poses=refining
+        )
     Console().print(*judged.judgement.tables())
     say(f"{outcome.ended}; pictures in {judged.folder / 'views'}")
-    _show(arguments, task.name)
+    _show(scene_of(loaded), photos, arguments)
     return 0
 
 
@@ -79,17 +91,16 @@ def _changes(arguments: argparse.Namespace, task: str) -> list[str]:
     return changes
 
 
-def _show(arguments: argparse.Namespace, task: str) -> None:
+def _show(scene: "ReconstructedScene", photos: "PosedPhotos", arguments: argparse.Namespace) -> None:
     """The mesh and a short turntable of a finished run."""
     from sparse3d.commands.mesh import write_field_mesh
     from sparse3d.commands.render import write_turntable
-    from sparse3d.recipes.scenes import load_scene
+    from sparse3d.gaussians.cloud import GaussianCloud
 
-    scene = load_scene(arguments.out)
     try:
         if not arguments.no_turntable:
-            write_turntable(scene, arguments.out / "pictures" / "turntable", frames=30)
-        if not arguments.no_mesh and task == "radiance":
+            write_turntable(scene, photos, arguments.out / "pictures" / "turntable", frames=30)
+        if not arguments.no_mesh and not isinstance(scene.made_of, GaussianCloud):
             write_field_mesh(scene.made_of, arguments.out / "mesh.ply")
     except ValueError as error:  # a field that is empty, say: what was trained and judged stays good
         say(f"left out: {error}")

@@ -8,6 +8,7 @@ from sparse3d.commands.parsing import Commands, add_command
 from sparse3d.commands.talk import Bar, say
 
 if TYPE_CHECKING:
+    from sparse3d.data.photos import PosedPhotos
     from sparse3d.recipes.pictures import Shot
     from sparse3d.recipes.scenes import ReconstructedScene
 
@@ -68,9 +69,8 @@ def _run(arguments: argparse.Namespace) -> int:
     pictures = Path(arguments.run_folder) / "pictures"
     if arguments.turntable is not None and not video:
         folder = arguments.out or pictures / "turntable"
-        write_turntable(
-            scene, folder, arguments.turntable, arguments.size, arguments.animation, arguments.data
-        )
+        photos = recipe.photos_of(scene, scene.data.split, arguments.data)
+        write_turntable(scene, photos, folder, arguments.turntable, arguments.size, arguments.animation)
         return 0
     if arguments.trajectory is None and arguments.turntable is None:
         split = arguments.split or scene.split
@@ -93,17 +93,17 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def write_turntable(
     scene: "ReconstructedScene",
+    photos: "PosedPhotos",
     folder: Path,
     frames: int,
     longer_side: int | None = None,
     animation: str = "webp",
-    data_root: str | None = None,
 ) -> None:
-    """Pictures on a way around the scene, and its colours and depth as animations that go on for ever."""
+    """Pictures on a way around the scene, as `photos` stand around it, and its colours and depth as
+    animations that go on for ever."""
     from sparse3d.io.pictures import write_animation
     from sparse3d.recipes import pictures as recipe
 
-    photos = recipe.photos_of(scene, scene.data.split, data_root)
     shots = recipe.shots_along("orbit", scene, photos, frames, longer_side)
     _write_pictures(scene, shots, recipe.background_of(scene, photos), folder)
     for kind, name in (("color", "turntable"), ("depth_preview", "turntable_depth")):

@@ -113,6 +113,10 @@ class PosedPhotos:
         """Some of the photos."""
         return replace(self, views=tuple(self.views[row] for row in rows), cameras=self.cameras[list(rows)])
 
+    def of_split(self, split: str, views: int | None = None) -> "PosedPhotos":
+        """Photos of another split of the same capture, at the same scale; `views` as in `open_photos`."""
+        return _of_split(self.root, self.scale, self.capture, split, views)
+
     def _size(self, row: int) -> tuple[int, int]:
         width, height = self.cameras.size[row]
         return int(width), int(height)
@@ -162,7 +166,10 @@ def open_photos(
     if capture.skipped:
         some = ", ".join(f"{skipped.name} ({skipped.reason})" for skipped in capture.skipped[:3])
         _log.warning("%s: %d views are left out: %s ...", path, len(capture.skipped), some)
-    capture = _with_folders(capture, masks, depths, depth_unit)
+    return _of_split(path, scale, _with_folders(capture, masks, depths, depth_unit), split, views)
+
+
+def _of_split(path: Path, scale: float, capture: Capture, split: str, views: int | None) -> PosedPhotos:
     rows = split_rows(capture, split, views)
     if not rows:
         raise DataError(path, f"the split {split!r} is empty")

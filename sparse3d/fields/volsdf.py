@@ -60,6 +60,10 @@ class VolSDFConfig:
     final_beta: float | None = None
     beta_end: float = 0.6
     eikonal: float = 0.1  # weight of the mean of (|gradient| - 1)^2
+    # weight of the mean squared difference of the normals of a point that a ray sees and of one up to `reach`
+    # beside it, along each axis (UNISURF, arXiv 2104.10078, Eq. 11: 0.005, of a reach of 0.01)
+    smooth: float = 0.0
+    reach: float = 0.03  # half sides
 
     def __post_init__(self):
         if self.space.unbounded:
@@ -68,6 +72,8 @@ class VolSDFConfig:
             raise ValueError(f"final_beta must lie between least_beta and beta, got {self}")
         if not 0 < self.beta_end <= 1:
             raise ValueError(f"beta_end is a part of the training and lies in (0, 1], got {self.beta_end}")
+        if self.smooth < 0 or not self.reach > 0:
+            raise ValueError(f"smooth must not be below 0 and reach above it, got {self}")
         if min(self.width, self.depth, self.features, self.color_layers) < 1:
             raise ValueError(f"width, depth, features and color_layers must be at least 1, got {self}")
 
@@ -138,12 +144,15 @@ class VolSDF(nn.Module):
         return self._render(origins, directions, background, offsets, normals)[0].seen
 
     def trace(self, origins: Tensor, directions: Tensor, background: Tensor, offsets: Tensor) -> Traced:
-        """See `RadianceField.trace`. Term: `eikonal`, on the samples and on random points."""
+        """See `RadianceField.trace`. Terms: `eikonal`, on the samples and on random points, and `smooth`."""
         traced, gradient = self._render(origins, directions, background, offsets, False)
         anywhere = torch.rand_like(origins) * 2 - 1
         both = (gradient, self._geometry(anywhere).gradient)
         parts = [repeatable_sum((g.norm(dim=1) - 1).square()) / max(1, len(g)) for g in both]
-        return traced._replace(terms={"eikonal": self.config.eikonal * (parts[0] + parts[1]) / 2})
+        terms = {"eikonal": self.config.eikonal * (parts[0] + parts[1]) / 2}
+        if self.config.smooth > 0:
+            terms["smooth"] = self.config.smooth * self._bends(origins, directions, traced.seen)
+        return traced._replace(terms=terms)
 
     def advance(self, progress: float, step: int) -> None:
         """See `RadianceField.advance`. The scale of the density, the encoding's mask and the grid follow."""
@@ -169,6 +178,16 @@ class VolSDF(nn.Module):
         result = composite(sigma, torch.cat(values, 1), samples.dt, samples.ray_starts)
         traced = Traced(rendered(result, background), samples, sigma, result.weights, {})
         return traced, geometry.gradient
+
+    def _bends(self, origins: Tensor, directions: Tensor, seen: Rendered) -> Tensor:
+        """How much normals differ from those beside them, where rays see the surface."""
+        there = seen.opacity.detach() > 0.5
+        points = (origins + seen.depth[:, None] * directions).detach()[there]
+        unit = self.space.to_unit(points)[0]
+        beside = unit + (torch.rand_like(unit) * 2 - 1) * self.config.reach
+        normals = nn.functional.normalize(self._geometry(torch.cat([unit, beside])).gradient, dim=1)
+        one, other = normals.chunk(2)
+        return repeatable_sum((one - other).square()) / max(1, len(one))
 
     @torch.no_grad()
     def _samples(self, origins: Tensor, directions: Tensor, offsets: Tensor) -> Samples:

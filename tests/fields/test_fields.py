@@ -39,6 +39,7 @@ FIELDS = {
             sampler=replace(BOUND, grid=32),
             final_beta=0.02,
             direction_frequencies=None,
+            smooth=0.02,
         )
     ),
     "volsdf_hash": lambda: VolSDF(VolSDFConfig(encoding=GRID, width=32, depth=1, sampler=BOUND)),

@@ -41,16 +41,17 @@ def train(
     *,
     if_begun: bool = False,
     progress_of_data: Progress | None = None,
-    progress_of_poses: StageProgress | None = None,
+    photos: PosedPhotos | None = None,
     extra_hooks: Sequence[Hook] = (),
 ) -> TrainOutcome:
-    """Train into the run folder `out`; `resume` continues the run in it, bit for bit. In one process."""
+    """Train into the run folder `out`; `resume` continues the run in it, bit for bit. In one process.
+    `photos` are those that the config names, where somebody has opened them before."""
     run = RunFolder(out, config.checkpoint.keep)
     with distributed.process_group(config.train.device) as device:
         if distributed.world_size() > 1:
             raise ValueError("a field that changes its shape trains in one process; start without torchrun")
         data = config.data
-        photos = photos_of_split(data, data.split, progress_of_poses)
+        photos = photos or photos_of_split(data, data.split)
         check_views(photos)
         if data.bounds == "cameras":
             config = replace(config, model=_placed(config, photos))
@@ -101,7 +102,7 @@ def _placed(config: RadianceConfig, photos: PosedPhotos) -> FieldConfig:
 
 
 def photos_of_split(data: PhotosConfig, split: str, progress: StageProgress | None = None) -> PosedPhotos:
-    """The photos of a split, as the config says."""
+    """The photos of a split, as the config says; `progress` of finding their poses."""
     return open_photos(
         data.root,
         scale=data.scale,
@@ -135,17 +136,28 @@ def evaluate(
     progress: Progress | None = None,
     progress_of_poses: Progress | None = None,
 ) -> RadianceOutcome:
-    """Render the photos of a split that the field has not seen; writes `evaluation/<split>/metrics.json` and
-    a picture of each: the photo, the rendering, its error and its depth. Where poses were refined, those of
-    the split are too (`poses`), and the found ones are written beside."""
-    config = RunFolder(run).read_config(RadianceConfig)
-    split = split or config.evaluation.split
-    data = config.data if data_root is None else replace(config.data, root=data_root, depth="")
-    photos = photos_of_split(data, split)
+    """`judge` a split of the run's photos, or of those in `data_root`."""
     loaded = load_field(run, checkpoint, device)
+    data = loaded.config.data if data_root is None else replace(loaded.config.data, root=data_root, depth="")
+    photos = photos_of_split(data, split or loaded.config.evaluation.split)
+    return judge(loaded, run, photos, progress=progress, progress_of_poses=progress_of_poses)
+
+
+def judge(
+    loaded: "LoadedField",
+    run: str | Path,
+    photos: PosedPhotos,
+    *,
+    progress: Progress | None = None,
+    progress_of_poses: Progress | None = None,
+) -> RadianceOutcome:
+    """Render photos that the field has not seen; writes `evaluation/<split>/metrics.json` and a picture of
+    each: the photo, the rendering, its error and its depth. Where poses were refined, those of the photos
+    are too (`poses`), and the found ones are written beside."""
+    config, data, split = loaded.config, loaded.config.data, photos.split
     folder = RunFolder(run).evaluation / split
     if loaded.poses is not None:
-        trained_on = refined(photos_of_split(data, data.split), loaded.poses)
+        trained_on = refined(photos.of_split(data.split, data.views), loaded.poses)
         write_poses(folder / "training_poses.json", trained_on.photos)
         photos = settled(loaded.field, trained_on.align(photos), data, config, progress_of_poses)
         write_poses(folder / "poses.json", photos)
