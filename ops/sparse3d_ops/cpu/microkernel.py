@@ -239,6 +239,29 @@ def lowest_bit(typing_context, bits):
 
 
 @intrinsic
+def highest_bit(typing_context, bits):
+    """The place of the highest bit that is set in an int64 other than 0."""
+    signature = types.int64(types.int64)
+
+    def generate(context, builder, signature, arguments):
+        above = builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 1))
+        return builder.sub(ir.Constant(I64, 63), above)
+
+    return signature, generate
+
+
+@intrinsic
+def bits_set(typing_context, bits):
+    """How many bits of an int64 are set."""
+    signature = types.int64(types.int64)
+
+    def generate(context, builder, signature, arguments):
+        return builder.ctpop(arguments[0])
+
+    return signature, generate
+
+
+@intrinsic
 def prefetch(typing_context, address):
     """Ask for the cache line at an address, which may be any: nothing is read."""
     signature = types.void(types.intp)

@@ -8,19 +8,20 @@ stay in registers, and every row is read once for each tap. Results do not depen
 import numba
 import numpy as np
 
-from sparse3d_ops.cpu.microkernel import VECTOR_BYTES
-from sparse3d_ops.cpu.pair_lists import SPARE, list_runs, list_taps, take
-from sparse3d_ops.cpu.row_kernels import add_products, sum_of_products
+from sparse3d_ops.cpu.microkernel import VECTOR_BYTES, bits_set, highest_bit, lowest_bit, prefetch
+from sparse3d_ops.cpu.pair_lists import MOST_TAPS, SPARE, list_runs, present, take
+from sparse3d_ops.cpu.row_kernels import add_products, sum_of_neighbours
 
 WIDTHS = (1, 2, 4, 8)
 TILE = 128  # outputs that a thread takes at once
+AHEAD = 8  # outputs whose newest neighbour is fetched before it is needed
 RUN = 128  # outputs of a slice that follow each other
 RUNS = 4  # whose pairs are listed at once
 
-_sum_1_1, _sum_1_4 = (sum_of_products[1, n] for n in (1, 4))
-_sum_2_1, _sum_2_4 = (sum_of_products[2, n] for n in (1, 4))
-_sum_4_1, _sum_4_4 = (sum_of_products[4, n] for n in (1, 4))
-_sum_8_1, _sum_8_4 = (sum_of_products[8, n] for n in (1, 4))
+_sum_1_1, _sum_1_2, _sum_1_4 = (sum_of_neighbours[1, n] for n in (1, 2, 4))
+_sum_2_1, _sum_2_2, _sum_2_4 = (sum_of_neighbours[2, n] for n in (1, 2, 4))
+_sum_4_1, _sum_4_2, _sum_4_4 = (sum_of_neighbours[4, n] for n in (1, 2, 4))
+_sum_8_1, _sum_8_2 = (sum_of_neighbours[8, n] for n in (1, 2))
 _add_1_1, _add_1_4 = (add_products[1, n] for n in (1, 4))
 _add_2_1, _add_2_4 = (add_products[2, n] for n in (1, 4))
 _add_4_1, _add_4_4 = (add_products[4, n] for n in (1, 4))
@@ -28,29 +29,50 @@ _add_8_1, _add_8_2 = (add_products[8, n] for n in (1, 2))
 
 
 @numba.njit(inline="always")
-def _sum_columns(x, x_list, weight_list, columns, weight_stride, width, pairs, out):
-    """The first `columns` bytes, whole vectors, of an output row at `out`."""
-    offset = np.int64(0)
-    while columns - offset >= 4 * VECTOR_BYTES:
-        if width == 1:
-            _sum_1_4(x, x_list, weight_list, offset, weight_stride, pairs, out)
-        elif width == 2:
-            _sum_2_4(x, x_list, weight_list, offset, weight_stride, pairs, out)
-        elif width == 4:
-            _sum_4_4(x, x_list, weight_list, offset, weight_stride, pairs, out)
+def _sum_columns(x, x_base, stride, table, bits, taps, weight, width, blocks, more, out):
+    """`blocks` (1, 2 or 4) vectors of an output row at `out`: see `sum_of_neighbours`."""
+    tap_stride = width * stride
+    if width == 1:
+        if blocks == 4:
+            _sum_1_4(x, x_base, stride, table, bits, taps, weight, tap_stride, more, out)
+        elif blocks == 2:
+            _sum_1_2(x, x_base, stride, table, bits, taps, weight, tap_stride, more, out)
         else:
-            _sum_8_4(x, x_list, weight_list, offset, weight_stride, pairs, out)
-        offset += 4 * VECTOR_BYTES
-    while offset < columns:
-        if width == 1:
-            _sum_1_1(x, x_list, weight_list, offset, weight_stride, pairs, out)
-        elif width == 2:
-            _sum_2_1(x, x_list, weight_list, offset, weight_stride, pairs, out)
-        elif width == 4:
-            _sum_4_1(x, x_list, weight_list, offset, weight_stride, pairs, out)
+            _sum_1_1(x, x_base, stride, table, bits, taps, weight, tap_stride, more, out)
+    elif width == 2:
+        if blocks == 4:
+            _sum_2_4(x, x_base, stride, table, bits, taps, weight, tap_stride, more, out)
+        elif blocks == 2:
+            _sum_2_2(x, x_base, stride, table, bits, taps, weight, tap_stride, more, out)
         else:
-            _sum_8_1(x, x_list, weight_list, offset, weight_stride, pairs, out)
-        offset += VECTOR_BYTES
+            _sum_2_1(x, x_base, stride, table, bits, taps, weight, tap_stride, more, out)
+    elif width == 4:
+        if blocks == 4:
+            _sum_4_4(x, x_base, stride, table, bits, taps, weight, tap_stride, more, out)
+        elif blocks == 2:
+            _sum_4_2(x, x_base, stride, table, bits, taps, weight, tap_stride, more, out)
+        else:
+            _sum_4_1(x, x_base, stride, table, bits, taps, weight, tap_stride, more, out)
+    elif blocks == 2:
+        _sum_8_2(x, x_base, stride, table, bits, taps, weight, tap_stride, more, out)
+    else:
+        _sum_8_1(x, x_base, stride, table, bits, taps, weight, tap_stride, more, out)
+
+
+@numba.njit(inline="always")
+def _sum_few(x, weight, table, bits, begin, end, out):
+    """Rows of `out` that do not fill a vector; bits (words, outputs) as in `convolve`."""
+    width = weight.shape[1]
+    for o in range(begin, end):
+        for c in range(x.shape[1]):
+            out[o, c] = 0
+            for word in range(len(bits)):
+                left = bits[word, o - begin]
+                while left:
+                    tap = word * MOST_TAPS + lowest_bit(left)  # pyright: ignore[reportCallIssue]
+                    left &= left - 1
+                    for i in range(width):
+                        out[o, c] += x[table[o, tap], c // width * width + i] * weight[tap, i, c]
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})
@@ -61,37 +83,69 @@ def convolve(x, weight, table, threads, out):
     """
     outputs, volume = table.shape
     channels, width, size = x.shape[1], weight.shape[1], np.int64(x.itemsize)
-    x_base, out_base, weight_base = (
+    x_base, out_base, weight_base, table_base = (
         np.int64(x.ctypes.data),
         np.int64(out.ctypes.data),
         np.int64(weight.ctypes.data),
+        np.int64(table.ctypes.data),
     )
     stride = channels * size
-    whole = stride // VECTOR_BYTES * VECTOR_BYTES  # bytes of a row that fill vectors
     tiles, taken = (outputs + TILE - 1) // TILE, np.zeros(1, np.int64)
+    words = (volume + MOST_TAPS - 1) // MOST_TAPS
     wrong = np.zeros(1, np.int64)
     for _ in numba.prange(threads):
-        taps = np.empty(volume + 1, np.int64)
-        x_rows, weight_rows = np.empty(volume, np.int64), np.empty(volume, np.int64)
-        x_list, weight_list = np.int64(x_rows.ctypes.data), np.int64(weight_rows.ctypes.data)
+        bits = np.zeros((words, TILE + AHEAD), np.int64)
         tile = take(taken)
         while tile < tiles:
-            for o in range(tile * TILE, min(outputs, (tile + 1) * TILE)):
-                count = list_taps(table, o, len(x), taps)
-                if count < 0:
-                    wrong[0] = 1
-                for n in range(count):
-                    x_rows[n] = x_base + np.int64(table[o, taps[n]]) * stride
-                    weight_rows[n] = weight_base + taps[n] * width * stride
-                if count > 0:
-                    place = out_base + o * stride
-                    _sum_columns(x, x_list, weight_list, whole, stride, width, count, place)
-                for c in range(whole // size if count > 0 else 0, channels):
-                    out[o, c] = 0
-                    for n in range(count):
-                        row, first = table[o, taps[n]], c // width * width
-                        for i in range(width):
-                            out[o, c] += x[row, first + i] * weight[taps[n], i, c]
+            begin, end = tile * TILE, min(outputs, (tile + 1) * TILE)
+            for word in range(words):
+                tap = word * MOST_TAPS
+                last = min(volume, tap + MOST_TAPS)
+                for o in range(begin, end):
+                    found = present(table, o, tap, last, len(x))
+                    if found < 0:
+                        wrong[0] = 1
+                    bits[word, o - begin] = max(found, 0)
+            bits[:, end - begin :] = 0
+            column = np.int64(0)  # in bytes
+            while stride - column > 0 and stride >= VECTOR_BYTES:
+                vectors = max((stride - column) // VECTOR_BYTES, 1)
+                blocks = min(4 if vectors >= 4 else 2 if vectors >= 2 else 1, 16 // width)
+                ahead = 0 if column else AHEAD
+                column = min(column, stride - VECTOR_BYTES)  # the last vector may overlap the one before
+                for word in range(words):
+                    tap = word * MOST_TAPS
+                    panel = weight_base + tap * width * stride + column
+                    for o in range(begin, end):
+                        left, later = bits[word, o - begin], bits[word, o - begin + ahead]
+                        if ahead and later:
+                            # Where rows are sorted, the row of the highest tap is the one that no output
+                            # before has asked for.
+                            tap_ahead = tap + highest_bit(later)  # pyright: ignore[reportCallIssue]
+                            newest = table[o + AHEAD, tap_ahead]
+                            for line in range(0, stride, 64):
+                                prefetch(x_base + newest * stride + line)  # pyright: ignore[reportCallIssue]
+                        rows, place = table_base + 4 * (o * volume + tap), out_base + o * stride + column
+                        if left:
+                            _sum_columns(
+                                x,
+                                x_base + column,
+                                stride,
+                                rows,
+                                left,
+                                bits_set(left),  # pyright: ignore[reportCallIssue]
+                                panel,
+                                width,
+                                blocks,
+                                word,
+                                place,
+                            )
+                        elif word == 0:
+                            for c in range(column // size, (column + blocks * VECTOR_BYTES) // size):
+                                out[o, c] = 0
+                column += blocks * VECTOR_BYTES
+            if stride < VECTOR_BYTES:
+                _sum_few(x, weight, table, bits, begin, end, out)
             tile = take(taken)
     return wrong[0] == 0
 

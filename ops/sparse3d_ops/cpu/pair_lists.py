@@ -22,13 +22,19 @@ def take(taken):
 
 
 @numba.njit(inline="always")
-def present(table, output, inputs):
-    """Bit t tells whether an output has a neighbour at tap t; -1 where an entry is not in [-1, inputs). For
-    16 to MOST_TAPS taps."""
-    volume, row = table.shape[1], np.int64(table.ctypes.data) + 4 * output * table.shape[1]
+def present(table, output, begin, end, inputs):
+    """Bit t tells whether an output has a neighbour at tap `begin` + t; -1 where an entry is not in [-1,
+    inputs). For at most MOST_TAPS taps."""
+    row, taps = np.int64(table.ctypes.data) + 4 * (output * table.shape[1] + begin), end - begin
     bits, wrong = np.int64(0), np.int64(0)
-    for begin in range(0, volume, 16):
-        tap = min(begin, volume - 16)  # the last sixteen may overlap those before
+    if taps < 16:
+        for tap in range(taps):
+            entry = table[output, begin + tap]
+            bits |= np.int64(entry >= 0) << tap
+            wrong |= np.int64(entry < -1) | np.int64(entry >= inputs)
+        return np.int64(-1) if wrong else bits
+    for first in range(0, taps, 16):
+        tap = min(first, taps - 16)  # the last sixteen may overlap those before
         bits |= at_least(row + 4 * tap, 0) << tap  # pyright: ignore[reportCallIssue]
         wrong |= outside(row + 4 * tap, inputs)  # pyright: ignore[reportCallIssue]
     return np.int64(-1) if wrong else bits
@@ -41,7 +47,7 @@ def list_pairs(table, begin, end, x, x_stride, out_base, out_stride, x_rows, out
     volume, inputs, x_base = table.shape[1], len(x), np.int64(x.ctypes.data)
     if 16 <= volume <= MOST_TAPS:
         for o in range(begin, end):
-            bits, out_row = present(table, o, inputs), out_base + np.int64(o) * out_stride
+            bits, out_row = present(table, o, 0, volume, inputs), out_base + np.int64(o) * out_stride
             if bits < 0:
                 return False
             while bits:
@@ -77,28 +83,6 @@ def list_runs(table, first, last, every, length, x, x_stride, out_base, out_stri
             right = False
             counts[:] = 0
     return right
-
-
-@numba.njit(inline="always")
-def list_taps(table, output, inputs, taps):
-    """The taps at which an output has a neighbour, in taps (V + 1,); returns their number, -1 where an entry
-    is not in [-1, inputs)."""
-    volume, count, wrong = table.shape[1], 0, 0
-    if 16 <= volume <= MOST_TAPS:
-        bits = present(table, output, inputs)
-        if bits < 0:
-            return -1
-        while bits:
-            taps[count] = lowest_bit(bits)  # pyright: ignore[reportCallIssue]
-            bits &= bits - 1
-            count += 1
-        return count
-    for tap in range(volume):
-        row = table[output, tap]
-        taps[count] = tap
-        count += 1 if row >= 0 else 0
-        wrong += row < -1 or row >= inputs
-    return -1 if wrong else count
 
 
 @numba.njit(inline="always")

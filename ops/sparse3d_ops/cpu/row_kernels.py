@@ -12,9 +12,16 @@ from numba.extending import intrinsic
 
 from sparse3d_ops.cpu.microkernel import I32, I64, VECTOR_BYTES, Emitter, spread
 
+# Sums in registers at a time, as many as hide the latency of a multiply-add.
+MOST_SUMS = 8
 
-def _members(e: Emitter, value: ir.Value, group: int) -> list[ir.Value]:
-    """Lane l of the i-th result is member i of the group of `group` lanes that l belongs to."""
+
+def _members(e: Emitter, address: ir.Value, group: int) -> list[ir.Value]:
+    """Of the vector at an address: lane l of the i-th result is member i of the group of `group` lanes that l
+    belongs to."""
+    if group == e.lanes:
+        return [e.broadcast(e.offset(address, e.bytes * i)) for i in range(group)]
+    value = e.load_vector(address)
     if group == 1:
         return [value]
     undefined = ir.Constant(e.vector, ir.Undefined)
@@ -23,44 +30,55 @@ def _members(e: Emitter, value: ir.Value, group: int) -> list[ir.Value]:
     return [e.b.shuffle_vector(value, undefined, mask) for mask in masks]
 
 
-def _sum_of_products(group: int, blocks: int) -> Callable[..., None]:
-    """out[c] = sum over pairs p and members i of x[p, member i of c's group] * weight[p][i, c], for blocks *
-    LANES columns in groups of `group` of them."""
+def _sum_of_neighbours(group: int, blocks: int) -> Callable[..., None]:
+    """out[c] = sum over taps t and members i of x[table[t], member i of c's group] * weight[t][i, c], for
+    blocks * LANES columns in groups of `group` of them; added to what `out` holds where `more` is not 0."""
 
     @intrinsic
-    def kernel(typing_context, like, x_rows, weight_rows, offset, weight_stride, pairs, out):
-        # x_rows, weight_rows: address of int64[pairs >= 1] of addresses, of rows and of the first of `group`
-        # rows that are weight_stride bytes apart; offset: bytes, in `out` too.
-        signature = types.void(like, *[types.intp] * 6)
+    def kernel(typing_context, x, x_base, stride, table, bits, taps, weight, tap_stride, more, out):
+        # x: any array of the element type. x_base: address of the columns in row 0 of x, rows of `stride`
+        # bytes. table: address of int32 rows of x, one a tap. bits: bit t is set for each of `taps` >= 1 taps
+        # that take part. weight: address of the columns in `group` rows of `stride` bytes, `tap_stride` bytes
+        # a tap.
+        signature = types.void(x, *[types.intp] * 9)
 
         def generate(context, builder, signature, arguments):
             e = Emitter(builder, builder.module, signature.args[0].dtype)
-            _, x_rows, weight_rows, offset, weight_stride, pairs, out = arguments
+            _, x_base, stride, table, bits, taps, weight, tap_stride, more, out = arguments
             if e.lanes % group:  # such groups are not asked for
                 return context.get_dummy_value()
-            # Two sums for each vector where there is more than one product, so that one does not wait for
+            # Several sums for each vector where there is more than one product, so that one does not wait for
             # the other.
-            chains = min(group, 2)
+            chains = min(group, max(2, MOST_SUMS // blocks))
 
-            def body(step, pointers, sums):
-                x, weight = (e.offset(e.load(pointer, I64, 8), offset) for pointer in pointers)
-                results = list(sums)
+            def body(step, pointers, carried):
+                left, *sums = carried
+                tap = builder.cttz(left, ir.Constant(ir.IntType(1), 1))
+                number = e.load(e.row(table, tap, ir.Constant(I64, 4)), I32, 4)
+                row, factors = (
+                    e.row(x_base, builder.sext(number, I64), stride),
+                    e.row(weight, tap, tap_stride),
+                )
                 for j in range(blocks):
-                    at = VECTOR_BYTES * j
-                    members = _members(e, e.load_vector(e.offset(x, at)), group)
-                    for i, member in enumerate(members):
-                        place = e.offset(
-                            e.offset(weight, builder.mul(weight_stride, ir.Constant(I64, i))), at
-                        )
+                    at, place = VECTOR_BYTES * j, factors
+                    for i, member in enumerate(_members(e, e.offset(row, at), group)):
                         k = j * chains + i % chains
-                        results[k] = e.multiply_add(member, e.load_vector(place), results[k])
-                return results
+                        sums[k] = e.multiply_add(member, e.load_vector(e.offset(place, at)), sums[k])
+                        place = e.offset(place, stride)
+                return [builder.and_(left, builder.sub(left, ir.Constant(I64, 1))), *sums]
 
-            zeros: list[ir.Value] = [ir.Constant(e.vector, None)] * (blocks * chains)
-            sums = e.loop(pairs, [(x_rows, 8), (weight_rows, 8)], zeros, body)
+            starts: list[ir.Value] = [bits]
+            zero = ir.Constant(e.vector, None)
+            keep = builder.icmp_signed("!=", more, ir.Constant(I64, 0))
             for j in range(blocks):
-                total = sums[j] if chains == 1 else builder.fadd(sums[2 * j], sums[2 * j + 1])
-                e.store_vector(total, e.offset(e.offset(out, offset), VECTOR_BYTES * j))
+                before = e.load_vector(e.offset(out, VECTOR_BYTES * j))
+                starts += [builder.select(keep, before, zero), *[zero] * (chains - 1)]
+            _, *sums = e.loop(taps, [], starts, body)
+            for j in range(blocks):
+                parts = sums[j * chains : (j + 1) * chains]
+                while len(parts) > 1:
+                    parts = [builder.fadd(*parts[i : i + 2]) for i in range(0, len(parts), 2)]
+                e.store_vector(parts[0], e.offset(out, VECTOR_BYTES * j))
             return context.get_dummy_value()
 
         return signature, generate
@@ -94,7 +112,7 @@ def _add_products(group: int, blocks: int) -> Callable[..., None]:
                 for j in range(blocks):
                     at = VECTOR_BYTES * j
                     factor = e.load_vector(e.offset(y, at))
-                    members = _members(e, e.load_vector(e.offset(x, at)), group)
+                    members = _members(e, e.offset(x, at), group)
                     before = sums[j * group : (j + 1) * group]
                     results += [
                         e.multiply_add(member, factor, total)
@@ -292,6 +310,6 @@ def _largest_rows(listed: bool, blocks: int) -> Callable[..., None]:
 
 sum_rows = {(listed, n): _sum_rows(listed, n) for listed in (False, True) for n in (1, 2, 4)}
 largest_rows = {(listed, n): _largest_rows(listed, n) for listed in (False, True) for n in (1, 2)}
-# One vector of columns, or four; of eight members no more than two vectors of sums fit the registers.
-sum_of_products = {(g, n): _sum_of_products(g, n) for g in (1, 2, 4, 8) for n in (1, 4)}
+# One vector of columns, or some; of eight members no more than two vectors of sums fit the registers.
+sum_of_neighbours = {(g, n): _sum_of_neighbours(g, n) for g in (1, 2, 4, 8) for n in (1, 2, 4) if g * n <= 16}
 add_products = {(g, n): _add_products(g, n) for g in (1, 2, 4, 8) for n in (1, 4 if g < 8 else 2)}
