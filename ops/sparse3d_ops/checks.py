@@ -27,10 +27,9 @@ def check_tensor(
     dtypes: Sequence[torch.dtype] = FLOATS,
 ) -> None:
     """Raise a ValueError that says what came and what was expected. Letters in `shape` stand for any size."""
-    fits = tensor.dim() == len(shape) and all(
-        isinstance(want, str) or want == got for want, got in zip(shape, tensor.shape, strict=True)
-    )
-    if not fits:  # only now are sizes put into words: under torch.compile they have none
+    if not _fits(
+        tensor.shape, shape
+    ):  # only now are sizes put into words: under torch.compile they have none
         expected = "(" + ", ".join(str(size) for size in shape) + ")"
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected {expected}")
     if tensor.dtype not in dtypes:
@@ -38,10 +37,25 @@ def check_tensor(
         raise ValueError(f"{name} is {str(tensor.dtype).removeprefix('torch.')}, expected {wanted}")
 
 
+def _fits(sizes: Sequence[int], shape: Sequence[int | str]) -> bool:
+    # A plain loop: an op makes several of these checks in each call, some microseconds where a generator
+    # makes one.
+    if len(sizes) != len(shape):
+        return False
+    for size, want in zip(sizes, shape, strict=True):
+        if not isinstance(want, str) and want != size:
+            return False
+    return True
+
+
 def check_same_device(*named: tuple[str, Tensor]) -> None:
     """Raise a ValueError when the tensors live on more than one device."""
-    devices = {tensor.device for _, tensor in named}
-    if len(devices) > 1:
+    for _, tensor in named:
+        if not tensor.is_cpu:
+            break
+    else:
+        return
+    if len({tensor.device for _, tensor in named}) > 1:
         places = ", ".join(f"{name} on {tensor.device}" for name, tensor in named)
         raise ValueError(f"inputs are on different devices: {places}; move them with .to(device)")
 

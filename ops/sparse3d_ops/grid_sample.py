@@ -141,9 +141,11 @@ def trilinear_gather(features: Tensor, corners: Tensor, weights: Tensor) -> Tens
     from sparse3d_ops.cpu import grid_sample as body
 
     _check_gather(features, corners, weights)
-    kind = torch.promote_types(working(features).dtype, weights.dtype)
-    work, factors = working(features).to(kind), working(weights).to(kind)
-    out = empty((len(corners), features.shape[1]), kind)
+    work, factors = working(features), working(weights)
+    if work.dtype != factors.dtype:
+        kind = torch.promote_types(work.dtype, factors.dtype)
+        work, factors = work.to(kind), factors.to(kind)
+    out = empty((corners.shape[0], features.shape[1]), work.dtype)
     if not body.gather(work.numpy(), corners.contiguous().numpy(), factors.numpy(), out.numpy()):
         check_range("corners", corners, -1, len(features))
     return out.to(features.dtype)

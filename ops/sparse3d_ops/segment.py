@@ -23,7 +23,6 @@ def _check(values: Tensor, segment: Tensor, num_segments: int) -> None:
 
 def _sorted_rows(segment: Tensor, num_segments: int):
     """offsets (S + 1,) and order (N,), or an empty order when the rows are sorted already: see the bodies."""
-    from sparse3d_ops.cpu import radix
     from sparse3d_ops.cpu import segment as body
 
     if len(segment) >= 1 << 31:
@@ -42,6 +41,8 @@ def _sorted_rows(segment: Tensor, num_segments: int):
         if low < 0 or high >= num_segments:
             check_range("segment", segment, 0, num_segments)
         if falls:
+            from sparse3d_ops.cpu import radix
+
             ids, order, _ = radix.sort_cells(ids.copy(), (num_segments - 1).bit_length())
     body.segment_offsets(ids, offsets)
     return offsets, order

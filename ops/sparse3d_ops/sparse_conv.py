@@ -87,12 +87,7 @@ def _split_groups(wide: Tensor, groups: int, join: int) -> Tensor:
 @torch.library.custom_op("sparse3d::sparse_conv", mutates_args=(), device_types="cpu")
 def sparse_conv(features: Tensor, weight: Tensor, table: Tensor, reverse: Tensor, groups: int) -> Tensor:
     """out[o] = sum over taps v of features[table[o, v]] @ weight[v], group by group: -> (N_out, Cout)."""
-    from numba import get_num_threads
-    from numba.core import config
-
-    from sparse3d_ops.cpu import narrow_conv as narrow
     from sparse3d_ops.cpu import sparse_conv as body
-    from sparse3d_ops.cpu.microkernel import VECTOR_BYTES
 
     _check(features, weight, table, reverse, groups)
     outputs, width = table.shape[0], weight.shape[2]
@@ -100,11 +95,13 @@ def sparse_conv(features: Tensor, weight: Tensor, table: Tensor, reverse: Tensor
         _check_entries(features, table)
         return features.new_zeros(outputs, width)
     x, w, pairs = working(features), working(weight), table.contiguous().numpy()
-    if config.DISABLE_JIT:  # pyright: ignore[reportAttributeAccessIssue]
+    if body.numba.config.DISABLE_JIT:  # pyright: ignore[reportAttributeAccessIssue]
         _check_entries(features, table)
         return _plain(x, w, table, groups).to(features.dtype)
-    lanes, threads = VECTOR_BYTES // x.element_size(), get_num_threads()
+    lanes, threads = body.VECTOR_BYTES // x.element_size(), body.numba.get_num_threads()
     if _is_narrow(w.shape, x.shape[1], groups, lanes):
+        from sparse3d_ops.cpu import narrow_conv as narrow
+
         out = empty((outputs, width), x.dtype)
         right = narrow.convolve(x.numpy(), w.numpy(), pairs, threads, out.numpy())
     else:
@@ -151,11 +148,7 @@ def sparse_conv_weight_gradient(
 ) -> Tensor:
     """Gradient of `sparse_conv` by its weight, given that by its output (N_out, Cout): -> (V, Cin /
     groups, Cout)."""
-    from numba.core import config
-
-    from sparse3d_ops.cpu import narrow_conv as narrow
     from sparse3d_ops.cpu import sparse_conv as body
-    from sparse3d_ops.cpu.microkernel import VECTOR_BYTES
 
     shape = _check_gradient(features, grad, table, reverse, groups)
     volume, depth, width = shape
@@ -163,11 +156,13 @@ def sparse_conv_weight_gradient(
         _check_entries(features, table)
         return features.new_zeros(shape)
     x, g, pairs = working(features), working(grad), table.contiguous().numpy()
-    if config.DISABLE_JIT:  # pyright: ignore[reportAttributeAccessIssue]
+    if body.numba.config.DISABLE_JIT:  # pyright: ignore[reportAttributeAccessIssue]
         _check_entries(features, table)
         return _plain_weight_gradient(x, g, table, groups).to(features.dtype)
-    lanes, join = VECTOR_BYTES // x.element_size(), 1
+    lanes, join = body.VECTOR_BYTES // x.element_size(), 1
     if _is_narrow(shape, x.shape[1], groups, lanes):
+        from sparse3d_ops.cpu import narrow_conv as narrow
+
         partial = _slices(x, shape)
         right = narrow.weight_gradient(x.numpy(), g.numpy(), pairs, partial.numpy())
     else:

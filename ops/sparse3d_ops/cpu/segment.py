@@ -68,22 +68,25 @@ def sort_few(segment, offsets, order):
     offsets (S + 1,) and order (N,) int32 are outputs; order is left as it is where the ids are sorted
     already. Returns 1 where they are not, 0 where they are, -1 where one is not in [0, S).
     """
-    segments = np.uint64(len(offsets) - 1)
     offsets[:] = 0
-    falls, before = 0, np.int64(0)
-    for row in range(len(segment)):
-        s = segment[row]
-        if np.uint64(s) >= segments:
-            return -1
-        offsets[np.uint64(s) + np.uint64(1)] += 1
-        falls += s < before
-        before = s
-    total = np.int64(0)
-    if not falls:
-        for s in range(1, len(offsets)):
-            total += offsets[s]
-            offsets[s] = total
+    if len(segment) == 0:
         return 0
+    low, high, falls = segment[0], segment[0], np.int64(0)
+    for row in range(1, len(segment)):
+        low, high = min(low, segment[row]), max(high, segment[row])
+        falls += segment[row] < segment[row - 1]
+    if low < 0 or high >= len(offsets) - 1:
+        return -1
+    if not falls:
+        # Where segments end, as in `segment_offsets`: counting would wait for the count of the row before.
+        for row in range(len(segment)):
+            offsets[np.uint64(segment[row]) + np.uint64(1)] = row + 1
+        for s in range(1, len(offsets)):
+            offsets[s] = max(offsets[s], offsets[s - 1])
+        return 0
+    for row in range(len(segment)):
+        offsets[np.uint64(segment[row]) + np.uint64(1)] += 1
+    total = np.int64(0)
     for s in range(1, len(offsets)):  # where segment s - 1 begins; its rows move it to where it ends
         count = offsets[s]
         offsets[s] = total
