@@ -7,13 +7,14 @@ gather   the convolution in torch: gather, mm and index_add for each tap
 spconv   its layer with the pairs found before; on one thread only, because with two its sums are wrong
 Open3D   ml.torch.ops.sparse_conv, given our neighbours
 of oneDNN: share of the rate of a dense 3x3 convolution with as many channels that stays in cache
-`--geometry` times strided, inverse, transposed, grouped and depthwise layers beside copying input and output,
-`--maps` the kernel maps.
+`--geometry` times strided, inverse, transposed, grouped and depthwise layers beside copying input and output
+(and the neighbour table, which must be read too), `--maps` the kernel maps.
 """
 
 import argparse
+import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import machine
@@ -110,8 +111,15 @@ def forward_only(function: Pass) -> machine.Call:
     return run
 
 
-def with_backward(function: Pass, grad: Tensor) -> machine.Call:
-    return lambda: function().backward(grad, retain_graph=True)
+def with_backward(function: Pass, grad: Tensor, leaves: Sequence[Tensor]) -> machine.Call:
+    """As a step of a training has it: there are no gradients before, to which the new ones would be added."""
+
+    def run() -> None:
+        for leaf in leaves:
+            leaf.grad = None
+        function().backward(grad)
+
+    return run
 
 
 def cached_product(channels: int) -> machine.Call:
@@ -157,7 +165,8 @@ def submanifold(scene: Scene, channel_counts: list[int], limits: machine.Limits,
             torch.testing.assert_close(one(), want, rtol=1e-3, atol=1e-4, msg=f"{name} differs")
         forward = {name: forward_only(one) for name, one in there.items()}
         forward |= {"mm": lambda d=dense, s=square: d @ s, "oneDNN": cached_product(channels)}
-        both = {name: with_backward(one, grad) for name, one in there.items()}
+        leaves = [features, weight, *layer.parameters()]
+        both = {name: with_backward(one, grad, leaves) for name, one in there.items()}
         both |= {
             "mm": lambda d=dense, s=square: (d @ s, d @ s.T, d.T @ d),
             "oneDNN": cached_product(channels),
@@ -185,35 +194,40 @@ def geometries(scene: Scene, channels: int, limits: machine.Limits, repeats: int
         title=f"layers, {len(scene.sites)} voxels in, {channels} channels, float32, cpu, {limits.threads} "
         f"threads, {repeats} repeats; milliseconds: median (fastest - slowest); maps are found before"
     )
-    for column in ("layer", "voxels out", "forward", "forward + backward", "copy", "forward / copy"):
+    copies = ("copy", "copy with table", "forward / copy", "forward / copy with table")
+    for column in ("layer", "voxels out", "forward", "forward + backward", *copies):
         table.add_column(column, justify="right")
     c = channels
     fine = SparseTensor(torch.randn(len(scene.sites), c, requires_grad=True), scene.sites)
     down = nn.SparseConv3d(c, c, 3, stride=2, padding=1, bias=False)
     coarse = down(fine).detach()
     coarse.features.requires_grad_()
-    layers: dict[str, tuple[torch.nn.Module, SparseTensor]] = {
+    layers: dict[str, tuple[nn.SubMConv3d | nn.SparseConv3d | nn.SparseInverseConv3d, SparseTensor]] = {
         "strided 3, stride 2": (down, fine),
         "strided 2, stride 2": (nn.SparseConv3d(c, c, 2, stride=2, bias=False), fine),
         "inverse 3, stride 2": (nn.SparseInverseConv3d(c, c, 3, bias=False), coarse),
         "transposed 2, stride 2": (nn.SparseConvTranspose3d(c, c, 2, stride=2, bias=False), coarse),
         "submanifold, 4 groups": (nn.SubMConv3d(c, c, groups=4, bias=False), fine),
+        "submanifold, 8 groups": (nn.SubMConv3d(c, c, groups=8, bias=False), fine),
         "submanifold, 16 groups": (nn.SubMConv3d(c, c, groups=16, bias=False), fine),
+        "submanifold, 32 groups": (nn.SubMConv3d(c, c, groups=32, bias=False), fine),
         "submanifold, depthwise": (nn.SubMConv3d(c, c, groups=c, bias=False), fine),
     }
     for name, (layer, x) in layers.items():
         y = layer(x)
         grad = torch.randn_like(y.features)
         source = (x.features.detach(), grad)
+        entries = torch.zeros(len(y), math.prod(layer.kernel_size), dtype=torch.int32)
 
-        def one(layer: torch.nn.Module = layer, x: SparseTensor = x) -> Tensor:
+        def one(layer=layer, x: SparseTensor = x) -> Tensor:
             return layer(x).features
 
         times = machine.in_turns(
             {
                 "forward": forward_only(one),
-                "both": with_backward(one, grad),
+                "both": with_backward(one, grad, [x.features, *layer.parameters()]),
                 "copy": lambda source=source: [t.clone() for t in source],
+                "all": lambda source=(*source, entries): [t.clone() for t in source],
             },
             repeats,
         )
@@ -221,8 +235,8 @@ def geometries(scene: Scene, channels: int, limits: machine.Limits, repeats: int
         table.add_row(
             name,
             str(len(y)),
-            *(machine.spread(times[key]) for key in ("forward", "both", "copy")),
-            f"{median['forward'] / median['copy']:.1f}",
+            *(machine.spread(times[key]) for key in ("forward", "both", "copy", "all")),
+            *(f"{median['forward'] / median[key]:.1f}" for key in ("copy", "all")),
         )
     return table
 

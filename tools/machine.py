@@ -5,14 +5,16 @@
     limits = machine.limits(2)               # measured now: multiply-adds in registers, copying large arrays
     times = machine.in_turns({"ours": f, "theirs": g}, repeats=15)
 
-Contestants are timed in turns, so that whatever else runs on the machine slows all of them alike; the fastest
-and the slowest repeat stand beside each median. `Work` is what an answer needs at least (inputs read once,
-outputs written once), so a share of the copy bandwidth says how far from the memory's limit an op is.
+Contestants are timed in turns, in a random order, so that whatever else runs on the machine slows all of them
+alike; the fastest and the slowest repeat stand beside each median. `Work` is what an answer needs at least
+(inputs read once, outputs written once), so a share of the copy bandwidth says how far from the memory's
+limit an op is.
 """
 
 import argparse
 import os
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -173,12 +175,18 @@ def _timed(call: Call, repeats: int) -> list[float]:
 
 
 def in_turns(contestants: Mapping[str, Call], repeats: int) -> dict[str, list[float]]:
-    """Milliseconds of each repeat of each contestant, in turns, after one warm-up."""
+    """Milliseconds of each repeat of each contestant, in turns, after one warm-up.
+
+    Each round has an order of its own: in a fixed one the contestant after the one that writes most would
+    always find its caches empty, and the next would find them filled with what it needs.
+    """
     for call in contestants.values():
         call()
     times: dict[str, list[float]] = {name: [] for name in contestants}
+    order, chance = list(contestants.items()), random.Random(0)
     for _ in range(repeats):
-        for name, call in contestants.items():
+        chance.shuffle(order)
+        for name, call in order:
             begin = time.perf_counter()
             call()
             times[name].append(1e3 * (time.perf_counter() - begin))
