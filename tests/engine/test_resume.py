@@ -7,21 +7,13 @@ import pytest
 import torch
 
 from sparse3d.engine.checkpoint import CheckpointFolder, read_checkpoint
-from sparse3d.engine.loop import Hook, TrainConfig
+from sparse3d.engine.loop import TrainConfig
 from sparse3d.engine.optim import SGDConfig
 from sparse3d.engine.seed import rng_state, seed_everything, set_rng_state
 from sparse3d.engine.state import capture, restore
 from sparse3d.errors import DataError
 from tests.engine.small import SmallLoader, SmallNet, small_trainer
-
-
-class StopAt(Hook):
-    def __init__(self, step):
-        self.step = step
-
-    def after_step(self, trainer):
-        if trainer.step == self.step:
-            trainer.stop("test")
+from tests.stop_at import StopAt
 
 
 def assert_same_state(one, other):
@@ -47,7 +39,7 @@ def test_resumed_run_is_bit_identical(tmp_path, config, optimizer, stop):
     assert straight.train() == "finished"
 
     stopped = small_trainer(config, hooks=[StopAt(stop)], **other)
-    assert stopped.train() == "test"
+    assert stopped.train() == "stopped by the test"
     folder = CheckpointFolder(tmp_path).save(capture(stopped))
 
     seed_everything(99)  # whatever the process did in between

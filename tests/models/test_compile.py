@@ -10,6 +10,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from sparse3d import nn as snn
 from sparse3d.models.minkunet import MinkUNet, MinkUNetConfig
+from sparse3d.models.spunet import SpUNet, SpUNetConfig
 from sparse3d.models.voxel_backbone import VoxelBackbone, VoxelBackbone8xConfig, VoxelResBackbone8xConfig
 from sparse3d.tensor import SparseTensor, cat
 
@@ -75,7 +76,12 @@ def minkunet() -> nn.Module:
     return Rows(MinkUNet(4, 5, config))
 
 
-NETWORKS = [UNet, plain_backbone, residual_backbone, minkunet]
+def spunet() -> nn.Module:
+    config = SpUNetConfig(channels=(8, 12, 8, 8), layers=(1, 1, 1, 1), stem_channels=8, stem_kernel=3)
+    return Rows(SpUNet(4, 5, config))
+
+
+NETWORKS = [UNet, plain_backbone, residual_backbone, minkunet, spunet]
 
 
 def frame(seed: int, points: int) -> tuple[torch.Tensor, torch.Tensor]:
