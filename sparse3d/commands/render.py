@@ -54,7 +54,7 @@ def add(commands: Commands) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from sparse3d.recipes import pictures as recipe
-    from sparse3d.recipes.scenes import load_scene
+    from sparse3d.recipes.scenes import load_run, scene_of
 
     if arguments.size is not None and arguments.size < 1:
         raise ValueError(f"--size {arguments.size}: a picture has at least one pixel")
@@ -65,7 +65,7 @@ def _run(arguments: argparse.Namespace) -> int:
         from sparse3d.errors import require_extra
 
         require_extra("av", "video")
-    scene = load_scene(arguments.run_folder, arguments.checkpoint, arguments.device)
+    scene = scene_of(load_run(arguments.run_folder, arguments.checkpoint, arguments.device))
     pictures = Path(arguments.run_folder) / "pictures"
     if arguments.turntable is not None and not video:
         folder = arguments.out or pictures / "turntable"

@@ -1,7 +1,7 @@
 """glTF 2.0 in one binary file (.glb) as meshes: positions, normals, colours of vertices and triangles.
 
-Colours in glTF are linear light; those of photos are sRGB, so they are converted, in 16 bits, which gives each
-of the 256 values back. What is written is unlit (KHR_materials_unlit): photos hold the light already.
+Colours in glTF are linear light; those of photos are sRGB, so they are converted, in 16 bits, which gives
+each of the 256 values back. What is written is unlit (KHR_materials_unlit): photos hold the light already.
 """
 
 from pathlib import Path

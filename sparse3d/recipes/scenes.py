@@ -32,11 +32,21 @@ class ReconstructedScene:
     made_of: Field | GaussianCloud
 
 
-def load_scene(run: str | Path, checkpoint: str = "last", device: str | None = None) -> ReconstructedScene:
+Loaded = radiance.LoadedField | splatting.LoadedCloud
+
+
+def load_run(run: str | Path, checkpoint: str = "last", device: str | None = None) -> Loaded:
     """What a run of `sparse3d reconstruct` made. ConfigError for a run of another command."""
     if task_of_run(run, "render").name == "radiance":
-        return scene_of_field(radiance.load_field(run, checkpoint, device))
-    return scene_of_cloud(splatting.load_cloud(run, checkpoint, device))
+        return radiance.load_field(run, checkpoint, device)
+    return splatting.load_cloud(run, checkpoint, device)
+
+
+def scene_of(loaded: Loaded) -> ReconstructedScene:
+    """See `scene_of_field` and `scene_of_cloud`."""
+    if isinstance(loaded, radiance.LoadedField):
+        return scene_of_field(loaded)
+    return scene_of_cloud(loaded)
 
 
 def scene_of_field(loaded: radiance.LoadedField) -> ReconstructedScene:

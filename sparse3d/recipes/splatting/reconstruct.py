@@ -10,7 +10,6 @@ from PIL import Image
 
 from sparse3d.data.photo_checks import check_views
 from sparse3d.data.photos import PosedPhotos
-from sparse3d.data.structure_from_motion import Progress as StageProgress
 from sparse3d.data.whole_photos import WholePhotoLoader, undistorted
 from sparse3d.engine import distributed
 from sparse3d.engine.checkpoint import read_checkpoint
@@ -50,15 +49,16 @@ def train(
     *,
     if_begun: bool = False,
     progress_of_data: Progress | None = None,
-    progress_of_poses: StageProgress | None = None,
+    photos: PosedPhotos | None = None,
     extra_hooks: Sequence[Hook] = (),
 ) -> TrainOutcome:
-    """Train into the run folder `out`; `resume` continues the run in it, bit for bit. In one process."""
+    """Train into the run folder `out`; `resume` continues the run in it, bit for bit. In one process.
+    `photos` are those that the config names, where somebody has opened them before."""
     run = RunFolder(out, config.checkpoint.keep)
     with distributed.process_group(config.train.device) as device:
         if distributed.world_size() > 1:
             raise ValueError("a cloud that grows trains in one process; start without torchrun")
-        photos = photos_of_split(config.data, config.data.split, progress_of_poses)
+        photos = photos or photos_of_split(config.data, config.data.split)
         check_views(photos)
         run.start(config, resume, if_begun)
         if config.train.deterministic:
@@ -108,12 +108,24 @@ def evaluate(
     progress: Progress | None = None,
     progress_of_poses: Progress | None = None,
 ) -> SplattingOutcome:
-    """Draw the photos of a split that the cloud has not seen, as pinhole cameras see them; writes
+    """`judge` a split of the run's photos, or of those in `data_root`."""
+    loaded = load_cloud(run, checkpoint, device)
+    data = loaded.config.data if data_root is None else replace(loaded.config.data, root=data_root, depth="")
+    photos = photos_of_split(data, split or loaded.config.evaluation.split)
+    return judge(loaded, run, photos, progress=progress)
+
+
+def judge(
+    loaded: "LoadedCloud",
+    run: str | Path,
+    photos: PosedPhotos,
+    *,
+    progress: Progress | None = None,
+    progress_of_poses: Progress | None = None,
+) -> SplattingOutcome:
+    """Draw photos that the cloud has not seen, as pinhole cameras see them; writes
     `evaluation/<split>/metrics.json` and a picture of each: the photo, the drawing, its error and depth."""
-    config = RunFolder(run).read_config(SplattingConfig)
-    split = split or config.evaluation.split
-    data = config.data if data_root is None else replace(config.data, root=data_root, depth="")
-    photos, loaded = photos_of_split(data, split), load_cloud(run, checkpoint, device)
+    config, data, split = loaded.config, loaded.config.data, photos.split
     background = data.background_color(photos.capture.background)
     wanted = (
         (name, *undistorted(photos.photo(row), photos.cameras[row])) for row, name in enumerate(photos.names)
@@ -156,10 +168,6 @@ class LoadedCloud:
     config: SplattingConfig
     cloud: GaussianCloud
     checkpoint: Path
-
-    def photos(self, split: str) -> PosedPhotos:
-        """Of the run's data."""
-        return photos_of_split(self.config.data, split)
 
 
 def load_cloud(run: str | Path, checkpoint: str = "last", device: str | None = None) -> LoadedCloud:
