@@ -22,7 +22,6 @@ ARRAY_BUFFER, ELEMENT_BUFFER = 34962, 34963
 _MAGIC, _JSON, _BINARY = 0x46546C67, 0x4E4F534A, 0x004E4942
 _TYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _COLUMNS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
-_MOST_NODES = 100_000
 
 
 class Gltf:
@@ -56,19 +55,18 @@ class Gltf:
         nodes = self.tree.get("nodes", [])
         scenes = self.tree.get("scenes", [])
         roots = scenes[self.tree.get("scene", 0)].get("nodes", []) if scenes else range(len(nodes))
-        waiting = [(root, np.eye(4)) for root in roots]
-        for _ in range(_MOST_NODES):
-            if not waiting:
-                return
+        waiting, seen = [(root, np.eye(4)) for root in roots], set()
+        while waiting:
             number, above = waiting.pop()
+            if number in seen:
+                raise DataError(self.path, f"nodes that hold themselves, or one that two hold: {number}")
+            seen.add(number)
             node = nodes[number]
             matrix = above @ _matrix(node)
             waiting += [(child, matrix) for child in node.get("children", [])]
             if "mesh" in node:
                 for primitive in self.tree["meshes"][node["mesh"]]["primitives"]:
                     yield primitive, matrix
-        if waiting:
-            raise DataError(self.path, f"more than {_MOST_NODES} nodes, or nodes that hold themselves")
 
     def accessor(self, number: int, columns: int | None) -> np.ndarray:
         """(count, columns); integers that are normalized as fractions."""

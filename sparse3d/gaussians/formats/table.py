@@ -17,6 +17,7 @@ from sparse3d.gaussians.formats.compressed_ply import (
     write_compressed_ply,
 )
 from sparse3d.gaussians.formats.frames import WORLD, change_axes, check_axes
+from sparse3d.gaussians.formats.gltf_splats import GLTF_AXES, GLTF_SH_DEGREE, open_gltf, write_gltf
 from sparse3d.gaussians.formats.inria_ply import open_inria_ply, write_inria_ply
 from sparse3d.gaussians.formats.opening import opened
 from sparse3d.gaussians.formats.order import in_order
@@ -55,6 +56,7 @@ FORMATS = (
     Format("compressed", (".compressed.ply",), WORLD, 3, False, True, _open_ply, write_compressed_ply),
     Format("spz", (".spz",), SPZ_AXES, MAX_SH_DEGREE, False, False, open_spz, write_spz),
     Format("sog", (".sog", META), SOG_AXES, 3, False, True, open_sog, write_sog),
+    Format("gltf", (".glb",), GLTF_AXES, GLTF_SH_DEGREE, False, False, open_gltf, write_gltf),
 )
 ENDINGS = tuple(ending for form in FORMATS for ending in form.endings)
 
