@@ -58,6 +58,7 @@ def test_losses_are_told_in_their_units():
     other.quats[2] = -torch.stack(
         [(angle / 2).cos(), (angle / 2).sin(), torch.tensor(0.0), torch.tensor(0.0)]
     )
+    other.quats[3] = torch.tensor([0, 0, 1.0, 0])  # half a turn about an axis of its own: the same ellipsoid
     other.means[1, 0] += 2
     other.scales[0, 1] += 0.1
     found = {loss.name: loss for loss in losses([turned[:1], turned[1:]], [other[:3], other[3:]])}

@@ -52,17 +52,28 @@ def losses(before: Iterable[GaussianCloud], after: Iterable[GaussianCloud]) -> l
 def _differences(a: GaussianCloud, b: GaussianCloud) -> dict[str, Tensor]:
     scales = min(a.scales.shape[1], b.scales.shape[1])
     rest = min(a.shN.shape[1], b.shN.shape[1])
-    quats = [normalized(cloud.quats)[0] for cloud in (a, b)]
-    # The chord is precise where the angle is small; q and -q are one rotation.
-    chord = torch.minimum((quats[0] - quats[1]).norm(dim=1), (quats[0] + quats[1]).norm(dim=1))
     return {
         "position": a.means - b.means,
         "scale": 100 * torch.expm1((b.scales[:, :scales] - a.scales[:, :scales]).double()),
-        "rotation": torch.rad2deg(4 * torch.asin((chord / 2).clamp(max=1))),
+        "rotation": _angles(a.quats, b.quats),
         "opacity": a.opacities.sigmoid() - b.opacities.sigmoid(),
         "colour": SH0 * (a.sh0 - b.sh0),
         "harmonics": a.shN[:, :rest] - b.shN[:, :rest],
     }
+
+
+def _angles(a: Tensor, b: Tensor) -> Tensor:
+    """Degrees between orientations of ellipsoids, which half a turn about an axis of theirs leaves as they
+    are."""
+    a, b = normalized(a)[0], normalized(b)[0]
+    w, x, y, z = b.unbind(1)
+    # b, and b after half a turn about its x, y and z: b times i, j and k.
+    alike = torch.stack(
+        [b, *(torch.stack(q, 1) for q in ((-x, w, z, -y), (-y, -z, w, x), (-z, y, -x, w)))], 1
+    )
+    # The chord is precise where the angle is small; q and -q are one rotation.
+    chord = torch.minimum((a[:, None] - alike).norm(dim=2), (a[:, None] + alike).norm(dim=2)).amin(1)
+    return torch.rad2deg(4 * torch.asin((chord / 2).clamp(max=1)))
 
 
 def _paired(
