@@ -150,7 +150,8 @@ class VoxelField(nn.Module):
     def color(self, points: Tensor, directions: Tensor) -> Tensor:
         """(N, 3) world, (N, 3) unit viewing directions -> (N, 3) in [0, 1]; grey where there is no voxel."""
         inside, corners, weights = self._at(points)
-        return self._shade(corners, weights, directions).where(inside[:, None], 0.5)
+        values = interpolate(self.harmonics, corners, weights)
+        return self._shade(values, directions).where(inside[:, None], 0.5)
 
     def render(
         self,
@@ -197,8 +198,10 @@ class VoxelField(nn.Module):
     def _render(
         self, samples: _Samples, directions: Tensor, background: Tensor | None, normals: bool
     ) -> Traced:
-        raw = interpolate(self.raw_density, samples.corners, samples.weights)[:, 0]
-        shade = self._shade(samples.corners, samples.weights, directions[samples.ray])
+        # Both at once: their gradients share the search for what belongs to a point.
+        both = torch.cat([self.raw_density, self.harmonics], 1)
+        raw, harmonics = interpolate(both, samples.corners, samples.weights).split([1, both.shape[1] - 1], 1)
+        raw, shade = raw[:, 0], self._shade(harmonics, directions[samples.ray])
         values = [shade, samples.t[:, None]]
         if normals:
             values.append(self._normals(samples))
@@ -262,10 +265,10 @@ class VoxelField(nn.Module):
         inside, voxel = inside & (voxel >= 0), voxel.clamp(min=0)
         return inside, self.lattice.corner_rows[voxel], self.lattice.weights(positions, voxel)
 
-    def _shade(self, corners: Tensor, weights: Tensor, directions: Tensor) -> Tensor:
-        values = interpolate(self.harmonics, corners, weights)
+    def _shade(self, harmonics: Tensor, directions: Tensor) -> Tensor:
         # (S, K, 3): the entries of a basis come before the channels.
-        return torch.sigmoid(sh_colors(values.view(len(values), values.shape[1] // 3, 3), directions))
+        entries = harmonics.reshape(len(harmonics), harmonics.shape[1] // 3, 3)
+        return torch.sigmoid(sh_colors(entries, directions))
 
     def _normals(self, samples: _Samples) -> Tensor:
         with torch.enable_grad():
