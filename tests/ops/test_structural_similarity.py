@@ -21,7 +21,11 @@ def test_only_what_was_asked_for_is_differentiated():
 
 @pytest.mark.parametrize(
     ("shape", "other", "message"),
-    [((10, 20, 3), (10, 20, 3), "window"), ((20, 20, 3), (20, 19, 3), "shape"), ((20, 20), (20, 20), "shape")],
+    [
+        ((10, 20, 3), (10, 20, 3), "window"),
+        ((20, 20, 3), (20, 19, 3), "shape"),
+        ((20, 20), (20, 20), "shape"),
+    ],
 )
 def test_pictures_that_do_not_fit_are_refused(shape, other, message):
     with pytest.raises(ValueError, match=message):
