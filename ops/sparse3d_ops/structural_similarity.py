@@ -40,7 +40,8 @@ def ssim_map(x: Tensor, y: Tensor) -> Tensor:
 
     _check(x, y)
     out = _room(x)
-    body.similarity(*_flat(x, y), weights(x.dtype), x.shape[2], *_constants(x), _flat(out)[0])
+    c1, c2 = _constants(x)
+    body.similarity(_flat(x), _flat(y), weights(x.dtype), x.shape[2], c1, c2, _flat(out))
     return out
 
 
@@ -50,7 +51,8 @@ def _(x: Tensor, y: Tensor) -> Tensor:
 
     _check(x, y)
     out = _room(x)
-    body.similarity(*_plain(x, y), torch.from_numpy(weights(x.dtype)).to(x.device), C1, C2, out)
+    taps = torch.from_numpy(weights(x.dtype)).to(x.device)
+    body.similarity(_plain(x), _plain(y), taps, C1, C2, out)
     return out
 
 
@@ -62,8 +64,8 @@ def ssim_slope(grad: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
     _check_slope(grad, x, y)
     out = x.new_empty(x.shape)
-    arrays = _flat(grad, x, y)
-    body.slope(*arrays, weights(x.dtype), x.shape[2], *_constants(x), _flat(out)[0])
+    c1, c2 = _constants(x)
+    body.slope(_flat(grad), _flat(x), _flat(y), weights(x.dtype), x.shape[2], c1, c2, _flat(out))
     return out
 
 
@@ -73,7 +75,8 @@ def _(grad: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
     _check_slope(grad, x, y)
     out = x.new_empty(x.shape)
-    body.slope(*_plain(grad, x, y), torch.from_numpy(weights(x.dtype)).to(x.device), C1, C2, out)
+    taps = torch.from_numpy(weights(x.dtype)).to(x.device)
+    body.slope(_plain(grad), _plain(x), _plain(y), taps, C1, C2, out)
     return out
 
 
@@ -122,13 +125,13 @@ def _room(x: Tensor) -> Tensor:
     return x.new_empty(_inner(x))
 
 
-def _plain(*tensors: Tensor) -> list[Tensor]:
-    return [tensor.detach().contiguous() for tensor in tensors]
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().contiguous()
 
 
-def _flat(*tensors: Tensor) -> list[np.ndarray]:
-    """Pictures as (H, W C): neighbours of a channel are C apart."""
-    return [tensor.detach().contiguous().numpy().reshape(tensor.shape[0], -1) for tensor in tensors]
+def _flat(tensor: Tensor) -> np.ndarray:
+    """A picture as (H, W C): neighbours of a channel are C apart."""
+    return _plain(tensor).numpy().reshape(tensor.shape[0], -1)
 
 
 def _constants(like: Tensor) -> tuple[np.floating, np.floating]:

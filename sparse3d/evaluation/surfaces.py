@@ -79,19 +79,8 @@ def score_against_points(
 def points_on_mesh(mesh: Mesh, count: int, seed: int = 0) -> np.ndarray:
     """(count, 3) float64: points spread evenly over a mesh by its area, the same for a seed. ValueError for a
     mesh without area."""
-    areas = np.linalg.norm(mesh.face_normals, axis=1)
-    if not areas.sum() > 0:
-        raise ValueError(f"a mesh of {len(mesh.faces)} triangles without area has no points on it")
-    rng = np.random.default_rng(seed)
-    # One draw in each of `count` equal shares of the area: less noise than independent draws.
-    shares = (np.arange(count) + rng.random(count)) / count
-    total = np.cumsum(areas)
-    face = np.searchsorted(total, shares * total[-1], side="right").clip(max=len(areas) - 1)
-    corners = mesh.vertices[mesh.faces[face]].astype(np.float64)
-    u, v = rng.random((2, count))
-    u = np.sqrt(u)
-    weights = np.stack([1 - u, u * (1 - v), u * v], 1)
-    return (weights[:, :, None] * corners).sum(1)
+    face, weights = mesh.spread_points(count, seed)
+    return (weights[:, :, None] * mesh.vertices[mesh.faces[face]].astype(np.float64)).sum(1)
 
 
 def distance_to_mesh(mesh: Mesh, points: np.ndarray) -> np.ndarray:

@@ -1,8 +1,5 @@
-"""What is known, or likely, of depth: its order, its measured value, its smoothness where nothing was seen.
-
-Depths are numbers (N,) in one unit for all arguments of a loss. Losses are means over what they are given,
-and 0 for nothing at all (a batch may hold no pixel of known depth).
-"""
+"""What is known, or likely, of the depth of rays: the hyper-parameters of the losses in
+`sparse3d.nn.depth_losses`, and where the light of a ray ends."""
 
 from dataclasses import dataclass
 from math import pi, sqrt
@@ -72,27 +69,6 @@ class UnseenViewsConfig:
             raise ValueError(f"side must be 2 or more, got {self.side}")
 
 
-def ranking(nearer: Tensor, farther: Tensor, margin: float) -> Tensor:
-    """mean max(nearer - farther + margin, 0) of pairs (Q,): rendered depths of pixels whose order is known.
-    It has no gradient where the order is right by the margin."""
-    return _mean((nearer - farther + margin).clamp(min=0))
-
-
-def continuity(depth: Tensor, neighbour: Tensor, margin: float) -> Tensor:
-    """mean max(|depth - neighbour| - margin, 0) of pairs (Q,) that are next to each other and of like
-    depth."""
-    return _mean(((depth - neighbour).abs() - margin).clamp(min=0))
-
-
-def metric_depth(depth: Tensor, measured: Tensor, within: float) -> Tensor:
-    """Huber's loss of rendered depths (N,) against measured ones (N,); pixels of unknown depth (NaN) do not
-    count. e^2 / 2 within, then `within` (|e| - within / 2)."""
-    known = torch.isfinite(measured)
-    error = (depth[known] - measured[known]).abs()
-    small = error.clamp(max=within)
-    return _mean(small * (error - small / 2))
-
-
 def ends_at(weights: Tensor, samples: Samples, distance: Tensor, spread: Tensor) -> Tensor:
     """Cross entropy of where the light of rays ends from a normal distribution around `distance` (R,) of
     deviation `spread` (R,): - sum_i log(w_i / dt_i) N(t_i; distance, spread) dt_i, mean over the rays.
@@ -109,22 +85,6 @@ def ends_at(weights: Tensor, samples: Samples, distance: Tensor, spread: Tensor)
     # DS-NeRF's 1e-5: the slope of the logarithm has to end somewhere.
     light = torch.log((weights + 1e-5) / samples.dt.clamp(min=1e-9))
     return -repeatable_sum(light * mass) / max(1, len(distance))
-
-
-def roughness(depth: Tensor, opacity: Tensor) -> Tensor:
-    """Mean over patches (N, h, w) of squared differences of depths next to each other, each weighted by the
-    product of the two opacities, which gets no gradient: to become transparent is no way out.
-
-    0 for a plane that faces the camera where depth is that along the optical axis; a slanted one has some.
-    """
-    o = opacity.detach()
-    across = (o[:, :, 1:] * o[:, :, :-1] * (depth[:, :, 1:] - depth[:, :, :-1]).square()).flatten()
-    down = (o[:, 1:] * o[:, :-1] * (depth[:, 1:] - depth[:, :-1]).square()).flatten()
-    return _mean(across) + _mean(down)
-
-
-def _mean(values: Tensor) -> Tensor:
-    return repeatable_sum(values) / max(1, values.numel())
 
 
 def _check_positive(config: object, *names: str) -> None:

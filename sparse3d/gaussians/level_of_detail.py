@@ -66,8 +66,10 @@ def match_moments(cloud: GaussianCloud, group: Tensor, groups: int) -> GaussianC
 
 
 def coarser(cloud: GaussianCloud, voxel_size: float) -> GaussianCloud:
-    """One Gaussian a voxel; Gaussians without a voxel (not finite, or very far away) are left out. In the
-    order of the voxels."""
+    """One Gaussian a voxel, in the order of the voxels. Gaussians without a voxel (not finite, or very far
+    away) or without mass are left out."""
+    heavy = mass(cloud.to(torch.float64))
+    cloud = cloud[torch.isfinite(heavy) & (heavy > 0)]
     index = VoxelIndex(cloud.means, voxel_size)
     kept = index.voxel >= 0
     return match_moments(cloud[kept], index.voxel[kept], len(index))

@@ -25,6 +25,13 @@ class SplatModel(nn.Module):
     bits.
     """
 
+    means: nn.Parameter
+    scales: nn.Parameter
+    quats: nn.Parameter
+    opacities: nn.Parameter
+    sh0: nn.Parameter
+    shN: nn.Parameter
+    statistics: nn.Module
     scene_scale: Tensor
     seed: Tensor
 

@@ -52,6 +52,16 @@ def multiply(left: Tensor, right: Tensor) -> Tensor:
     )
 
 
+def facing(normals: Tensor) -> Tensor:
+    """(N, 3) of any length -> (N, 4): the shortest turns that take the third axis to them; none for a normal
+    of length 0."""
+    x, y, z = torch.nn.functional.normalize(normals, dim=1).unbind(1)
+    # (1 + cos, axis sin): the half way; straight down a half turn around x.
+    q = torch.stack([1 + z, -y, x, torch.zeros_like(z)], 1)
+    down = torch.tensor([0.0, 1.0, 0.0, 0.0]).to(q)
+    return torch.nn.functional.normalize(torch.where(z[:, None] > -1 + 1e-6, q, down), dim=1)
+
+
 def spread(scales: Tensor, quats: Tensor, normal: Tensor) -> Tensor:
     """Where draws of the standard normal distribution (N, 3) lie around the means, world, metres: (N, 3) =
     R diag(s) normal. `scales` (N, 3) or (N, 2) are logarithms."""

@@ -87,9 +87,10 @@ class VoxelIndex:
         kept[self.order[place[rank < most]]] = True
         return kept
 
-    def nearest(self, points: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    def nearest(self, points: Tensor, count: int, within: float = math.inf) -> tuple[Tensor, Tensor]:
         """The `count` Gaussians with the nearest means: (Q, 3) world -> rows (Q, count) int64 and distances
-        (Q, count) float64, nearest first; -1 and inf where there are no more.
+        (Q, count) float64, nearest first; -1 and inf where there are no more. Beyond `within` metres it may
+        stop to look.
 
         Exact. Fast where a few Gaussians share a voxel: of queries whose neighbours are further away than a
         voxel the search goes on in voxels twice as large.
@@ -103,7 +104,7 @@ class VoxelIndex:
             found, way = index._nearest_around(points[waiting], count)
             everything = self._all_within(points[waiting], index.voxel_size)
             # A mean beyond the voxels around is at least a voxel's side away.
-            done = (way[:, -1] <= index.voxel_size) | everything
+            done = (way[:, -1] <= index.voxel_size) | everything | (index.voxel_size >= within)
             rows[waiting[done]], distances[waiting[done]] = found[done], way[done]
             waiting = waiting[~done]
             if len(waiting):

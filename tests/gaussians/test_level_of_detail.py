@@ -57,10 +57,13 @@ def test_shadows_of_known_bodies():
 
 
 def test_gaussians_without_a_voxel_are_left_out():
-    cloud = some_cloud(10)
+    cloud = some_cloud(10, size=0.01)
     cloud.means[3] = float("nan")
+    cloud.opacities[5] = -float("inf")
     merged = coarser(cloud, 100.0)
     # Eight octants around the origin.
     assert torch.isfinite(merged.means).all() and len(merged) <= 8
+    kept = [row for row in range(10) if row not in (3, 5)]
+    assert torch.isclose(mass(merged).sum(), mass(cloud[kept]).sum())
     with pytest.raises(ValueError, match="no mass"):
         match_moments(some_cloud(2), torch.zeros(2, dtype=torch.long), 2)

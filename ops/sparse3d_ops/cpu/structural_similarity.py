@@ -11,7 +11,7 @@ import numpy as np
 TAPS = 11
 
 
-@numba.njit(inline="always")
+@numba.njit(nogil=True)
 def moments(x, y, weights, channels, row, tall, found):
     """found (4, (W - 10) C): means of x, y, x^2 + y^2 and x y in the windows of a row; tall (4, W C) is
     room."""

@@ -5,10 +5,12 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from sparse3d.fields import depth_priors, priors
+from sparse3d.fields import priors
+from sparse3d.fields.depth_priors import ends_at
 from sparse3d.fields.protocol import Traced
 from sparse3d.fields.space import SpaceConfig
 from sparse3d.geometry.rays import Rays
+from sparse3d.nn import depth_losses
 from sparse3d.recipes.radiance.batches import PixelBatch
 from sparse3d.recipes.radiance.config import PriorsConfig
 from sparse3d_ops.raymarch import Samples
@@ -32,9 +34,9 @@ def prior_losses(
         groups = (depth[begin:end] * batch.guides.ranked.cosine).view(-1, 4)
         nearer, farther, beside_nearer, beside_farther = groups.unbind(1)
         margin = config.ranking.margin
-        order = depth_priors.ranking(nearer, farther, margin)
-        smooth = depth_priors.continuity(nearer, beside_nearer, margin)
-        smooth = smooth + depth_priors.continuity(farther, beside_farther, margin)
+        order = depth_losses.ranking(nearer, farther, margin)
+        smooth = depth_losses.continuity(nearer, beside_nearer, margin)
+        smooth = smooth + depth_losses.continuity(farther, beside_farther, margin)
         losses["ranking"] = config.ranking.weight * (order + config.ranking.continuity * smooth)
         begin = end
     if config.points and batch.guides.points:
@@ -42,7 +44,7 @@ def prior_losses(
         end = begin + len(points.distance)
         weights, samples = _part(traced, begin, end)
         samples = Samples(samples.ray_starts, samples.t / space.side, samples.dt / space.side)
-        found = depth_priors.ends_at(
+        found = ends_at(
             weights, samples, points.distance / space.side, points.spread / space.side
         )
         losses["points"] = config.points.weight * found
@@ -51,7 +53,7 @@ def prior_losses(
         side = config.unseen.side
         patches = (depth[begin:] * batch.guides.unseen.cosine).view(-1, side, side)
         opacity = traced.seen.opacity[begin:].view(-1, side, side)
-        losses["unseen"] = config.unseen.weight * depth_priors.roughness(patches, opacity)
+        losses["unseen"] = config.unseen.weight * depth_losses.roughness(patches, opacity)
     return losses
 
 
@@ -89,7 +91,7 @@ def _of_pixels(
     if config.depth and batch.distance is not None:
         depth = traced.seen.depth[: len(batch.rays.origins)].view(pixels, -1)
         seen = (depth * opacity).sum(1) / opacity.sum(1).clamp(min=1e-6)
-        found = depth_priors.metric_depth(seen / space.side, batch.distance / space.side, config.depth.within)
+        found = depth_losses.metric_depth(seen / space.side, batch.distance / space.side, config.depth.within)
         losses["depth"] = config.depth.weight * found
     return losses
 
