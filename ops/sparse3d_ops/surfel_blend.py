@@ -124,6 +124,8 @@ def blend(
     low_pass: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The op behind `blend_surfels`; its distortion is of 1 / z, 1 / metre^2."""
+    from numba import get_num_threads
+
     from sparse3d_ops.cpu import surfel_blend as body
 
     tiles = Tiles(starts, splats, slots, offsets)
@@ -137,7 +139,7 @@ def blend(
     out = _room(means2d, features.shape[1], width, height)
     packed, limits = pack(means2d, slopes, depths, opacities, features, near, low_pass)
     lists = starts.numpy(), splats.numpy()
-    body.blend(packed, *lists, limits, torch.get_num_threads(), *(x.numpy() for x in out))
+    body.blend(packed, *lists, limits, get_num_threads(), *(x.numpy() for x in out))
     return out
 
 
@@ -236,6 +238,8 @@ def blend_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of `blend_surfels`: means2d (N, 2), slopes (N, 3, 2), depths (N,), opacities (N,), features
     (N, C), absolute (N, 2)."""
+    from numba import get_num_threads
+
     from sparse3d_ops.cpu import surfel_blend as body
 
     packed, limits = pack(means2d, slopes, depths, opacities, features, near, low_pass)
@@ -244,7 +248,7 @@ def blend_backward(
     grads = [x.contiguous().numpy() for x in wanted]
     of_slots = means2d.new_empty(len(splats), body.GRADIENTS + features.shape[1])
     lists = slopes.contiguous().numpy(), starts.numpy(), splats.numpy(), slots.numpy(), limits
-    threads = torch.get_num_threads()
+    threads = get_num_threads()
     body.blend_backward(packed, *lists, threads, *images, *grads, wants_absolute, of_slots.numpy())  # pyright: ignore[reportCallIssue]
     out = means2d.new_empty(len(means2d), of_slots.shape[1])
     body.sum_slots(of_slots.numpy(), offsets.numpy(), out.numpy())

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sparse3d.data.photos import PosedPhotos
     from sparse3d.recipes.scenes import ReconstructedScene
 
-METHODS = {name: name for name in ("voxels", "hash", "nerf", "volsdf", "splats")}
+METHODS = {name: name for name in ("voxels", "hash", "nerf", "volsdf", "splats", "surfels")}
 INTERRUPTED = 130
 
 
@@ -50,14 +50,16 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from sparse3d.engine.hooks import StopOnSignal
     from sparse3d.recipes import tasks
+    from sparse3d.recipes.radiance.config import RadianceConfig
     from sparse3d.recipes.radiance.reconstruct import photos_of_split
     from sparse3d.recipes.scenes import load_run, scene_of
+    from sparse3d.recipes.splatting.config import SplattingConfig
 
     source = arguments.config or METHODS[arguments.method]
     task = tasks.task_of(source, arguments.overrides)
-    if task.command != "render":
-        raise ValueError(f"{source} is a config of {task.name}; reconstruct takes radiance or splatting")
     config = tasks.load(source, [*_changes(arguments, task.name), *arguments.overrides])
+    if not isinstance(config, RadianceConfig | SplattingConfig):
+        raise ValueError(f"{source} is a config of {task.name}; reconstruct takes radiance or splatting")
     with Stages() as stages:
         photos = photos_of_split(config.data, config.data.split, stages)
     outcome = task.recipe.train(config, arguments.out, arguments.resume, photos=photos)

@@ -60,8 +60,9 @@ def _run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--size {arguments.size}: a picture has at least one pixel")
     if not arguments.rate > 0:
         raise ValueError(f"--rate {arguments.rate}: there must be more than 0 frames a second")
-    video = arguments.out is not None and arguments.out.suffix.lower() in VIDEOS
-    if video and arguments.out.suffix.lower() == ".mp4":  # before a model is loaded for nothing
+    ending = "" if arguments.out is None else arguments.out.suffix.lower()
+    video = ending in VIDEOS
+    if ending == ".mp4":  # before a model is loaded for nothing
         from sparse3d.errors import require_extra
 
         require_extra("av", "video")
@@ -82,7 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
         shots = recipe.shots_along(trajectory, scene, photos, frames, arguments.size)
         folder = pictures / Path(trajectory).stem
     background = recipe.background_of(scene, photos)
-    if video:
+    if video and arguments.out is not None:
         _write_film(scene, shots, background, arguments.out, arguments.show, arguments.rate)
     else:
         folder = arguments.out or folder

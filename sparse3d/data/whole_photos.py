@@ -29,10 +29,10 @@ def undistorted(photo: Photo, camera: Camera) -> tuple[Photo, Camera]:
     in_world = directions @ camera.camera_to_world[:3, :3].T + camera.camera_to_world[:3, 3]
     places, _ = camera.project(in_world)
     size = np.array([camera.width, camera.height])
-    with np.errstate(invalid="ignore"):
-        inside = ((places >= 0) & (places <= size)).all(1)
-    places = np.where(inside[:, None], places, 0.5)
     shape = (camera.height, camera.width)
+    with np.errstate(invalid="ignore"):
+        inside: np.ndarray = np.logical_and.reduce((places >= 0) & (places <= size), axis=1)
+    places = np.where(inside[:, None], places, 0.5)
     inside = inside.reshape(shape)
     nearest = np.clip(np.floor(places).astype(np.int64), 0, size - 1)
 

@@ -1,5 +1,6 @@
 """What a camera sees of a cloud of Gaussians."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -13,6 +14,8 @@ from sparse3d_ops.spherical_harmonics import sh_colors
 from sparse3d_ops.splat_blend import Blended, blend_splats
 from sparse3d_ops.splat_projection import Projected, project_gaussians
 from sparse3d_ops.splat_tiles import Tiles, list_splats
+
+Shade = Callable[[Tensor], Tensor]  # what makes other colours of those of N Gaussians, (N, 3)
 
 
 @dataclass(frozen=True)
@@ -143,10 +146,14 @@ def render(
     background: Tensor,
     config: SplatConfig | None = None,
     degree: int | None = None,
+    shade: Shade | None = None,
 ) -> SplatRendering:
-    """A cloud in front of a background (3,), with colours from harmonics up to `degree` (all where None)."""
+    """A cloud in front of a background (3,), with colours from harmonics up to `degree` (all where None),
+    changed by `shade`."""
     splats = splat(cloud, view, config)
-    features = torch.cat((colors(cloud, view.centre, degree), splats.projected.depths[:, None]), 1)
+    shades = colors(cloud, view.centre, degree)
+    shades = shades if shade is None else shade(shades)
+    features = torch.cat((shades, splats.projected.depths[:, None]), 1)
     image, transmittance = splats.blend(features)
     alpha = 1 - transmittance
     color = image[..., :3] + transmittance[..., None] * background

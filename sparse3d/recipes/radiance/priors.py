@@ -44,9 +44,7 @@ def prior_losses(
         end = begin + len(points.distance)
         weights, samples = _part(traced, begin, end)
         samples = Samples(samples.ray_starts, samples.t / space.side, samples.dt / space.side)
-        found = ends_at(
-            weights, samples, points.distance / space.side, points.spread / space.side
-        )
+        found = ends_at(weights, samples, points.distance / space.side, points.spread / space.side)
         losses["points"] = config.points.weight * found
         begin = end
     if config.unseen and batch.guides.unseen:

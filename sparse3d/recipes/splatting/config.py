@@ -8,6 +8,21 @@ from sparse3d.engine.hooks import CheckpointConfig
 from sparse3d.engine.loop import TrainConfig
 from sparse3d.engine.optim import SelectiveAdamConfig
 from sparse3d.engine.schedule import ConstantConfig, CosineConfig, LevelsConfig
+from sparse3d.gaussians.appearance import AppearanceConfig, ExposureConfig
+from sparse3d.gaussians.few_views import (
+    CoRegularizationConfig,
+    FloatersConfig,
+    NearLensConfig,
+    OpacityDropConfig,
+    SmoothUnseenConfig,
+)
+from sparse3d.gaussians.losses import (
+    AlphaConfig,
+    DepthConfig,
+    OpacityConfig,
+    RelativeDepthConfig,
+    ScaleConfig,
+)
 from sparse3d.gaussians.render import SplatConfig
 from sparse3d.gaussians.strategies import MCMCStrategy, StrategyConfig
 from sparse3d.recipes.detection_config import LogConfig
@@ -18,6 +33,7 @@ from sparse3d.recipes.radiance.config import PhotosConfig
 class StartConfig:
     """The cloud that a training begins with."""
 
+    shape: Literal["gaussians", "surfels"] = "gaussians"
     # points: those of structure from motion; auto: these where the files have 100 or more, else random
     kind: Literal["auto", "points", "random"] = "auto"
     count: int = 10_000  # at random; of points at most as many, 0 for all
@@ -33,15 +49,44 @@ class StartConfig:
 
 
 @dataclass(frozen=True)
+class SurfaceConfig:
+    """What makes surfels lie in a surface (2DGS, arXiv 2403.17888, Eq. 13 and 14): the mean distortion of a
+    ray, and 1 minus the cosine between blended normals and those of the depth."""
+
+    distortion: float = 100.0  # weight; the paper has 1000 for bounded scenes, 100 for others
+    normal: float = 0.05  # weight
+    distortion_begin: float = 0.1  # part of the training before it
+    normal_begin: float = 0.25  # likewise
+
+    def __post_init__(self):
+        if min(self.distortion, self.normal) < 0:
+            raise ValueError(f"weights must not be below 0, got {self}")
+
+
+@dataclass(frozen=True)
 class SplatLossConfig:
-    """What is minimised: weights of terms that are means over the pixels of a photo."""
+    """What is minimised: weights of terms that are means over the pixels of a photo, or what they are."""
 
     absolute: float = 0.8  # of colours
     squared: float = 0.0  # of colours; PSNR is a matter of this alone
     similarity: float = 0.2  # 1 - SSIM (`sparse3d_ops.structural_similarity`)
-    alpha: float = 0.0  # absolute, of the opacity against that of photos which have one
-    opacity: float = 0.0  # mean over the Gaussians (arXiv 2404.09591 has 0.01)
-    scale: float = 0.0  # mean over the Gaussians and axes, in parts of the scene (likewise)
+    alpha: AlphaConfig | None = None
+    opacity: OpacityConfig | None = None
+    scale: ScaleConfig | None = None
+    surface: SurfaceConfig | None = None
+    depth: DepthConfig | None = None  # of depth maps in metres
+    relative_depth: RelativeDepthConfig | None = None  # of depth maps of any scale
+
+
+@dataclass(frozen=True)
+class SplatPriorsConfig:
+    """What is assumed where few photos see a scene; each one is left out where it is null."""
+
+    drop: OpacityDropConfig | None = None
+    floaters: FloatersConfig | None = None
+    near_lens: NearLensConfig | None = None
+    unseen: SmoothUnseenConfig | None = None
+    co: CoRegularizationConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +109,9 @@ class SplattingConfig:
     strategy: StrategyConfig = MCMCStrategy()
     sh_every: int = 1000  # steps, after each of which harmonics of one more degree are used
     loss: SplatLossConfig = SplatLossConfig()
+    # auto: the preset of few views where there are 12 photos or fewer, else none
+    priors: Literal["auto", "none"] | SplatPriorsConfig = "auto"
+    appearance: ExposureConfig | AppearanceConfig | None = None  # of each photo
     # `means` is multiplied by the reach of the scene, metres
     optimizer: SelectiveAdamConfig = SelectiveAdamConfig(
         lr=1.0,

@@ -17,7 +17,9 @@ from sparse3d.engine.loop import Hook, Trainer
 from sparse3d.engine.optim import SelectiveAdamConfig
 from sparse3d.engine.seed import seed_everything, use_deterministic_algorithms
 from sparse3d.engine.state import restore
+from sparse3d.gaussians.appearance import AppearanceEmbedding, Exposure, ExposureConfig
 from sparse3d.gaussians.cloud import GaussianCloud
+from sparse3d.gaussians.geometry import render_geometry
 from sparse3d.gaussians.model import SplatModel
 from sparse3d.gaussians.render import SplatView, render
 from sparse3d.geometry.cameras import Camera
@@ -33,10 +35,11 @@ from sparse3d.recipes.radiance.judge import (
 )
 from sparse3d.recipes.radiance.reconstruct import photos_of_split
 from sparse3d.recipes.run_folder import RunFolder
-from sparse3d.recipes.splatting.config import SplattingConfig
+from sparse3d.recipes.splatting.config import SplatPriorsConfig, SplattingConfig
 from sparse3d.recipes.splatting.hooks import Densify
 from sparse3d.recipes.splatting.model import SplatTraining
-from sparse3d.recipes.splatting.start import first_cloud, scene_scale
+from sparse3d.recipes.splatting.preset import decide_priors
+from sparse3d.recipes.splatting.start import cameras_between, first_cloud, scene_scale
 from sparse3d.recipes.training import TrainOutcome, keeping
 
 LEAST_STEPS = 500  # of an epoch, after which a checkpoint is written
@@ -60,6 +63,7 @@ def train(
             raise ValueError("a cloud that grows trains in one process; start without torchrun")
         photos = photos or photos_of_split(config.data, config.data.split)
         check_views(photos)
+        config = decide_priors(config, photos)
         run.start(config, resume, if_begun)
         if config.train.deterministic:
             use_deterministic_algorithms()
@@ -67,12 +71,17 @@ def train(
         seed_everything(seed, 0)
         background = config.data.background_color(photos.capture.background)
         reach = scene_scale(photos)
-        splats = SplatModel(first_cloud(config.start, photos, seed), reach, seed)
         trainer = Trainer(
-            SplatTraining(splats, config, background),
+            SplatTraining(
+                _clouds(config, photos, reach),
+                config,
+                background,
+                cameras_between(photos, seed, _jitter(config)),
+                _appearance(config, photos),
+            ),
             WholePhotoLoader(photos, background, seed, config.photos_in_memory, LEAST_STEPS),
             config.train,
-            _in_scene(config.optimizer, reach),
+            _in_scene(config, reach),
             config.schedule,
             hooks=[Densify(config), *keeping(config, run, "psnr"), *extra_hooks],
             device=device,
@@ -83,10 +92,37 @@ def train(
             return TrainOutcome(run.path, trainer.train(), True)
 
 
-def _in_scene(config: SelectiveAdamConfig, reach: float) -> SelectiveAdamConfig:
-    """The rate of the means is given in parts of the scene."""
-    factors = dict(config.factors)
-    return replace(config, factors=factors | {"means": factors.get("means", 1.0) * reach})
+def _clouds(config: SplattingConfig, photos: PosedPhotos, reach: float) -> list[SplatModel]:
+    """One, or two that began differently."""
+    two = isinstance(config.priors, SplatPriorsConfig) and config.priors.co is not None
+    seeds = [config.train.seed, config.train.seed + 1][: 1 + two]
+    return [SplatModel(first_cloud(config.start, photos, seed), reach, seed) for seed in seeds]
+
+
+def _appearance(config: SplattingConfig, photos: PosedPhotos) -> Exposure | AppearanceEmbedding | None:
+    if config.appearance is None:
+        return None
+    if isinstance(config.appearance, ExposureConfig):
+        return Exposure(len(photos))
+    return AppearanceEmbedding(len(photos), config.appearance)
+
+
+def _jitter(config: SplattingConfig) -> float:
+    unseen = config.priors.unseen if isinstance(config.priors, SplatPriorsConfig) else None
+    return 0.0 if unseen is None else unseen.jitter
+
+
+def _in_scene(config: SplattingConfig, reach: float) -> SelectiveAdamConfig:
+    """The rate of the means is given in parts of the scene; that of the photos' appearance is its own."""
+    optimizer = config.optimizer
+    factors = optimizer.factors | {"means": optimizer.factors.get("means", 1.0) * reach}
+    if config.appearance is not None:
+        own = config.appearance.lr / optimizer.lr
+        parts = (
+            ("matrices",) if isinstance(config.appearance, ExposureConfig) else ("codes", "weight", "bias")
+        )
+        factors |= dict.fromkeys(parts, own)
+    return replace(optimizer, factors=factors)
 
 
 @dataclass(frozen=True)
@@ -157,7 +193,8 @@ def show_cloud(loaded: "LoadedCloud", camera: Camera, background: Vector) -> Sho
     """What a pinhole camera sees of a trained cloud."""
     cloud = loaded.cloud
     behind = torch.tensor(background).to(cloud.means)
-    seen = render(cloud, SplatView.of(camera, cloud.means), behind, loaded.config.drawing)
+    draw = render_geometry if cloud.surfels else render
+    seen = draw(cloud, SplatView.of(camera, cloud.means), behind, loaded.config.drawing)
     return Shown(*(part.cpu().numpy() for part in (seen.color, seen.depth, seen.alpha)))
 
 
@@ -176,6 +213,6 @@ def load_cloud(run: str | Path, checkpoint: str = "last", device: str | None = N
     config = folder.read_config(SplattingConfig)
     path = folder.checkpoints.find(checkpoint)
     weights = read_checkpoint(path).part("model")
-    parts = {k.removeprefix("splats."): v for k, v in weights.items()}
+    parts = {k.removeprefix("splats."): v for k, v in weights.items() if k.startswith("splats.")}
     with distributed.process_group(device or config.train.device) as place:
         return LoadedCloud(config, GaussianCloud.of(parts).to(place), path)

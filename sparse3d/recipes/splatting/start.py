@@ -1,13 +1,17 @@
 """The first Gaussians of a scene, and how large it is."""
 
-import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 
 from sparse3d.data.photos import PosedPhotos
-from sparse3d.gaussians.cloud import SH0, GaussianCloud
+from sparse3d.gaussians.cloud import GaussianCloud
+from sparse3d.gaussians.initial import from_points, random_in_box
+from sparse3d.geometry.cameras import Camera
 from sparse3d.recipes.radiance.bounds import cube_in_view
+from sparse3d.recipes.radiance.guides import between
 from sparse3d.recipes.radiance.hull import cube_around
 from sparse3d.recipes.splatting.config import StartConfig
 
@@ -24,6 +28,12 @@ def scene_scale(photos: PosedPhotos) -> float:
 
 def first_cloud(config: StartConfig, photos: PosedPhotos, seed: int) -> GaussianCloud:
     """ValueError where points are asked for and the files have none."""
+    shape: dict[str, Any] = {
+        "sh_degree": config.sh_degree,
+        "opacity": config.opacity,
+        "scale": config.scale,
+        "surfels": config.shape == "surfels",
+    }
     points = photos.capture.points
     have = 0 if points is None else len(points.positions)
     if config.kind == "points" and not have:
@@ -35,35 +45,19 @@ def first_cloud(config: StartConfig, photos: PosedPhotos, seed: int) -> Gaussian
             rows = np.sort(np.random.default_rng(seed).choice(have, config.count, replace=False))
         means = torch.from_numpy(points.positions[rows]).float()
         colors = torch.from_numpy(points.colors[rows]).float() / 255
-        return _cloud(config, means, colors, _distances(means))
+        return from_points(means, colors, **shape)
     low, side = cube_around(photos, *cube_in_view(photos))
-    generator = torch.Generator().manual_seed(seed)
-    means = torch.tensor(low) + side * torch.rand(config.count, 3, generator=generator)
-    colors = torch.rand(config.count, 3, generator=generator)
-    apart = torch.full((config.count,), 0.55 * side / max(config.count, 1) ** (1 / 3))
-    return _cloud(config, means, colors, apart)
+    corners = torch.tensor([low, [x + side for x in low]])
+    return random_in_box(corners, config.count, seed=seed, **shape)
 
 
-def _distances(points: torch.Tensor) -> torch.Tensor:
-    """(N,): mean distance of each point to its three nearest."""
-    nearest = [
-        torch.cdist(part, points).topk(min(4, len(points)), largest=False).values[:, 1:].mean(1)
-        for part in points.split(1024)
-    ]
-    return torch.cat(nearest).nan_to_num(1.0)
+def cameras_between(photos: PosedPhotos, seed: int, jitter: float) -> Callable[[int], Camera]:
+    """A camera for each step that stands between two of the photos' (`radiance.guides.between`), give or
+    take `jitter` distances; it follows from the seed and the step."""
+    low, side = cube_around(photos, *cube_in_view(photos))
+    middle = np.array(low) + side / 2
 
+    def camera(step: int) -> Camera:
+        return between(photos.cameras, 1, middle, jitter, np.random.default_rng([seed, step, 2]))[0]
 
-def _cloud(
-    config: StartConfig, means: torch.Tensor, colors: torch.Tensor, apart: torch.Tensor
-) -> GaussianCloud:
-    """Balls as large as their neighbours are away, of one colour from everywhere."""
-    count, harmonics = len(means), (config.sh_degree + 1) ** 2 - 1
-    scales = torch.log(config.scale * apart.clamp(min=1e-7))
-    return GaussianCloud(
-        means,
-        scales[:, None].repeat(1, 3),
-        torch.tensor([[1.0, 0.0, 0.0, 0.0]]).repeat(count, 1),
-        torch.full((count,), math.log(config.opacity / (1 - config.opacity))),
-        ((colors - 0.5) / SH0)[:, None],
-        torch.zeros(count, harmonics, 3),
-    )
+    return camera

@@ -1,0 +1,128 @@
+"""What a camera sees of a cloud with its geometry: depth, its median, normals, and how far depth is spread.
+
+For surfels these are of the exact points in which rays meet them; a Gaussian has one depth, that of its mean,
+and its normal is its shortest axis.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparse3d.gaussians.cloud import GaussianCloud
+from sparse3d.gaussians.render import Shade, SplatConfig, SplatView, colors
+from sparse3d.gaussians.shapes import rotation_matrices
+from sparse3d_ops.splat_projection import project_gaussians
+from sparse3d_ops.splat_tiles import list_splats
+from sparse3d_ops.surfel_blend import blend_gaussians, blend_surfels
+from sparse3d_ops.surfel_projection import project_surfels
+
+
+class Drawn(NamedTuple):
+    """What strategies count (`gaussians.strategies.Statistics`)."""
+
+    means2d: Tensor
+    absolute: Tensor
+    reach: Tensor
+    size: tuple[int, int]
+
+
+class SplatGeometry(NamedTuple):
+    """`color` (H, W, 3) and `alpha` (H, W); `depth` (H, W): the mean along the optical axis over what is
+    seen, metres, and `median` (H, W): where half of the light is gone, both 0 where nothing is; `normal`
+    (H, W, 3): sum of the weights times normals, world, towards the camera; `distortion` (H, W): how far what
+    is seen lies apart (`sparse3d_ops.surfel_blend`)."""
+
+    color: Tensor
+    alpha: Tensor
+    depth: Tensor
+    median: Tensor
+    normal: Tensor
+    distortion: Tensor
+    splats: Drawn
+
+
+def render_geometry(
+    cloud: GaussianCloud,
+    view: SplatView,
+    background: Tensor,
+    config: SplatConfig | None = None,
+    degree: int | None = None,
+    shade: Shade | None = None,
+) -> SplatGeometry:
+    """A cloud of Gaussians or surfels in front of a background (3,), with colours from harmonics up to
+    `degree` (all where None), changed by `shade`. Surfels have a low-pass of their own: `config.mode` and
+    `blur` are for Gaussians."""
+    config = config or SplatConfig()
+    opacities, scales = torch.sigmoid(cloud.opacities), torch.exp(cloud.scales)
+    inputs = (cloud.means, cloud.quats, scales, opacities.detach())
+    camera = (view.world_to_camera, view.intrinsics, view.size)
+    shades = colors(cloud, view.centre, degree)
+    shades = shades if shade is None else shade(shades)
+    if cloud.surfels:
+        flat = project_surfels(*inputs, *camera, near=config.near)
+        means2d, form, depths, normals, reach = flat
+    else:
+        ball = project_gaussians(*inputs, *camera, near=config.near, blur=config.blur)
+        means2d, form, depths, reach, _ = ball
+        normals = shortest_axes(cloud, view.centre)
+        if config.mode == "antialiased":
+            opacities = opacities * ball.compensation
+    absolute = torch.zeros_like(means2d)
+    if means2d.requires_grad:
+        means2d.retain_grad()
+        absolute.requires_grad_()
+    tiles = list_splats(means2d.detach(), reach, depths.detach(), view.size)
+    features = torch.cat((shades, normals), 1)
+    rest = (depths, opacities, features, tiles, view.size, absolute if absolute.requires_grad else None)
+    if cloud.surfels:
+        seen = blend_surfels(means2d, form, *rest, near=config.near)
+    else:
+        seen = blend_gaussians(means2d, form, *rest)
+    alpha = 1 - seen.transmittance
+    color = seen.image[..., :3] + seen.transmittance[..., None] * background
+    return SplatGeometry(
+        color,
+        alpha,
+        seen.depth / alpha.clamp(min=1e-6),
+        seen.median,
+        seen.image[..., 3:],
+        seen.distortion,
+        Drawn(means2d, absolute, reach, view.size),
+    )
+
+
+def shortest_axes(cloud: GaussianCloud, centre: Tensor) -> Tensor:
+    """(N, 3): the axis along which each Gaussian is the thinnest, world, towards a camera at `centre`
+    (3,)."""
+    axes = rotation_matrices(cloud.quats)
+    if cloud.surfels:
+        normals = axes[:, :, 2]
+    else:
+        thinnest = cloud.scales.detach().argmin(1)
+        normals = axes[torch.arange(len(axes), device=axes.device), :, thinnest]
+    away = ((cloud.means.detach() - centre) * normals.detach()).sum(1, keepdim=True) > 0
+    return torch.where(away, -normals, normals)
+
+
+def depth_normals(depth: Tensor, view: SplatView) -> Tensor:
+    """(H, W) metres along the optical axis -> (H, W, 3): unit normals, world, towards the camera, of the
+    surface through the points that the pixels' middles show, from differences across two pixels; 0 on the
+    edge. Differentiable. A pinhole's picture of 3 x 3 pixels at least has an inside; else all is 0."""
+    height, width = depth.shape
+    fx, fy, cx, cy = view.intrinsics
+    y, x = torch.meshgrid(
+        torch.arange(height, device=depth.device) + 0.5,
+        torch.arange(width, device=depth.device) + 0.5,
+        indexing="ij",
+    )
+    points = torch.stack(((x - cx) / fx * depth, (y - cy) / fy * depth, depth), -1)
+    if min(height, width) < 3:
+        return torch.zeros_like(points)
+    across = points[1:-1, 2:] - points[1:-1, :-2]
+    down = points[2:, 1:-1] - points[:-2, 1:-1]
+    normal = torch.linalg.cross(down, across)  # x right, y down: towards the camera
+    normal = torch.nn.functional.normalize(normal, dim=-1)
+    rotation = view.world_to_camera[:3, :3]  # sums in a fixed order: a product may take another one
+    turned = sum((normal[..., k, None] * rotation[k] for k in range(1, 3)), normal[..., :1] * rotation[0])
+    return torch.nn.functional.pad(turned, (0, 0, 1, 1, 1, 1))
