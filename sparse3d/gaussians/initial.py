@@ -224,7 +224,7 @@ def random_in_box(
     random = torch.Generator().manual_seed(seed)
     box = box.float()
     means = box[0] + (box[1] - box[0]) * torch.rand(count, 3, generator=random)
-    colors = torch.rand(count, 3, generator=random)
+    colors = torch.full((count, 3), 0.5)
     sides = (box[1] - box[0]).double().prod()
     # Mean distance to the nearest neighbour of random points of density n: Gamma(4/3) (4 pi n / 3)^(-1/3).
     width = torch.full((count,), 0.55 * float((sides / max(count, 1)) ** (1 / 3)))
