@@ -14,10 +14,8 @@ from torch import Tensor
 
 from sparse3d_ops import hashing
 from sparse3d_ops.hashing import COORDINATE_LIMIT
-from sparse3d_ops.segment import segment_max
+from sparse3d_ops.nearest import nearest_around
 from sparse3d_ops.voxel_query import REACH_LIMIT, voxel_query
-
-_PAIRS = 1 << 22  # of a query and a Gaussian that are measured at once
 
 
 class VoxelIndex:
@@ -121,39 +119,12 @@ class VoxelIndex:
 
     def _nearest_around(self, points: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """`nearest` among those in the 27 voxels around."""
-        rows, distances = [], []
-        around = self._around(points, 1)
-        sizes = torch.cat([self.counts, self.counts.new_zeros(1)])[around].sum(1)
-        begin = 0
-        ends = sizes.cumsum(0)
-        while begin < len(points):
-            done = int(ends[begin - 1]) if begin else 0
-            end = max(begin + 1, int(torch.searchsorted(ends, done + _PAIRS, right=True)))
-            part = self._nearest_pairs(points[begin:end], around[begin:end], sizes[begin:end], count)
-            rows.append(part[0])
-            distances.append(part[1])
-            begin = end
-        return torch.cat(rows), torch.cat(distances)
-
-    def _nearest_pairs(self, points: Tensor, around: Tensor, sizes: Tensor, count: int):
-        voxels = around.flatten()
-        voxels = voxels[voxels >= 0]
-        row = self.rows_of(voxels)
-        query = torch.repeat_interleave(torch.arange(len(points), device=points.device), sizes)
-        # Rows rise within each query, so that the first of equal distances is the lowest row.
-        order = torch.sort(row, stable=True).indices
-        order = order[torch.sort(query[order], stable=True).indices]
-        row = row[order]
-        way = (self.means[row].double() - points[query].double()).square().sum(1)
-        rows = torch.full((len(points), count), -1, dtype=torch.int64, device=points.device)
-        distances = torch.full((len(points), count), math.inf, dtype=torch.float64, device=points.device)
-        for k in range(count):
-            best, at = segment_max(-way[:, None], query, len(points))
-            found = (at[:, 0] >= 0) & (best[:, 0] > -math.inf)
-            rows[found, k] = row[at[found, 0]]
-            distances[found, k] = (-best[found, 0]).sqrt()
-            way[at[found, 0]] = math.inf
-        return rows, distances
+        cells, inside = self._cells(points)
+        cells[:, 0] = torch.where(inside, cells[:, 0], -1)
+        rows, squares = nearest_around(
+            *self._table, self.starts, self.order, self.means, points.detach(), cells, count
+        )
+        return rows, squares.sqrt()
 
     # ---- windows -----------------------------------------------------------------------------------------
 
