@@ -13,7 +13,8 @@ The arrays: positions, 3 x 24 bits with so many bits after the point; opacities,
 0 as 127.5 q + 127.5, later smallest three of x y z w in 32 bits, 2 for the place of the largest, then a
 sign and 9 bits of magnitude each, the last entry lowest; harmonics, uint8, 128 c + 128, colours innermost.
 
-Axes are RUB, unless Adobe's extension of them says others.
+Axes are RUB, unless Adobe's extension of them says others. Some writers (PlayCanvas' splat-transform from its
+version 3 on) store the numbers of a .ply and say nothing of it: those are to be read as RDF.
 """
 
 import struct

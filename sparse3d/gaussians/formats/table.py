@@ -26,6 +26,7 @@ from sparse3d.gaussians.formats.source import Splats
 from sparse3d.gaussians.formats.splat import open_splat, write_splat
 from sparse3d.gaussians.formats.spz import SPZ_AXES, open_spz, write_spz
 from sparse3d.gaussians.repair import LEAST_LOG_SCALE, repair
+from sparse3d.gaussians.transform import with_sh_degree
 from sparse3d.io.ply_header import open_header
 
 
@@ -91,6 +92,7 @@ def write_splats(path: str | Path, cloud: GaussianCloud, axes: str | None = None
     are those of the format's writer.
     """
     form = format_of(path)
+    cloud = GaussianCloud.of({name: part.detach() for name, part in cloud.parameters().items()})
     if form.name != "ply":
         cloud, found = repair(cloud)
         if found.left_out:
@@ -117,12 +119,7 @@ def fitted(splats: Splats, form: Format, axes: str | None = None) -> Splats:
     """What a format can hold of them: SH of its degree, three scales where it knows no surfels, its axes."""
     splats = turned(splats, axes or form.axes)
     if splats.sh_degree > form.sh_degree:
-        kept = (form.sh_degree + 1) ** 2 - 1
-
-        def fewer(cloud: GaussianCloud) -> GaussianCloud:
-            return GaussianCloud.of({**cloud.parameters(), "shN": cloud.shN[:, :kept]})
-
-        splats = splats.mapped(fewer, sh_degree=form.sh_degree)
+        splats = splats.mapped(lambda c: with_sh_degree(c, form.sh_degree), sh_degree=form.sh_degree)
     if splats.surfels and not form.surfels:
         splats = splats.mapped(_thickened, surfels=False)
     return splats
