@@ -115,9 +115,6 @@ def _decoded(runs: np.ndarray, packed: np.ndarray, rest: np.ndarray | None) -> G
     run = np.arange(len(packed)) // _RUN
     bounds = np.stack([runs[name].astype(np.float32) for name in _BOUNDS], 1)[run]
     colors = _fractions(packed["packed_color"], (8, 8, 8, 8))
-    if set(_COLOR_BOUNDS) <= set(runs.dtype.names or ()):
-        ends = np.stack([runs[name].astype(np.float32) for name in _COLOR_BOUNDS], 1)[run]
-        colors[:, :3] = _between(ends, colors[:, :3])
     rotation = packed["packed_rotation"]
     others = (_fractions(rotation & 0x3FFFFFFF, (10, 10, 10)) - 0.5) * np.float32(2**0.5)
     if rest is None:
@@ -129,6 +126,9 @@ def _decoded(runs: np.ndarray, packed: np.ndarray, rest: np.ndarray | None) -> G
     with np.errstate(invalid="ignore", over="ignore"):  # ranges that are not finite are for `repair` to tell
         means = _between(bounds[:, :6], _fractions(packed["packed_position"], (11, 10, 11)))
         scales = _between(bounds[:, 6:], _fractions(packed["packed_scale"], (11, 10, 11)))
+        if set(_COLOR_BOUNDS) <= set(runs.dtype.names or ()):
+            ends = np.stack([runs[name].astype(np.float32) for name in _COLOR_BOUNDS], 1)[run]
+            colors[:, :3] = _between(ends, colors[:, :3])
     return GaussianCloud(
         means=torch.from_numpy(means),
         scales=torch.from_numpy(scales),

@@ -93,10 +93,11 @@ def _decoded(gltf: Gltf, primitive: Any) -> GaussianCloud:
         return gltf.accessor(attributes[name], columns).astype(np.float32)
 
     means, scales, opacity = rows("POSITION", 3), rows(_of("SCALE"), 3), rows(_of("OPACITY"), 1)[:, 0]
-    if scales.size and scales.min() < 0:
+    if (scales < 0).any():
+        least = scales[scales < 0].min()
         raise DataError(
             gltf.path,
-            f"a scale is {scales.min():g}: a logarithm, as in the extension's draft? It must not be below 0",
+            f"a scale is {least:g}: a logarithm, as in the extension's draft? It must not be below 0",
         )
     coefficients = [
         rows(_of(f"SH_DEGREE_{degree}_COEF_{n}"), 3)
@@ -107,7 +108,7 @@ def _decoded(gltf: Gltf, primitive: Any) -> GaussianCloud:
     lengths = {len(values) for values in (means, scales, opacity, quats, *coefficients)}
     if len(lengths) != 1:
         raise DataError(gltf.path, f"attributes of one primitive have {sorted(lengths)} rows")
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):
         sizes = np.log(scales)
     return GaussianCloud(
         means=torch.from_numpy(means),

@@ -37,7 +37,8 @@ def colors_of(sh0: Tensor) -> np.ndarray:
 
 def sh0_of(colors: np.ndarray) -> np.ndarray:
     """The inverse of `colors_of`, float32 (N, 1, 3)."""
-    return ((colors - 0.5) / SH0).astype(np.float32)[:, None]
+    with np.errstate(over="ignore"):  # an infinity is for `repair` to tell
+        return ((colors - 0.5) / SH0).astype(np.float32)[:, None]
 
 
 def smallest_three(quats: Tensor, order: str = "wxyz") -> tuple[np.ndarray, np.ndarray]:
