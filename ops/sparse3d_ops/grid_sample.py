@@ -158,8 +158,10 @@ def trilinear_scatter(grad: Tensor, corners: Tensor, weights: Tensor, num_rows: 
 
     _check_scatter(grad, corners, weights, num_rows)
     work = working(grad)
-    offsets = torch.empty(num_rows + 1, dtype=torch.int64).numpy()
-    order = torch.empty(corners.numel(), dtype=torch.int64).numpy()
+    # Half the width is twice the speed of the sort.
+    count = torch.int32 if corners.numel() < 1 << 31 else torch.int64
+    offsets = torch.empty(num_rows + 1, dtype=count).numpy()
+    order = torch.empty(corners.numel(), dtype=count).numpy()
     body.corner_offsets(corners.flatten().numpy(), offsets, order)
     out = empty((num_rows, grad.shape[1]), work.dtype)
     body.scatter(work.numpy(), working(weights).numpy(), offsets, order, out.numpy())

@@ -12,11 +12,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sparse3d_ops.grid_sample import trilinear_gather, trilinear_weights
+from sparse3d_ops.grid_sample import trilinear_gather
 from sparse3d_ops.hashing import build, look_up, pack
 from sparse3d_ops.visible_samples import lattice
-
-_NEARLY_ONE = 1 - 2**-23
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +68,11 @@ class VoxelLattice:
 
     def weights(self, positions: Tensor, voxel: Tensor) -> Tensor:
         """(Q, 8): the parts of the corners at positions (Q, 3) within the voxels (Q,); differentiable."""
-        within = positions - self.coordinates[voxel, 1:].to(positions.dtype)
         # A position that was rounded onto a face belongs to the voxel that it is said to be in.
-        return trilinear_weights(within.clamp(0, _NEARLY_ONE) + 0.5)
+        upper = (positions - self.coordinates[voxel, 1:].to(positions.dtype)).clamp(0, 1)
+        (x, y, z), (u, v, w) = (1 - upper).unbind(1), upper.unbind(1)
+        faces = torch.stack([y * z, y * w, v * z, v * w], 1)
+        return torch.cat([x[:, None] * faces, u[:, None] * faces], 1)
 
     def split(self) -> tuple["VoxelLattice", Tensor, Tensor]:
         """Eight voxels for each: the new lattice, and where its points take their values from, corner rows

@@ -135,7 +135,10 @@ def _from_axes(photos: PosedPhotos) -> tuple[np.ndarray, float]:
     # Sum of squared distances from the axes: (I - a a^T) projects onto what is across an axis.
     across = np.eye(3) - axes[:, :, None] * axes[:, None, :]
     total = across.sum(0)
-    advice = "say what the field fills: model.space.low=[x, y, z] model.space.side=S data.bounds=config"
+    advice = (
+        "photos that face forward: --config voxels_forward; or say what the field fills: "
+        "model.space.low=[x, y, z] model.space.side=S data.bounds=config"
+    )
     if np.linalg.eigvalsh(total)[0] < 1e-3 * len(axes):
         raise ValueError(f"the cameras' axes are parallel, so where they look cannot be found; {advice}")
     middle = np.linalg.solve(total, np.einsum("nij,nj->i", across, places))
