@@ -75,8 +75,8 @@ def blend(
     tiles = Tiles(starts, splats, slots, offsets)
     image, through = _room(means2d, conics, opacities, features, absolute, tiles, width, height)
     packed, limits = _pack(means2d, conics, opacities, features)
-    lists = _arrays(starts, splats)
-    if not body.blend(packed, *lists, limits, get_num_threads(), image.numpy(), through.numpy()):
+    arguments = packed, *_arrays(starts, splats), limits, get_num_threads(), *_arrays(image, through)
+    if not body.blend(*arguments):
         check_lists(tiles, len(means2d))
     return image, through
 
@@ -100,8 +100,8 @@ def _(
     tiles = Tiles(starts, splats, slots, offsets)
     image, through = _room(means2d, conics, opacities, features, absolute, tiles, width, height)
     check_lists(tiles, len(means2d))
-    inputs = _plain(means2d, conics, opacities, features, starts, splats)
-    body.blend(*inputs, _limits(means2d), image, through)
+    inputs = _plain(means2d, conics, opacities, features, starts, splats, _limits(means2d))
+    body.blend(*inputs, image=image, through=through)
     return image, through
 
 
@@ -194,10 +194,9 @@ def blend_backward(
     images = image, transmittance, of_image, of_transmittance
     of_slots, out = _room_for_backward(means2d, conics, opacities, features, tiles, *images)
     packed, limits = _pack(means2d, conics, opacities, features)
-    lists = _arrays(conics, starts, splats, slots)
-    arrays, rows = _arrays(*images), of_slots.numpy()
-    fine = body.blend_backward(packed, *lists, limits, get_num_threads(), *arrays, wants_absolute, rows)
-    if not (fine and body.sum_slots(rows, *_arrays(offsets), out.numpy())):
+    lists, rows = _arrays(conics, starts, splats, slots), of_slots.numpy()
+    arguments = packed, *lists, limits, get_num_threads(), *_arrays(*images), wants_absolute, rows
+    if not (body.blend_backward(*arguments) and body.sum_slots(*_arrays(of_slots, offsets, out))):
         check_lists(tiles, len(means2d))
     return _columns(out)
 
@@ -224,8 +223,8 @@ def _(
     images = image, transmittance, of_image, of_transmittance
     of_slots, out = _room_for_backward(means2d, conics, opacities, features, tiles, *images)
     check_lists(tiles, len(means2d))
-    inputs = _plain(means2d, conics, opacities, features, *tiles, *images)
-    body.blend_backward(*inputs, _limits(means2d), wants_absolute, of_slots, out)
+    inputs = _plain(means2d, conics, opacities, features, *tiles, *images, _limits(means2d))
+    body.blend_backward(*inputs, wants_absolute=wants_absolute, of_slots=of_slots, out=out)
     return _columns(out)
 
 

@@ -118,7 +118,8 @@ def project_splats(
     out = _room(means, quats, scales, opacities, world_to_camera, intrinsics, width, height, near, blur)
     limits = _limits(means, width, height, near, blur)
     inputs = (means, quats, scales, opacities, world_to_camera, intrinsics, limits)
-    body.project(*_arrays(*inputs), orthographic, *_arrays(*out))
+    arguments = *_arrays(*inputs), orthographic, *_arrays(*out)
+    body.project(*arguments)
     return out
 
 
@@ -139,8 +140,9 @@ def _(
     from sparse3d_ops.gpu import splat_projection as body
 
     out = _room(means, quats, scales, opacities, world_to_camera, intrinsics, width, height, near, blur)
-    inputs = _plain(means, quats, scales, opacities, world_to_camera, intrinsics)
-    body.project(*inputs, _limits(means, width, height, near, blur), orthographic, *out)
+    limits = _limits(means, width, height, near, blur)
+    inputs = _plain(means, quats, scales, opacities, world_to_camera, intrinsics, limits)
+    body.project(inputs, out, orthographic)
     return out
 
 
@@ -224,7 +226,8 @@ def project_splats_backward(
     limits = _limits(means, width, height, near, blur)
     inputs = (means, quats, scales, world_to_camera, intrinsics, limits)
     grads = (reach, of_means2d, of_conics, of_depths, of_compensation)
-    body.project_backward(*_arrays(*inputs), orthographic, *_arrays(*grads, *out, slices))
+    arguments = *_arrays(*inputs), orthographic, *_arrays(*grads, *out, slices)
+    body.project_backward(*arguments)
     return *out, slices.sum(0).to(means.dtype)
 
 
@@ -249,10 +252,10 @@ def _(
     from sparse3d_ops.gpu import splat_projection as body
 
     out = means.new_empty(means.shape), quats.new_empty(quats.shape), scales.new_empty(scales.shape)
-    inputs = _plain(means, quats, scales, world_to_camera, intrinsics)
-    grads = _plain(reach, of_means2d, of_conics, of_depths, of_compensation)
     limits = _limits(means, width, height, near, blur)
-    of_camera = body.project_backward(*inputs, limits, orthographic, *grads, *out)
+    inputs = _plain(means, quats, scales, world_to_camera, intrinsics, limits)
+    grads = _plain(reach, of_means2d, of_conics, of_depths, of_compensation)
+    of_camera = body.project_backward([*inputs, *grads], out, orthographic)
     return *out, of_camera.to(means.dtype)
 
 

@@ -53,7 +53,7 @@ def tile_lists(
     across, down = tile_counts(width, height)
     boxes, offsets = torch.empty(len(means2d), 4, dtype=torch.int32), torch.empty(len(means2d) + 1).long()
     middle, around, depth = (x.detach().contiguous().numpy() for x in (means2d, reach, depths))
-    entries = body.count(middle, around, depth, TILE, across, down, boxes.numpy(), offsets.numpy())
+    entries = int(body.count(middle, around, depth, TILE, across, down, boxes.numpy(), offsets.numpy()))
     if entries < 0:
         refuse_depths(reach, depths)
     starts = torch.empty(across * down + 1, dtype=torch.int64)
@@ -71,13 +71,14 @@ def _(
     from sparse3d_ops.gpu import splat_tiles as body
 
     check_places(means2d, reach, depths, width, height)
-    places = (x.detach().contiguous() for x in (means2d, reach, depths))
-    boxes, offsets, behind = body.count(*places, *tile_counts(width, height))
+    places = [x.detach().contiguous() for x in (means2d, reach, depths)]
+    across, down = tile_counts(width, height)
+    boxes, offsets, behind = body.count(places, across, down)
     # The host waits here, once: how many entries there are decides how much memory they take.
     entries, wrong = torch.stack((offsets[-1], behind)).tolist()
     if wrong:
         refuse_depths(reach, depths)
-    starts, splats, slots = body.fill(depths, boxes, offsets, entries, *tile_counts(width, height))
+    starts, splats, slots = body.fill(depths, boxes, offsets, entries, across, down)
     remember(starts, "starts", entries)
     remember(splats, "range", (0, max(len(means2d) - 1, 0)))
     remember(slots, "range", (0, max(entries - 1, 0)))

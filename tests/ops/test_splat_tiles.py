@@ -48,6 +48,18 @@ def test_of_places_that_are_not_finite_nothing_is_listed_and_of_all_that_is_list
     assert tile_counts(40, 40) == (3, 3)
 
 
+@pytest.mark.triton_bodies
+@pytest.mark.parametrize("name", ["ties", "large"])
+def test_lists_that_are_sorted_in_parts_are_the_same(name, monkeypatch):
+    from sparse3d_ops.gpu import splat_tiles as body
+
+    splats, size = places(name)
+    want = list_splats(*splats, size)
+    monkeypatch.setattr(body, "MOST_SORTED", 11)
+    assert len(want.splats) > 33
+    assert all(torch.equal(g, w) for g, w in zip(list_splats(*splats, size), want, strict=True))
+
+
 def test_errors_say_what_came():
     (means2d, reach, depths), size = places()
     with pytest.raises(ValueError, match=r"reach has shape \(120,\), expected \(120, 2\)"):

@@ -61,7 +61,7 @@ def project_one(mean, quat, scale, opacity, world, intrinsics, size, near, blur,
     )
 
 
-def project(
+def project_with_gradients(
     means, quats, scales, opacities, world, intrinsics, width, height, near, blur, orthographic
 ) -> tuple[Tensor, ...]:
     size = torch.tensor([width, height], dtype=means.dtype)
@@ -72,6 +72,11 @@ def project(
         rows.append(means.new_zeros(1, 9) if row is None else row[None])
     out = torch.cat(rows)
     return out[:, :2], out[:, 2:5], out[:, 5], out[:, 6:8], out[:, 8]
+
+
+@torch.no_grad()
+def project(*args) -> tuple[Tensor, ...]:
+    return project_with_gradients(*args)
 
 
 def project_backward(
@@ -96,7 +101,8 @@ def project_backward(
     # An opacity that makes it seen, wherever in the image it is: the gradients do not depend on it.
     opacities = torch.where(reach[:, 0] > 0, 1.0, 0.0).to(means.dtype)
     with torch.enable_grad():
-        found = project(*inputs[:3], opacities, *inputs[3:], width, height, near, blur, orthographic)
+        camera = *inputs[3:], width, height, near, blur, orthographic
+        found = project_with_gradients(*inputs[:3], opacities, *camera)
         grads = of_means2d, of_conics, of_depths, None, of_compensation
         product = sum((x * g).sum() for x, g in zip(found, grads, strict=True) if g is not None)
         product = product + 0 * sum(x.sum() for x in inputs)

@@ -84,7 +84,7 @@ def open_tile(reaching, rows, columns):
 @numba.njit(nogil=True)
 def closed(reaching, stop):
     """Whether less than `stop` gets through every pixel."""
-    most = largest(load(reaching, 0))
+    most = largest(load(reaching, 0))  # pyright: ignore[reportCallIssue]
     for row in range(1, TILE):
         most = max(most, largest(load(reaching, row * TILE)))
     return most < stop

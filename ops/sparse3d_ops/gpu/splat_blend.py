@@ -214,7 +214,8 @@ def backward_kernel(
                 behind -= weight * shown
                 of_alpha = light * shown - behind / (1 - alpha)
                 # Where alpha is held down it depends on nothing.
-                of_power = tl.where(counts & (bare <= most_alpha), of_alpha * alpha, 0.0)
+                of_power = tl.where(bare > most_alpha, 0.0, of_alpha * alpha)
+                of_power = tl.where(counts, of_power, 0.0)
                 light -= weight
                 a, b, c = tl.load(conics + 3 * n), tl.load(conics + 3 * n + 1), tl.load(conics + 3 * n + 2)
                 of_x, of_y = of_power * x, of_power * y

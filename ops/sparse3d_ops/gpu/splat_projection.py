@@ -4,6 +4,8 @@ A lane projects one Gaussian. Numbers of what is not seen are replaced by harmle
 computed with.
 """
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
@@ -190,19 +192,10 @@ def project_kernel(
     tl.store(compensation + n, tl.where(seen, tl.sqrt(sharp / determinant), 0.0), mask=inside)
 
 
-def project(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    world: Tensor,
-    lens: Tensor,
-    limits: Tensor,
-    orthographic: bool,
-    *out: Tensor,
-) -> None:
-    inputs = means, quats, scales, opacities, world, lens, limits
-    launch(project_kernel, len(means), BLOCK, *inputs, *out, ORTHOGRAPHIC=orthographic)
+def project(inputs: Sequence[Tensor], out: Sequence[Tensor], orthographic: bool) -> None:
+    """Both in the order of the kernel."""
+    means, *rest = inputs
+    launch(project_kernel, len(means), BLOCK, means, *rest, *out, ORTHOGRAPHIC=orthographic)
 
 
 @triton.jit
@@ -374,19 +367,11 @@ def project_backward_kernel(
     add_camera(slices, 15, seen, of_v)
 
 
-def project_backward(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    world: Tensor,
-    lens: Tensor,
-    limits: Tensor,
-    orthographic: bool,
-    *rest: Tensor,
-) -> Tensor:
-    """Returns the camera's gradient (16,), float64: blocks are summed in order."""
+def project_backward(inputs: Sequence[Tensor], out: Sequence[Tensor], orthographic: bool) -> Tensor:
+    """Both in the order of the kernel. Returns the camera's gradient (16,), float64: the sum over blocks."""
+    means, *rest = inputs
     blocks = triton.cdiv(len(means), BLOCK)
     slices = torch.empty(blocks, 16, dtype=torch.float64, device=means.device)
-    inputs = means, quats, scales, world, lens, limits
-    launch(project_backward_kernel, len(means), BLOCK, *inputs, *rest, slices, ORTHOGRAPHIC=orthographic)
+    arguments = means, *rest, *out, slices
+    launch(project_backward_kernel, len(means), BLOCK, *arguments, ORTHOGRAPHIC=orthographic)
     return slices.sum(0)

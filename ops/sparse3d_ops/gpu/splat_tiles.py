@@ -5,6 +5,8 @@ keeps it. Of two splats at one depth the lower row comes first, so what comes ou
 the sort does inside.
 """
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
@@ -50,11 +52,10 @@ def count_kernel(means2d, reach, depths, boxes, counts, behind, across, down, it
     tl.store(counts + n, (right - left).to(tl.int64) * (bottom - top), mask=inside)
 
 
-def count(
-    means2d: Tensor, reach: Tensor, depths: Tensor, across: int, down: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes of tiles (N, 4) int32, where the slots of each splat begin (N + 1,) int64, and whether one has no
-    depth, () int64."""
+def count(places: Sequence[Tensor], across: int, down: int) -> tuple[Tensor, Tensor, Tensor]:
+    """means2d, reach and depths -> boxes of tiles (N, 4) int32, where the slots of each splat begin (N + 1,)
+    int64, and whether one has no depth, () int64."""
+    means2d, reach, depths = places
     splats, device = len(means2d), means2d.device
     boxes = torch.empty(splats, 4, dtype=torch.int32, device=device)
     counts = torch.empty(splats, dtype=torch.int64, device=device)
