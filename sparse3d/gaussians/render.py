@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparse3d.gaussians import backends
 from sparse3d.gaussians.cloud import GaussianCloud
 from sparse3d.geometry.cameras import Camera
 from sparse3d_ops.spherical_harmonics import sh_colors
-from sparse3d_ops.splat_blend import Blended, blend_splats
+from sparse3d_ops.splat_blend import Blended
 from sparse3d_ops.splat_projection import Projected, project_gaussians
-from sparse3d_ops.splat_tiles import Tiles, list_splats
+from sparse3d_ops.splat_tiles import Tiles
 
 Shade = Callable[[Tensor], Tensor]  # what makes other colours of those of N Gaussians, (N, 3)
 
@@ -56,6 +57,9 @@ class SplatConfig:
     mode: Literal["classic", "antialiased"] = "antialiased"
     near: float = 0.01  # metres
     blur: float = 0.3  # px^2, added to the variance of each splat in the image
+    backend: backends.Backend = (
+        "auto"  # whose kernels blend: gsplat's on a GPU where it is installed, or ours
+    )
 
 
 class Splats(NamedTuple):
@@ -65,7 +69,7 @@ class Splats(NamedTuple):
 
     projected: Projected
     opacities: Tensor
-    tiles: Tiles
+    tiles: Tiles | backends.GsplatTiles
     absolute: Tensor
     size: tuple[int, int]
 
@@ -81,16 +85,8 @@ class Splats(NamedTuple):
 
     def blend(self, features: Tensor) -> Blended:
         """(N, C) -> the image (H, W, C) of any features, and the transmittance (H, W)."""
-        projected = self.projected
-        return blend_splats(
-            projected.means2d,
-            projected.conics,
-            self.opacities,
-            features,
-            self.tiles,
-            self.size,
-            self.absolute if self.absolute.requires_grad else None,
-        )
+        absolute = self.absolute if self.absolute.requires_grad else None
+        return backends.blend(self.projected, self.opacities, features, self.tiles, self.size, absolute)
 
 
 class SplatRendering(NamedTuple):
@@ -125,7 +121,7 @@ def splat(cloud: GaussianCloud, view: SplatView, config: SplatConfig | None = No
     if projected.means2d.requires_grad:
         projected.means2d.retain_grad()
         absolute.requires_grad_()
-    tiles = list_splats(projected.means2d.detach(), projected.reach, projected.depths.detach(), view.size)
+    tiles = backends.tiles_of(projected, view.size, config.backend)
     return Splats(projected, opacities, tiles, absolute, view.size)
 
 
