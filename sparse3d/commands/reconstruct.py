@@ -94,11 +94,16 @@ def _changes(arguments: argparse.Namespace, task: str) -> list[str]:
 
 
 def _show(scene: "ReconstructedScene", photos: "PosedPhotos", arguments: argparse.Namespace) -> None:
-    """The mesh and a short turntable of a finished run."""
+    """A short turntable of a finished run, and the mesh of a field or the file of a cloud."""
     from sparse3d.commands.mesh import write_field_mesh
     from sparse3d.commands.render import write_turntable
     from sparse3d.gaussians.cloud import GaussianCloud
+    from sparse3d.gaussians.formats.table import write_splats
 
+    if isinstance(scene.made_of, GaussianCloud):
+        write_splats(arguments.out / "splats.ply", scene.made_of)
+        kind = "surfels" if scene.made_of.surfels else "Gaussians"
+        say(f"{len(scene.made_of)} {kind}: {arguments.out / 'splats.ply'}")
     try:
         if not arguments.no_turntable:
             write_turntable(scene, photos, arguments.out / "pictures" / "turntable", frames=30)
