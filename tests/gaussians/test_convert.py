@@ -92,6 +92,16 @@ def test_blocks_of_any_size_make_the_same_file(tmp_path, target, monkeypatch):
         assert (tmp_path / target).read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.parametrize("name", ["a.ply", "a.compressed.ply", "a.spz", "a.sog"])
+def test_a_file_is_written_as_a_cloud_is(tmp_path, name):
+    """In the same order. Formats with exponentials may round otherwise: what was read lies in strides."""
+    cloud = some_cloud(600, 1)
+    write_splats(tmp_path / "from" / "a.ply", cloud)
+    convert(tmp_path / "from" / "a.ply", tmp_path / "one" / name)
+    write_splats(tmp_path / "two" / name, cloud)
+    assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
 @pytest.mark.parametrize("target", ["b.ply", "b.splat", "b.compressed.ply"])
 def test_a_large_file_takes_the_memory_of_its_blocks(tmp_path, target, monkeypatch):
     import tracemalloc
