@@ -54,7 +54,7 @@ def made(name):
 
 # Steps, rate, and bounds of the mean squared error of colours and the mean error of the opacity.
 BUDGET = {
-    "hash": (120, 1e-2, 3e-3, 0.06),
+    "hash": (120, 1e-2, 3e-3, 0.08),
     "hash_proposal": (120, 1e-2, 4e-3, 0.15),
     "nerf": (120, 5e-3, 8e-3, 0.10),
     "nerf_occupancy": (120, 5e-3, 8e-3, 0.10),
