@@ -146,7 +146,8 @@ def unseen_roughness(depth: Tensor, alpha: Tensor, color: Tensor, edge: float = 
     o, c = alpha.detach(), color.detach()
     seen = (o > 0.5) & (depth.detach() > 0)
     disparity = (1 / depth.where(seen, 1.0)).where(seen, 0.0)
-    mean = (repeatable_sum(disparity.detach()) / seen.sum().clamp(min=1)).clamp(min=1e-9)
+    # With its gradient: a scene that moves away as a whole must not pay.
+    mean = (repeatable_sum(disparity) / seen.sum().clamp(min=1)).clamp(min=1e-9)
     total = depth.sum() * 0
     for axis in (0, 1):
         length = depth.shape[axis] - 2

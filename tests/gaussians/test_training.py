@@ -49,7 +49,8 @@ def test_copies_of_a_splat_look_like_the_one_when_corrected_and_not_without():
     )
     images = [render(cloud, view, BLACK).color for cloud in (one, shared, copies)]
     top = [float(image.max()) for image in images]
-    assert abs(top[1] - top[0]) < 2e-3 < 0.1 < top[2] - top[0]
+    # The brightest pixel lies half of one beside the middle, and blur takes more from narrower ones.
+    assert abs(top[1] - top[0]) < 5e-3 and top[2] - top[0] > 0.1
     off = [float((image - images[0]).abs().mean()) for image in images]
     assert off[1] < 0.06 * off[2], "of the light of a whole picture a line's is kept, not an area's"
 
