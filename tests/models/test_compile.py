@@ -8,34 +8,12 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from sparse3d import nn as snn
 from sparse3d.models.minkunet import MinkUNet, MinkUNetConfig
 from sparse3d.models.spunet import SpUNet, SpUNetConfig
 from sparse3d.models.voxel_backbone import VoxelBackbone, VoxelBackbone8xConfig, VoxelResBackbone8xConfig
-from sparse3d.tensor import SparseTensor, cat
+from sparse3d.tensor import SparseTensor
 
 SHAPE = (48, 40, 17)
-
-
-class UNet(nn.Module):
-    """Two levels down and up with skip connections: submanifold, strided and inverse convolutions, norms."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem = snn.ConvBlock(snn.SubMConv3d(4, 8, bias=False), 8)
-        self.down = nn.ModuleList([snn.DownBlock(8, 12), snn.DownBlock(12, 16)])
-        self.up = nn.ModuleList([snn.SparseInverseConv3d(16, 12, 3), snn.SparseInverseConv3d(12, 8, 3)])
-        self.join = nn.ModuleList([snn.ResidualBlock(24, 12), snn.ResidualBlock(16, 8)])
-        self.head = snn.SubMConv3d(8, 5)
-
-    def forward(self, x: SparseTensor) -> torch.Tensor:
-        skips = [self.stem(x)]
-        for down in self.down:
-            skips.append(down(skips[-1]))
-        x = skips.pop()
-        for up, join in zip(self.up, self.join, strict=True):
-            x = join(cat([up(x), skips.pop()]))
-        return self.head(x).features
 
 
 class FromRows(nn.Module):
@@ -77,11 +55,11 @@ def minkunet() -> nn.Module:
 
 
 def spunet() -> nn.Module:
-    config = SpUNetConfig(channels=(8, 12, 8, 8), layers=(1, 1, 1, 1), stem_channels=8, stem_kernel=3)
+    config = SpUNetConfig(channels=(12, 8), layers=(1, 1), stem_channels=8, stem_kernel=3)
     return Rows(SpUNet(4, 5, config))
 
 
-NETWORKS = [UNet, plain_backbone, residual_backbone, minkunet, spunet]
+NETWORKS = [plain_backbone, residual_backbone, minkunet, spunet]
 
 
 def frame(seed: int, points: int) -> tuple[torch.Tensor, torch.Tensor]:

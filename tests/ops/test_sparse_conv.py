@@ -53,11 +53,11 @@ def test_every_register_tile_and_its_remainder_gives_the_sum(dtype, outputs):
 @pytest.mark.parametrize("width", [1, 2, 4, 8])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_narrow_groups_of_any_number_give_the_sum(dtype, width):
-    # Columns pass through four vectors at once, single vectors and what fills none; 17 and 3 taps through
-    # both ways of finding the neighbours of an output.
+    # Columns pass through four vectors at once, two, single ones, one that overlaps the one before, and what
+    # fills none. Of 3 taps the neighbours are found one by one, of 17 at once, of 70 in two words.
     generator = torch.Generator().manual_seed(2)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-13
-    for groups, taps in ((2, 17), (64 // width + 1, 3), (160 // width, 17)):
+    for groups, taps in ((2, 17), (64 // width + 1, 3), (64 // width + 1, 70), (160 // width, 17)):
         channels = groups * width
         table, reverse = random_map(50, 300, taps, share=0.7)
         x = torch.randn(50, channels, generator=generator, dtype=torch.float64)

@@ -51,12 +51,13 @@ def list_pairs(table, begin, end, x, x_stride, out_base, out_stride, x_rows, out
             if bits < 0:
                 return False
             while bits:
-                tap = lowest_bit(bits)  # pyright: ignore[reportCallIssue]
+                # Indices without a sign: numba looks at each that has one, whether it counts from the end.
+                tap = np.uint64(lowest_bit(bits))  # pyright: ignore[reportCallIssue]
                 bits &= bits - 1
-                count = counts[tap]
-                x_rows[tap, count] = x_base + np.int64(table[o, tap]) * x_stride
+                count = np.uint64(counts[tap])
+                x_rows[tap, count] = x_base + np.int64(table[np.uint64(o), tap]) * x_stride
                 out_rows[tap, count] = out_row
-                counts[tap] = count + 1
+                counts[tap] = np.int64(count) + 1
         return True
     wrong = 0
     for tap in range(volume):
