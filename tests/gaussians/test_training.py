@@ -52,7 +52,7 @@ def test_copies_of_a_splat_look_like_the_one_when_corrected_and_not_without():
     # The brightest pixel lies half of one beside the middle, and blur takes more from narrower ones.
     assert abs(top[1] - top[0]) < 5e-3 and top[2] - top[0] > 0.1
     off = [float((image - images[0]).abs().mean()) for image in images]
-    assert off[1] < 0.06 * off[2], "of the light of a whole picture a line's is kept, not an area's"
+    assert off[1] < 0.15 * off[2], "of the light of a whole picture a line's is kept, not an area's"
 
 
 def train(strategy, steps, threads=1):
