@@ -23,13 +23,15 @@ from torch import Tensor
 from sparse3d_ops.checks import check_same_device, check_tensor
 from sparse3d_ops.splat_blend import MOST_ALPHA, STOP
 from sparse3d_ops.splat_projection import EXACT, LEAST_ALPHA
-from sparse3d_ops.splat_tiles import Tiles, tile_counts
+from sparse3d_ops.splat_tiles import Tiles, check_lists, check_tiles
 from sparse3d_ops.surfel_projection import LOW_PASS
 
 # In the place of LOW_PASS: no low-pass, as it ends within 1e-9 px.
 NO_LOW_PASS = 1e20
 # What the paper's implementation takes for the distortion's depths, metres.
 DEPTH_RANGE = (0.2, 1000.0)
+# Columns of a surfel's gradient before its features: centre, slopes, depth, opacity, absolute centre.
+GRADIENTS = 12
 
 
 class Geometry(NamedTuple):
@@ -128,24 +130,46 @@ def blend(
 
     from sparse3d_ops.cpu import surfel_blend as body
 
-    tiles = Tiles(starts, splats, slots, offsets)
-    check_surfels(means2d, slopes, depths, opacities, tiles, width, height, near, low_pass)
-    count, dtype = means2d.shape[0], means2d.dtype
-    check_tensor("features", features, (count, "C"), (dtype,))
-    check_tensor("absolute", absolute, ("N", 2), (dtype,))
-    if absolute.shape[0] not in (0, count):
-        raise ValueError(f"absolute has {absolute.shape[0]} rows, expected {count}")
-    check_same_device(("means2d", means2d), ("features", features))
-    out = _room(means2d, features.shape[1], width, height)
-    packed, limits = pack(means2d, slopes, depths, opacities, features, near, low_pass)
-    lists = starts.numpy(), splats.numpy()
-    body.blend(packed, *lists, limits, get_num_threads(), *(x.numpy() for x in out))
+    tiles, parts = Tiles(starts, splats, slots, offsets), (means2d, slopes, depths, opacities)
+    _check(*parts, features, absolute, tiles, width, height, near, low_pass)
+    out = _room(means2d, features, width, height)
+    packed, limits = pack(*parts, features, near, low_pass)
+    if not body.blend(packed, *_arrays(starts, splats), limits, get_num_threads(), *(x.numpy() for x in out)):  # pyright: ignore[reportCallIssue]
+        check_lists(tiles, len(means2d))
     return out
 
 
-def _room(means2d: Tensor, channels: int, width: int, height: int):
+@blend.register_kernel("cuda")
+def _(
+    means2d: Tensor,
+    slopes: Tensor,
+    depths: Tensor,
+    opacities: Tensor,
+    features: Tensor,
+    absolute: Tensor,
+    starts: Tensor,
+    splats: Tensor,
+    slots: Tensor,
+    offsets: Tensor,
+    width: int,
+    height: int,
+    near: float,
+    low_pass: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    from sparse3d_ops.gpu import surfel_blend as body
+
+    tiles, parts = Tiles(starts, splats, slots, offsets), (means2d, slopes, depths, opacities)
+    _check(*parts, features, absolute, tiles, width, height, near, low_pass)
+    check_lists(tiles, len(means2d))
+    out = _room(means2d, features, width, height)
+    inputs = _plain(*parts, features, starts, splats)
+    body.blend(*inputs, limits_of(means2d, near, low_pass), *out)
+    return out
+
+
+def _room(means2d: Tensor, features: Tensor, width: int, height: int):
     return (
-        means2d.new_empty(height, width, channels),
+        means2d.new_empty(height, width, features.shape[1]),
         means2d.new_empty(height, width),
         means2d.new_empty(height, width),
         means2d.new_empty(height, width),
@@ -155,16 +179,28 @@ def _room(means2d: Tensor, channels: int, width: int, height: int):
     )
 
 
+def _plain(*tensors: Tensor) -> list[Tensor]:
+    return [tensor.detach().contiguous() for tensor in tensors]
+
+
+def _arrays(*tensors: Tensor):
+    return [tensor.numpy() for tensor in _plain(*tensors)]
+
+
+def limits_of(like: Tensor, near: float, low_pass: float) -> Tensor:
+    """The numbers that hold for all surfels."""
+    numbers = [LEAST_ALPHA, MOST_ALPHA, STOP, near, low_pass]
+    return torch.tensor(numbers, dtype=like.dtype, device=like.device)
+
+
 def pack(means2d, slopes, depths, opacities, features, near: float, low_pass: float):
-    """Everything of a surfel side by side, and the numbers that hold for all, as arrays."""
+    """What the numba bodies read of the surfels, and the limits."""
     from sparse3d_ops.cpu import surfel_blend as body
 
-    parts = (means2d, slopes, depths, opacities, features)
-    arrays = [x.detach().contiguous().numpy() for x in parts]
-    limits = means2d.new_tensor([LEAST_ALPHA, MOST_ALPHA, STOP, near, low_pass]).numpy()
-    packed = means2d.new_empty(len(means2d), body.FEATURES + features.shape[1]).numpy()
-    body.pack(*arrays, limits, packed)  # pyright: ignore[reportCallIssue]
-    return packed, limits
+    packed = means2d.new_empty(len(means2d), body.FEATURES + features.shape[1])
+    limits = limits_of(means2d, near, low_pass)
+    body.pack(*_arrays(means2d, slopes, depths, opacities, features, limits, packed))
+    return _arrays(packed, limits)
 
 
 def check_surfels(means2d, slopes, depths, opacities, tiles: Tiles, width, height, near, low_pass) -> None:
@@ -174,22 +210,28 @@ def check_surfels(means2d, slopes, depths, opacities, tiles: Tiles, width, heigh
     check_tensor("slopes", slopes, (count, 3, 2), (dtype,))
     check_tensor("depths", depths, (count,), (dtype,))
     check_tensor("opacities", opacities, (count,), (dtype,))
-    across, down = tile_counts(width, height)
-    check_tensor("starts", tiles.starts, (across * down + 1,), (torch.int64,))
-    check_tensor("splats", tiles.splats, ("M",), (torch.int32,))
-    check_tensor("slots", tiles.slots, (tiles.splats.shape[0],), (torch.int64,))
-    check_tensor("offsets", tiles.offsets, (count + 1,), (torch.int64,))
+    check_tiles(tiles, count, width, height)
     if not (near >= 0 and low_pass > 0):
         raise ValueError(f"near is {near} and low_pass {low_pass}, expected 0 or more, and above 0")
-    named = zip(("starts", "splats", "slots", "offsets"), tiles, strict=True)
-    check_same_device(("means2d", means2d), ("slopes", slopes), ("depths", depths), *named)
+    parts = {"means2d": means2d, "slopes": slopes, "depths": depths, "opacities": opacities}
+    check_same_device(*parts.items(), *tiles._asdict().items())
+
+
+def _check(means2d, slopes, depths, opacities, features, absolute, tiles, width, height, near, low_pass):
+    check_surfels(means2d, slopes, depths, opacities, tiles, width, height, near, low_pass)
+    count, dtype = means2d.shape[0], means2d.dtype
+    check_tensor("features", features, (count, "C"), (dtype,))
+    check_tensor("absolute", absolute, ("N", 2), (dtype,))
+    if absolute.shape[0] not in (0, count):
+        raise ValueError(f"absolute has {absolute.shape[0]} rows, expected {count}")
+    check_same_device(("means2d", means2d), ("features", features), ("absolute", absolute))
 
 
 @blend.register_fake
 def _(
     means2d, slopes, depths, opacities, features, absolute, starts, splats, slots, offsets, width, height, *_
 ):
-    return _room(means2d, features.shape[1], width, height)
+    return _room(means2d, features, width, height)
 
 
 def _setup(ctx, inputs, output):
@@ -242,22 +284,82 @@ def blend_backward(
 
     from sparse3d_ops.cpu import surfel_blend as body
 
-    packed, limits = pack(means2d, slopes, depths, opacities, features, near, low_pass)
-    images = [x.contiguous().numpy() for x in (image, transmittance, depth, nearness, distortion)]
-    wanted = (of_image, of_transmittance, of_depth, of_nearness, of_median, of_distortion)
-    grads = [x.contiguous().numpy() for x in wanted]
-    of_slots = means2d.new_empty(len(splats), body.GRADIENTS + features.shape[1])
-    lists = slopes.contiguous().numpy(), starts.numpy(), splats.numpy(), slots.numpy(), limits
-    threads = get_num_threads()
-    body.blend_backward(packed, *lists, threads, *images, *grads, wants_absolute, of_slots.numpy())  # pyright: ignore[reportCallIssue]
-    out = means2d.new_empty(len(means2d), of_slots.shape[1])
-    body.sum_slots(of_slots.numpy(), offsets.numpy(), out.numpy())
-    first = body.GRADIENTS
-    parts = (out[:, 0:2], out[:, 2:8].reshape(-1, 3, 2), out[:, 8], out[:, 9], out[:, first:], out[:, 10:12])
+    tiles, parts = Tiles(starts, splats, slots, offsets), (means2d, slopes, depths, opacities, features)
+    images = image, transmittance, depth, nearness, distortion
+    grads = of_image, of_transmittance, of_depth, of_nearness, of_median, of_distortion
+    of_slots, out = _room_for_backward(*parts, tiles, images, grads, near, low_pass)
+    packed, limits = pack(*parts, near, low_pass)
+    lists, rows = _arrays(slopes, starts, splats, slots), of_slots.numpy()
+    threads, arrays = get_num_threads(), _arrays(*images, *grads)
+    fine = body.blend_backward(packed, *lists, limits, threads, *arrays, wants_absolute, rows)  # pyright: ignore[reportCallIssue]
+    if not (fine and body.sum_slots(rows, *_arrays(offsets), out.numpy())):  # pyright: ignore[reportCallIssue]
+        check_lists(tiles, len(means2d))
+    return _columns(out)
+
+
+@blend_backward.register_kernel("cuda")
+def _(
+    means2d: Tensor,
+    slopes: Tensor,
+    depths: Tensor,
+    opacities: Tensor,
+    features: Tensor,
+    starts: Tensor,
+    splats: Tensor,
+    slots: Tensor,
+    offsets: Tensor,
+    image: Tensor,
+    transmittance: Tensor,
+    depth: Tensor,
+    nearness: Tensor,
+    median: Tensor,
+    distortion: Tensor,
+    of_image: Tensor,
+    of_transmittance: Tensor,
+    of_depth: Tensor,
+    of_nearness: Tensor,
+    of_median: Tensor,
+    of_distortion: Tensor,
+    near: float,
+    low_pass: float,
+    wants_absolute: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    from sparse3d_ops.gpu import surfel_blend as body
+
+    tiles, parts = Tiles(starts, splats, slots, offsets), (means2d, slopes, depths, opacities, features)
+    images = image, transmittance, depth, nearness, distortion
+    grads = of_image, of_transmittance, of_depth, of_nearness, of_median, of_distortion
+    of_slots, out = _room_for_backward(*parts, tiles, images, grads, near, low_pass)
+    check_lists(tiles, len(means2d))
+    limits = limits_of(means2d, near, low_pass)
+    inputs = _plain(*parts, *tiles)
+    body.blend_backward(*inputs, _plain(*images, *grads), limits, wants_absolute, of_slots, out)  # pyright: ignore[reportCallIssue]
+    return _columns(out)
+
+
+def _room_for_backward(means2d, slopes, depths, opacities, features, tiles, images, grads, near, low_pass):
+    """Rows for the gradients of the slots, and of the surfels: 12 columns and the channels."""
+    (height, width), channels = images[1].shape, features.shape[1]
+    parts = means2d, slopes, depths, opacities, features
+    _check(*parts, means2d[:0], tiles, width, height, near, low_pass)
+    for part in (images, grads):
+        check_tensor("image", part[0], (height, width, channels), (means2d.dtype,))
+        for tensor in part[1:]:
+            check_tensor("map", tensor, (height, width), (means2d.dtype,))
+    check_same_device(("means2d", means2d), *(("map", tensor) for tensor in (*images, *grads)))
+    columns = GRADIENTS + channels
+    return means2d.new_empty(len(tiles.splats), columns), means2d.new_empty(len(means2d), columns)
+
+
+def _columns(out: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(N, GRADIENTS + C) -> of the centre, slopes, depth, opacity, features, and absolutely of the centre."""
+    slopes = out[:, 2:8].reshape(-1, 3, 2)
+    parts = out[:, 0:2], slopes, out[:, 8], out[:, 9], out[:, GRADIENTS:], out[:, 10:12]
+    # Not `contiguous`: of one surfel columns are that already, and results must not share their memory.
     return tuple(part.clone(memory_format=torch.contiguous_format) for part in parts)  # pyright: ignore[reportReturnType]
 
 
 @blend_backward.register_fake
 def _(means2d, slopes, depths, opacities, features, *rest):
     parts = (means2d, slopes, depths, opacities, features, means2d)
-    return tuple(torch.empty_like(part) for part in parts)
+    return tuple(part.new_empty(part.shape) for part in parts)

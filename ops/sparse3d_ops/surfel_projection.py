@@ -23,6 +23,11 @@ from sparse3d_ops.splat_projection import LEAST_ALPHA, check_camera, check_cloud
 # The screen-space low-pass of the paper is a Gaussian of standard deviation sqrt(1/2) px around the centre:
 # exp(-LOW_PASS d^2 / 2).
 LOW_PASS = 2.0
+# A surfel is edge-on where the sine of the angle between its plane and the ray to its centre is below this:
+# its image is then thinner than the low-pass by far, and its slopes would overflow.
+EDGE = 1e-4
+# The slopes of such a surfel: nothing but its centre is on it.
+NOWHERE = 1e6
 
 
 class ProjectedSurfels(NamedTuple):
@@ -62,11 +67,16 @@ def project_surfels(
 
 
 def _limits(like: Tensor, width: int, height: int, near: float) -> Tensor:
-    return torch.tensor([width, height, near, LEAST_ALPHA, LOW_PASS], dtype=like.dtype)
+    numbers = [width, height, near, LEAST_ALPHA, LOW_PASS]
+    return torch.tensor(numbers, dtype=like.dtype, device=like.device)
+
+
+def _plain(*tensors: Tensor) -> list[Tensor]:
+    return [tensor.detach().contiguous() for tensor in tensors]
 
 
 def _arrays(*tensors: Tensor):
-    return [tensor.detach().contiguous().numpy() for tensor in tensors]
+    return [tensor.numpy() for tensor in _plain(*tensors)]
 
 
 @torch.library.custom_op("sparse3d::project_surfels", mutates_args=(), device_types="cpu")
@@ -84,25 +94,41 @@ def surfel_forms(
     """The op behind `project_surfels`."""
     from sparse3d_ops.cpu import surfel_projection as body
 
+    out = _room(means, quats, scales, opacities, world_to_camera, intrinsics, width, height, near)
+    inputs = (means, quats, scales, opacities, world_to_camera, intrinsics)
+    body.project(*_arrays(*inputs, _limits(means, width, height, near), *out))
+    return out
+
+
+@surfel_forms.register_kernel("cuda")
+def _(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    world_to_camera: Tensor,
+    intrinsics: Tensor,
+    width: int,
+    height: int,
+    near: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    from sparse3d_ops.gpu import surfel_projection as body
+
+    out = _room(means, quats, scales, opacities, world_to_camera, intrinsics, width, height, near)
+    inputs = _plain(means, quats, scales, opacities, world_to_camera, intrinsics)
+    body.project(*inputs, _limits(means, width, height, near), *out)
+    return out
+
+
+def _room(means, quats, scales, opacities, world_to_camera, intrinsics, width, height, near):
     check_cloud(means, quats, scales, 2, opacities)
     check_camera(world_to_camera, intrinsics, width, height, means)
     if not near > 0:
         raise ValueError(f"near is {near}, expected above 0")
-    out = _room(means)
-    inputs = (
-        means,
-        quats,
-        scales,
-        opacities,
-        world_to_camera,
-        intrinsics,
-        _limits(means, width, height, near),
-    )
-    body.project(*_arrays(*inputs, *out))
-    return out
+    return _empty(means)
 
 
-def _room(means: Tensor):
+def _empty(means: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     count = means.shape[0]
     return (
         means.new_empty(count, 2),
@@ -115,7 +141,7 @@ def _room(means: Tensor):
 
 @surfel_forms.register_fake
 def _(means, quats, scales, opacities, world_to_camera, intrinsics, width, height, near):
-    return _room(means)
+    return _empty(means)
 
 
 def _setup(ctx, inputs, output):
@@ -153,18 +179,39 @@ def surfel_forms_backward(
     three upper rows of world_to_camera, then the intrinsics."""
     from sparse3d_ops.cpu import surfel_projection as body
 
-    out = torch.empty_like(means), torch.empty_like(quats), torch.empty_like(scales)
+    out = means.new_empty(means.shape), quats.new_empty(quats.shape), scales.new_empty(scales.shape)
     slices = torch.empty(-(-len(means) // body.SLICE), 16, dtype=torch.float64)
     inputs = (means, quats, scales, world_to_camera, intrinsics, reach)
     body.project_backward(*_arrays(*inputs, of_means2d, of_slopes, of_depths, of_normals, *out, slices))
     return *out, slices.sum(0).to(means.dtype)
 
 
+@surfel_forms_backward.register_kernel("cuda")
+def _(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    world_to_camera: Tensor,
+    intrinsics: Tensor,
+    reach: Tensor,
+    of_means2d: Tensor,
+    of_slopes: Tensor,
+    of_depths: Tensor,
+    of_normals: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from sparse3d_ops.gpu import surfel_projection as body
+
+    out = means.new_empty(means.shape), quats.new_empty(quats.shape), scales.new_empty(scales.shape)
+    inputs = _plain(means, quats, scales, world_to_camera, intrinsics, reach)
+    of_camera = body.project_backward(*inputs, *_plain(of_means2d, of_slopes, of_depths, of_normals), *out)
+    return *out, of_camera.to(means.dtype)
+
+
 @surfel_forms_backward.register_fake
 def _(means, quats, scales, *rest):
     return (
-        torch.empty_like(means),
-        torch.empty_like(quats),
-        torch.empty_like(scales),
+        means.new_empty(means.shape),
+        quats.new_empty(quats.shape),
+        scales.new_empty(scales.shape),
         means.new_empty(16),
     )

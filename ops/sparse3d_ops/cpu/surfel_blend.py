@@ -31,34 +31,34 @@ from sparse3d_ops.cpu.pair_lists import take
 from sparse3d_ops.cpu.splat_blend import LOG2_E, LOOK, PIXELS, TILE, closed, open_tile, rows_between
 from sparse3d_ops.cpu.splat_blend import sum_slots as sum_slots
 from sparse3d_ops.cpu.surfel_projection import reach_of
+from sparse3d_ops.surfel_blend import GRADIENTS
 
 # Columns of a packed surfel before its features: centre, slopes, depth of the centre and its inverse,
 # opacity, and how far it reaches up and down. u and v are scaled so that u^2 + v^2 is the exponent in powers
 # of two.
 X, Y, U_X, U_Y, V_X, V_Y, W_X, W_Y, DEPTH, NEARNESS, OPACITY, REACH, FEATURES = range(13)
 SCALE = math.sqrt(LOG2_E / 2)
-# Columns of a surfel's gradient before its features: centre, slopes, depth, opacity, absolute centre.
-GRADIENTS = 12
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
 def pack(means2d, slopes, depths, opacities, features, limits, out):
-    """out (N, FEATURES + C): everything of a surfel side by side."""
+    """out (N, FEATURES + C): everything of a surfel side by side; of one that cannot be seen zeros, and its
+    features."""
     least_alpha, low_pass = limits[0], limits[4]
     for n in numba.prange(len(out)):
-        out[n, X], out[n, Y] = means2d[n, 0], means2d[n, 1]
-        for k in range(2):
-            out[n, U_X + k] = SCALE * slopes[n, 0, k]
-            out[n, V_X + k] = SCALE * slopes[n, 1, k]
-            out[n, W_X + k] = slopes[n, 2, k]
-        out[n, DEPTH] = depths[n]
-        out[n, NEARNESS] = 1 / depths[n] if depths[n] > 0 else 0
-        out[n, OPACITY] = opacities[n]
-        reach = 0.0
-        if opacities[n] > least_alpha:
-            square = 2 * math.log(np.float64(opacities[n] / least_alpha))
-            reach = max(reach_of(slopes[n], square)[1], math.sqrt(square / low_pass))
-        out[n, REACH] = min(reach, 1e9)
+        x, y, s, depth, opacity = means2d[n, 0], means2d[n, 1], slopes[n], depths[n], opacities[n]
+        area = np.float64(s[0, 0]) * s[1, 1] - np.float64(s[0, 1]) * s[1, 0]
+        shown = abs(x) < np.inf and abs(y) < np.inf and 0 < abs(area) < np.inf and 0 < depth < np.inf
+        shown = shown and abs(s[2, 0]) < np.inf and abs(s[2, 1]) < np.inf
+        for k in range(FEATURES):
+            out[n, k] = 0
+        if shown and least_alpha < opacity < np.inf:
+            out[n, X], out[n, Y] = x, y
+            for k in range(2):
+                out[n, U_X + k], out[n, V_X + k], out[n, W_X + k] = SCALE * s[0, k], SCALE * s[1, k], s[2, k]
+            out[n, DEPTH], out[n, NEARNESS], out[n, OPACITY] = depth, 1 / depth, opacity
+            square = 2 * math.log(np.float64(opacity / least_alpha))
+            out[n, REACH] = min(max(reach_of(s, square)[1], math.sqrt(square / low_pass)), 1e9)
         for k in range(features.shape[1]):
             out[n, FEATURES + k] = features[n, k]
 
@@ -88,7 +88,8 @@ def blend(
     packed, starts, splats, limits, threads, image, through, depth, nearness, median, distortion, which
 ):
     """The seven outputs of the op. packed (N, FEATURES + C), starts (tiles + 1,), splats (M,): what lies in a
-    tile, front to back. limits: least alpha, largest alpha, the transmittance to stop at, near, low-pass.
+    tile, front to back. limits: least alpha, largest alpha, the transmittance to stop at, near,
+    low-pass. Returns False where a list is out of range.
 
     The distortion is S_0 S_2 - S_1^2 of t less the t that the pixel met first: without that it would be a
     small difference of large numbers.
@@ -96,7 +97,7 @@ def blend(
     height, width, channels = image.shape
     least_alpha, most_alpha, stop, near, low_pass = limits[0], limits[1], limits[2], limits[3], limits[4]
     across = (width + TILE - 1) // TILE
-    tiles, taken = len(starts) - 1, np.zeros(1, np.int64)
+    tiles, taken, wrong = len(starts) - 1, np.zeros(1, np.int64), np.zeros(1, np.int64)
     for _ in numba.prange(threads):
         reaching = np.empty(PIXELS, packed.dtype)
         sums = np.empty(PIXELS * max(channels, 1), packed.dtype)
@@ -118,8 +119,16 @@ def blend(
             middle[:] = 0
             entry[:] = -1
             begin, end = starts[tile], starts[tile + 1]
+            if not 0 <= begin <= end <= len(splats):
+                begin, end, wrong[0] = 0, 0, 1
             for k in range(begin, end):
-                splat = packed[splats[k]]
+                n = splats[k]
+                if not 0 <= n < len(packed):
+                    wrong[0] = 1
+                    break
+                splat = packed[n]
+                if splat[OPACITY] == 0:
+                    continue
                 first, last = rows_between(splat[Y], splat[REACH], top, rows)
                 x = steps(stop) + (left + np.float64(0.5) - splat[X])
                 from_x_u, from_x_v, from_x_w = x * splat[U_X], x * splat[V_X], x * splat[W_X] + 1.0
@@ -167,6 +176,7 @@ def blend(
                     for c in range(channels):
                         image[i, j, c] = sums[c * PIXELS + p]
             tile = take(taken)
+    return wrong[0] == 0
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
@@ -193,13 +203,14 @@ def blend_backward(
     out,
 ):
     """out (M, GRADIENTS + C): what each surfel of each tile gets from its pixels, at the rows `slots` (M,).
+    Returns False where a list is out of range.
 
     As x is the same in all rows, sums over a tile of what is multiplied by x are taken once, at its end.
     """
     height, width, channels = image.shape
     least_alpha, most_alpha, stop, near, low_pass = limits[0], limits[1], limits[2], limits[3], limits[4]
     across = (width + TILE - 1) // TILE
-    tiles, taken = len(starts) - 1, np.zeros(1, np.int64)
+    tiles, taken, wrong = len(starts) - 1, np.zeros(1, np.int64), np.zeros(1, np.int64)
     for _ in numba.prange(threads):
         reaching, behind = np.empty(PIXELS, packed.dtype), np.empty(PIXELS, packed.dtype)
         wanted = np.empty(PIXELS * max(channels, 1), packed.dtype)
@@ -239,10 +250,18 @@ def blend_backward(
                         square[p] = of_distortion[i, j] * opacity
                         constant[p] = of_distortion[i, j] * distortion[i, j] / opacity
             begin, end = starts[tile], starts[tile + 1]
+            if not 0 <= begin <= end <= len(splats):
+                begin, end, wrong[0] = 0, 0, 1
             done = end
             for k in range(begin, end):
                 n = splats[k]
+                if not (0 <= n < len(packed) and 0 <= slots[k] < len(out)):
+                    wrong[0] = 1
+                    break
                 splat = packed[n]
+                if splat[OPACITY] == 0:
+                    out[slots[k]] = 0
+                    continue
                 first, last = rows_between(splat[Y], splat[REACH], top, rows)
                 x = steps(stop) + (left + np.float64(0.5) - splat[X])
                 from_x_u, from_x_v, from_x_w = x * splat[U_X], x * splat[V_X], x * splat[W_X] + 1.0
@@ -312,7 +331,7 @@ def blend_backward(
                 row_of[4], row_of[5] = -total(x * sum_v) / SCALE, -total(sum_vy) / SCALE
                 row_of[6], row_of[7] = total(x * sum_w), total(sum_wy)
                 row_of[8] = total(sum_deep) * splat[NEARNESS]
-                row_of[9] = total(sum_1) / splat[OPACITY] if splat[OPACITY] > 0 else 0.0
+                row_of[9] = total(sum_1) / splat[OPACITY]
                 row_of[10], row_of[11] = total(absolute_x), total(absolute_y)
                 for c in range(channels):
                     row_of[GRADIENTS + c] = total(load(of_features, c * TILE))
@@ -320,5 +339,9 @@ def blend_backward(
                     done = k + 1
                     break
             for k in range(done, end):
-                out[slots[k]] = 0
+                if 0 <= slots[k] < len(out):
+                    out[slots[k]] = 0
+                else:
+                    wrong[0] = 1
             tile = take(taken)
+    return wrong[0] == 0

@@ -17,12 +17,7 @@ import numpy as np
 
 from sparse3d_ops.cpu.splat_projection import SLICE as SLICE
 from sparse3d_ops.cpu.splat_projection import in_camera, quaternion_gradient, rotation
-
-# A surfel is edge-on where the sine of the angle between its plane and the ray to its centre is below this:
-# its image is then thinner than the low-pass by far, and its slopes would overflow.
-EDGE = 1e-4
-# The slopes of such a surfel: nothing but its centre is on it.
-NOWHERE = 1e6
+from sparse3d_ops.surfel_projection import EDGE, NOWHERE
 
 
 @numba.njit(nogil=True)
@@ -95,7 +90,9 @@ def project(
         normals[i] = 0
         reach[i] = 0
         p = in_camera(means, i, world)
-        if not (p[2] >= near and opacities[i] > least_alpha and scales[i, 0] > 0 and scales[i, 1] > 0):
+        if not (
+            p[2] >= near and least_alpha < opacities[i] < np.inf and scales[i, 0] > 0 and scales[i, 1] > 0
+        ):
             continue
         r, _, length = rotation(quats, i)
         if not length > 0:
