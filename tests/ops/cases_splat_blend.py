@@ -53,7 +53,7 @@ CASES = {
     "single": _blend(1),
     "one_pixel": _blend(3, 1, 1),
     "no_channels": _blend(5, 17, 3, channels=0),
-    "many": _blend(14),
+    "many": _blend(13),
     "opaque": _blend(40, change=_opaque),
     "nothing": _blend(9, change=_nothing),
     "wide": _blend(6, 16, 5, channels=64),
