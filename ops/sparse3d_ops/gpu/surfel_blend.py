@@ -109,7 +109,7 @@ def blend_surfels_kernel(
     light = there.to(kind)
     sums = tl.zeros((CHANNELS, PIXELS), kind)
     deep, close = tl.zeros((PIXELS,), kind), tl.zeros((PIXELS,), kind)
-    origin, middle = tl.zeros((PIXELS,), kind), tl.zeros((PIXELS,), kind)
+    origin, middle = tl.zeros((PIXELS,), kind) - 1, tl.zeros((PIXELS,), kind)
     once, twice = tl.zeros((PIXELS,), kind), tl.zeros((PIXELS,), kind)
     passed = tl.full((PIXELS,), -1, tl.int32)
     k, end = tl.load(starts + tl.program_id(0)), tl.load(starts + tl.program_id(0) + 1)
@@ -129,8 +129,8 @@ def blend_surfels_kernel(
                 z, t = inverse * tl.load(splat + 8), w * tl.load(splat + 9)
                 deep += weight * z
                 close += weight * t
-                # Of the t that the pixel met first, where light is 1 still.
-                origin = tl.where(counts & (light == 1), t, origin)
+                # The t that the pixel met first.
+                origin = tl.where(weight > 0, tl.where(origin < 0, t, origin), origin)
                 apart = t - origin
                 once += weight * apart
                 twice += weight * apart * apart
@@ -255,7 +255,8 @@ def blend_surfels_backward_kernel(
                 behind -= weight * shown
                 of_alpha = light * shown - behind / (1 - alpha)
                 # Where alpha is held down it depends on nothing.
-                of_power = tl.where(counts & (bare <= most_alpha), of_alpha * alpha, 0.0)
+                of_power = tl.where(bare <= most_alpha, of_alpha * alpha, 0.0)
+                of_power = tl.where(weight > 0, of_power, 0.0)
                 passes = (light > 0.5) & (left_over <= 0.5)
                 light = left_over
                 of_z = weight * wants_deep + tl.where(passes, wants_middle, 0.0)
