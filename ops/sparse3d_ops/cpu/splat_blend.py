@@ -213,8 +213,7 @@ def blend_backward(
                 x = steps(stop) + (left + np.float64(0.5) - splat[X])
                 from_x, of_xx = x * splat[XY], x * x * splat[XX]
                 none = spread_number(packed.dtype.type(0))
-                sum_1, sum_x, sum_xx = none, none, none
-                sum_y, sum_xy, sum_yy = none, none, none
+                sum_1, sum_y, sum_yy = none, none, none
                 absolute_x, absolute_y = none, none
                 a, b, c2 = conics[n, 0], conics[n, 1], conics[n, 2]
                 of_features[:] = 0
@@ -239,24 +238,22 @@ def blend_backward(
                         of_alpha = light * shown - rest / (1.0 - alpha)
                         # Where alpha is held down it depends on nothing.
                         of_power = where(counts & (bare <= most_alpha), of_alpha * alpha, none)
-                        along = of_power * x
                         sum_1 = sum_1 + of_power
-                        sum_x = sum_x + along
-                        sum_xx = multiply_add(along, x, sum_xx)
                         sum_y = multiply_add(of_power, spread_number(y), sum_y)
-                        sum_xy = multiply_add(along, spread_number(y), sum_xy)
                         sum_yy = multiply_add(of_power, spread_number(y * y), sum_yy)
                         if wants_absolute:
+                            along = of_power * x
                             of_x = along * a + of_power * (b * y)
                             of_y = along * b + of_power * (c2 * y)
                             absolute_x = absolute_x + magnitude(of_x)
                             absolute_y = absolute_y + magnitude(of_y)
                 row_of = out[slots[k]]
+                sum_x = sum_1 * x  # x is the same in all rows
                 moved_x, moved_y = total(sum_x), total(sum_y)
                 row_of[0] = a * moved_x + b * moved_y
                 row_of[1] = b * moved_x + c2 * moved_y
-                row_of[2] = -0.5 * total(sum_xx)
-                row_of[3] = -total(sum_xy)
+                row_of[2] = -0.5 * total(sum_x * x)
+                row_of[3] = -total(sum_y * x)
                 row_of[4] = -0.5 * total(sum_yy)
                 row_of[5] = total(sum_1) / opacity
                 row_of[6], row_of[7] = total(absolute_x), total(absolute_y)
