@@ -17,7 +17,7 @@ from sparse3d.geometry.cameras import Camera
 from sparse3d.recipes.splatting.config import SplatPriorsConfig, SplattingConfig
 from sparse3d_ops.structural_similarity import ssim_map
 
-DROP, UNSEEN = 100, 101  # what random numbers are for, beside those of strategies
+DROP = 100  # what random numbers are for, beside those of strategies
 
 
 class SplatTraining(nn.Module):
@@ -55,7 +55,7 @@ class SplatTraining(nn.Module):
         for number, splats in enumerate(self.clouds):
             terms = self._of_photo(splats, batch) | self._of_cloud(splats)
             total |= {name if number == 0 else f"{name}_{number}": term for name, term in terms.items()}
-        if self.unseen is not None and (self.priors.unseen or self.priors.co):
+        if self.unseen is not None:
             total |= self._of_unseen(self.unseen(self.step))
         return total
 

@@ -1,8 +1,9 @@
 """Gaussians from posed photos, from config to judged pictures: train, evaluate, load."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -39,7 +40,7 @@ from sparse3d.recipes.splatting.config import SplatPriorsConfig, SplattingConfig
 from sparse3d.recipes.splatting.hooks import Densify
 from sparse3d.recipes.splatting.model import SplatTraining
 from sparse3d.recipes.splatting.preset import decide_priors
-from sparse3d.recipes.splatting.start import cameras_between, first_cloud, scene_scale
+from sparse3d.recipes.splatting.start import Cube, cameras_between, first_cloud, scene_cube, scene_scale
 from sparse3d.recipes.training import TrainOutcome, keeping
 
 LEAST_STEPS = 500  # of an epoch, after which a checkpoint is written
@@ -70,13 +71,13 @@ def train(
         seed = config.train.seed
         seed_everything(seed, 0)
         background = config.data.background_color(photos.capture.background)
-        reach = scene_scale(photos)
+        reach, cube = scene_scale(photos), cache(lambda: scene_cube(photos))
         trainer = Trainer(
             SplatTraining(
-                _clouds(config, photos, reach),
+                _clouds(config, photos, reach, cube),
                 config,
                 background,
-                cameras_between(photos, seed, _jitter(config)),
+                _unseen(config, photos, cube),
                 _appearance(config, photos),
             ),
             WholePhotoLoader(photos, background, seed, config.photos_in_memory, LEAST_STEPS),
@@ -92,11 +93,13 @@ def train(
             return TrainOutcome(run.path, trainer.train(), True)
 
 
-def _clouds(config: SplattingConfig, photos: PosedPhotos, reach: float) -> list[SplatModel]:
+def _clouds(
+    config: SplattingConfig, photos: PosedPhotos, reach: float, cube: Callable[[], Cube]
+) -> list[SplatModel]:
     """One, or two that began differently."""
     two = isinstance(config.priors, SplatPriorsConfig) and config.priors.co is not None
     seeds = [config.train.seed, config.train.seed + 1][: 1 + two]
-    return [SplatModel(first_cloud(config.start, photos, seed), reach, seed) for seed in seeds]
+    return [SplatModel(first_cloud(config.start, photos, seed, cube), reach, seed) for seed in seeds]
 
 
 def _appearance(config: SplattingConfig, photos: PosedPhotos) -> Exposure | AppearanceEmbedding | None:
@@ -107,9 +110,15 @@ def _appearance(config: SplattingConfig, photos: PosedPhotos) -> Exposure | Appe
     return AppearanceEmbedding(len(photos), config.appearance)
 
 
-def _jitter(config: SplattingConfig) -> float:
-    unseen = config.priors.unseen if isinstance(config.priors, SplatPriorsConfig) else None
-    return 0.0 if unseen is None else unseen.jitter
+def _unseen(
+    config: SplattingConfig, photos: PosedPhotos, cube: Callable[[], Cube]
+) -> Callable[[int], Camera] | None:
+    """Cameras that nobody stood at, where a prior asks for them."""
+    priors = config.priors
+    if not isinstance(priors, SplatPriorsConfig) or not (priors.unseen or priors.co):
+        return None
+    jitter = 0.0 if priors.unseen is None else priors.unseen.jitter
+    return cameras_between(photos, cube(), config.train.seed, jitter)
 
 
 def _in_scene(config: SplattingConfig, reach: float) -> SelectiveAdamConfig:

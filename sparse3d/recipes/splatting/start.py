@@ -15,6 +15,7 @@ from sparse3d.recipes.radiance.guides import between
 from sparse3d.recipes.radiance.hull import cube_around
 from sparse3d.recipes.splatting.config import StartConfig
 
+Cube = tuple[tuple[float, float, float], float]  # the corner with the smallest coordinates, and the side
 ENOUGH_POINTS = 100  # of structure from motion, below which random ones are better
 
 
@@ -26,8 +27,16 @@ def scene_scale(photos: PosedPhotos) -> float:
     return 1.1 * reach if reach > 1e-6 else 1.0
 
 
-def first_cloud(config: StartConfig, photos: PosedPhotos, seed: int) -> GaussianCloud:
-    """ValueError where points are asked for and the files have none."""
+def scene_cube(photos: PosedPhotos) -> Cube:
+    """Around what the photos show, carved from their opacity where they have one. Looks into files."""
+    return cube_around(photos, *cube_in_view(photos))
+
+
+def first_cloud(
+    config: StartConfig, photos: PosedPhotos, seed: int, cube: Callable[[], Cube]
+) -> GaussianCloud:
+    """Points, or random ones in the `cube`, which is asked for only then. ValueError where points are asked
+    for and the files have none."""
     shape: dict[str, Any] = {
         "sh_degree": config.sh_degree,
         "opacity": config.opacity,
@@ -46,15 +55,15 @@ def first_cloud(config: StartConfig, photos: PosedPhotos, seed: int) -> Gaussian
         means = torch.from_numpy(points.positions[rows]).float()
         colors = torch.from_numpy(points.colors[rows]).float() / 255
         return from_points(means, colors, **shape)
-    low, side = cube_around(photos, *cube_in_view(photos))
+    low, side = cube()
     corners = torch.tensor([low, [x + side for x in low]])
     return random_in_box(corners, config.count, seed=seed, **shape)
 
 
-def cameras_between(photos: PosedPhotos, seed: int, jitter: float) -> Callable[[int], Camera]:
+def cameras_between(photos: PosedPhotos, cube: Cube, seed: int, jitter: float) -> Callable[[int], Camera]:
     """A camera for each step that stands between two of the photos' (`radiance.guides.between`), give or
-    take `jitter` distances; it follows from the seed and the step."""
-    low, side = cube_around(photos, *cube_in_view(photos))
+    take `jitter` distances from the middle of the `cube`; it follows from the seed and the step."""
+    low, side = cube
     middle = np.array(low) + side / 2
 
     def camera(step: int) -> Camera:
