@@ -119,10 +119,16 @@ def depth_normals(depth: Tensor, view: SplatView) -> Tensor:
     points = torch.stack(((x - cx) / fx * depth, (y - cy) / fy * depth, depth), -1)
     if min(height, width) < 3:
         return torch.zeros_like(points)
+    turned = surface_normals(points, view.world_to_camera[:3, :3])
+    return torch.nn.functional.pad(turned, (0, 0, 1, 1, 1, 1))
+
+
+def surface_normals(points: Tensor, rotation: Tensor) -> Tensor:
+    """(H, W, 3) points that pixels show, in the camera's frame, and its rotation (3, 3) from the world's ->
+    (H - 2, W - 2, 3): unit normals, world, towards the camera; NaN beside points that are."""
     across = points[1:-1, 2:] - points[1:-1, :-2]
     down = points[2:, 1:-1] - points[:-2, 1:-1]
     normal = torch.linalg.cross(down, across)  # x right, y down: towards the camera
     normal = torch.nn.functional.normalize(normal, dim=-1)
-    rotation = view.world_to_camera[:3, :3]  # sums in a fixed order: a product may take another one
-    turned = sum((normal[..., k, None] * rotation[k] for k in range(1, 3)), normal[..., :1] * rotation[0])
-    return torch.nn.functional.pad(turned, (0, 0, 1, 1, 1, 1))
+    # Sums in a fixed order: a product may take another one.
+    return sum((normal[..., k, None] * rotation[k] for k in range(1, 3)), normal[..., :1] * rotation[0])

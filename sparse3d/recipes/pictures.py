@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from sparse3d.data.photos import PosedPhotos
+from sparse3d.gaussians.geometry import surface_normals
 from sparse3d.geometry.cameras import Camera
 from sparse3d.geometry.orbits import orbit, spiral
 from sparse3d.io.camera_paths import read_camera_path
@@ -45,10 +47,7 @@ def shots_of_photos(photos: PosedPhotos, longer_side: int | None = None) -> list
     shots = []
     for row, name in enumerate(photos.names):
         camera = photos.cameras[row]
-        if longer_side is not None:
-            scale = longer_side / max(camera.width, camera.height)
-            size = (max(1, round(side * scale)) for side in (camera.width, camera.height))
-            camera = camera.resized(*size)
+        camera = camera if longer_side is None else _sized(camera, longer_side)
         shots.append(Shot(Path(name).stem, camera))
     return shots
 
@@ -114,10 +113,6 @@ def normals_of_depth(depth: np.ndarray, camera: Camera) -> np.ndarray:
     out = np.full((height, width, 3), np.nan)
     if min(height, width) < 3:
         return out
-    across = points[1:-1, 2:] - points[1:-1, :-2]
-    down = points[2:, 1:-1] - points[:-2, 1:-1]
-    normal = np.cross(down, across)  # x right, y down: towards the camera
-    with np.errstate(invalid="ignore", divide="ignore"):
-        normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
-    out[1:-1, 1:-1] = normal @ camera.camera_to_world[:3, :3].T
+    rotation = torch.from_numpy(camera.camera_to_world[:3, :3].T.copy())
+    out[1:-1, 1:-1] = surface_normals(torch.from_numpy(points), rotation).numpy()
     return out

@@ -1,12 +1,15 @@
 """How well a field shows photos that it was not trained on, and how far off its depth is where that is
 known."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from rich.table import Table
 
 from sparse3d.data.photos import Photo, PosedPhotos
@@ -23,6 +26,7 @@ from sparse3d.evaluation.lpips import Lpips
 from sparse3d.fields import RadianceField
 from sparse3d.geometry.cameras import Camera, Cameras
 from sparse3d.geometry.rays import depth_from_distance
+from sparse3d.io.files import atomic_path, write_text
 from sparse3d.recipes.radiance.batches import through_pixels
 from sparse3d.recipes.radiance.config import PhotosConfig, RadianceEvaluationConfig, Vector
 
@@ -177,6 +181,30 @@ def judge_views(
         yield View(name, rendered, image, depth, opacity, photo.mask, scores)
         if progress is not None:
             progress(number, count)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was found, the folder that it was written to, and the checkpoint that was judged."""
+
+    judgement: RadianceJudgement
+    folder: Path
+    checkpoint: Path
+
+
+def write_views(folder: Path, checkpoint: Path, views: Iterable[View], **more: Any) -> Outcome:
+    """Write `views/`, a picture of each as `side_by_side` has it, and `metrics.json`, with the split (the
+    folder's name), the checkpoint, the number of views and what is said beside."""
+    found = {}
+    for view in views:
+        found[view.name] = view.scores
+        (folder / "views").mkdir(parents=True, exist_ok=True)
+        with atomic_path(folder / "views" / (Path(view.name).stem + ".png")) as temporary:
+            Image.fromarray(side_by_side(view)).save(temporary, format="PNG")
+    judgement = RadianceJudgement(found)
+    summary = {"split": folder.name, "checkpoint": checkpoint.name, "views": len(found), **more}
+    write_text(folder / "metrics.json", json.dumps(summary | judgement.to_dict(), indent=1) + "\n")
+    return Outcome(judgement, folder, checkpoint)
 
 
 def side_by_side(view: View) -> np.ndarray:

@@ -1,11 +1,8 @@
 """Radiance fields from posed photos, from config to judged pictures: train, evaluate, load."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from PIL import Image
 
 from sparse3d.data.photo_checks import check_views
 from sparse3d.data.photos import PosedPhotos, open_photos
@@ -18,7 +15,6 @@ from sparse3d.engine.seed import seed_everything, use_deterministic_algorithms
 from sparse3d.engine.state import restore
 from sparse3d.fields.build import Field, FieldConfig, in_cube, in_frustum
 from sparse3d.fields.pose_refinement import PoseRefinement
-from sparse3d.io.files import atomic_path, write_text
 from sparse3d.nn.threads import one_torch_thread
 from sparse3d.recipes.radiance.batches import PixelLoader
 from sparse3d.recipes.radiance.bounds import cube_in_view, cube_of_frustum, frustum_in_view
@@ -26,7 +22,7 @@ from sparse3d.recipes.radiance.config import PhotosConfig, PriorsConfig, Radianc
 from sparse3d.recipes.radiance.guides import GuideSource
 from sparse3d.recipes.radiance.hooks import Advance, Refine
 from sparse3d.recipes.radiance.hull import cube_around
-from sparse3d.recipes.radiance.judge import Progress, RadianceJudgement, judge_field, side_by_side
+from sparse3d.recipes.radiance.judge import Outcome, Progress, judge_field, write_views
 from sparse3d.recipes.radiance.model import FieldModel
 from sparse3d.recipes.radiance.poses import refined, refinement, settled, write_poses
 from sparse3d.recipes.radiance.preset import decide_priors
@@ -117,15 +113,6 @@ def photos_of_split(data: PhotosConfig, split: str, progress: StageProgress | No
     )
 
 
-@dataclass(frozen=True)
-class RadianceOutcome:
-    """What was found, the folder that it was written to, and the checkpoint that was judged."""
-
-    judgement: RadianceJudgement
-    folder: Path
-    checkpoint: Path
-
-
 def evaluate(
     run: str | Path,
     split: str | None = None,
@@ -135,7 +122,7 @@ def evaluate(
     data_root: str | None = None,
     progress: Progress | None = None,
     progress_of_poses: Progress | None = None,
-) -> RadianceOutcome:
+) -> Outcome:
     """`judge` a split of the run's photos, or of those in `data_root`."""
     loaded = load_field(run, checkpoint, device)
     data = loaded.config.data if data_root is None else replace(loaded.config.data, root=data_root, depth="")
@@ -150,28 +137,19 @@ def judge(
     *,
     progress: Progress | None = None,
     progress_of_poses: Progress | None = None,
-) -> RadianceOutcome:
+) -> Outcome:
     """Render photos that the field has not seen; writes `evaluation/<split>/metrics.json` and a picture of
     each: the photo, the rendering, its error and its depth. Where poses were refined, those of the photos
     are too (`poses`), and the found ones are written beside."""
-    config, data, split = loaded.config, loaded.config.data, photos.split
-    folder = RunFolder(run).evaluation / split
+    config, data = loaded.config, loaded.config.data
+    folder = RunFolder(run).evaluation / photos.split
     if loaded.poses is not None:
         trained_on = refined(photos.of_split(data.split, data.views), loaded.poses)
         write_poses(folder / "training_poses.json", trained_on.photos)
         photos = settled(loaded.field, trained_on.align(photos), data, config, progress_of_poses)
         write_poses(folder / "poses.json", photos)
-    found = {}
-    for view in judge_field(loaded.field, photos, data, config.evaluation, progress):
-        found[view.name] = view.scores
-        name = Path(view.name).stem + ".png"
-        (folder / "views").mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / "views" / name) as temporary:
-            Image.fromarray(side_by_side(view)).save(temporary, format="PNG")
-    judgement = RadianceJudgement(found)
-    summary = {"split": split, "checkpoint": loaded.checkpoint.name, "views": len(photos)}
-    write_text(folder / "metrics.json", json.dumps(summary | judgement.to_dict(), indent=1) + "\n")
-    return RadianceOutcome(judgement, folder, loaded.checkpoint)
+    views = judge_field(loaded.field, photos, data, config.evaluation, progress)
+    return write_views(folder, loaded.checkpoint, views)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,11 @@
 """Gaussians from posed photos, from config to judged pictures: train, evaluate, load."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from sparse3d.data.photo_checks import check_views
 from sparse3d.data.photos import PosedPhotos
@@ -24,16 +22,9 @@ from sparse3d.gaussians.geometry import render_geometry
 from sparse3d.gaussians.model import SplatModel
 from sparse3d.gaussians.render import SplatView, render
 from sparse3d.geometry.cameras import Camera
-from sparse3d.io.files import atomic_path, write_text
 from sparse3d.nn.threads import one_torch_thread
 from sparse3d.recipes.radiance.config import Vector
-from sparse3d.recipes.radiance.judge import (
-    Progress,
-    RadianceJudgement,
-    Shown,
-    judge_views,
-    side_by_side,
-)
+from sparse3d.recipes.radiance.judge import Outcome, Progress, Shown, judge_views, write_views
 from sparse3d.recipes.radiance.reconstruct import photos_of_split
 from sparse3d.recipes.run_folder import RunFolder
 from sparse3d.recipes.splatting.config import SplatPriorsConfig, SplattingConfig
@@ -134,15 +125,6 @@ def _in_scene(config: SplattingConfig, reach: float) -> SelectiveAdamConfig:
     return replace(optimizer, factors=factors)
 
 
-@dataclass(frozen=True)
-class SplattingOutcome:
-    """What was found, the folder that it was written to, and the checkpoint that was judged."""
-
-    judgement: RadianceJudgement
-    folder: Path
-    checkpoint: Path
-
-
 def evaluate(
     run: str | Path,
     split: str | None = None,
@@ -152,7 +134,7 @@ def evaluate(
     data_root: str | None = None,
     progress: Progress | None = None,
     progress_of_poses: Progress | None = None,
-) -> SplattingOutcome:
+) -> Outcome:
     """`judge` a split of the run's photos, or of those in `data_root`."""
     loaded = load_cloud(run, checkpoint, device)
     data = loaded.config.data if data_root is None else replace(loaded.config.data, root=data_root, depth="")
@@ -167,11 +149,11 @@ def judge(
     *,
     progress: Progress | None = None,
     progress_of_poses: Progress | None = None,
-) -> SplattingOutcome:
+) -> Outcome:
     """Draw photos that the cloud has not seen, as pinhole cameras see them; writes
     `evaluation/<split>/metrics.json` and a picture of each: the photo, the drawing, its error and depth."""
-    config, data, split = loaded.config, loaded.config.data, photos.split
-    background = data.background_color(photos.capture.background)
+    config = loaded.config
+    background = config.data.background_color(photos.capture.background)
     wanted = (
         (name, *undistorted(photos.photo(row), photos.cameras[row])) for row, name in enumerate(photos.names)
     )
@@ -179,22 +161,9 @@ def judge(
     def show(camera: Camera) -> Shown:
         return show_cloud(loaded, camera, background)
 
-    folder, found = RunFolder(run).evaluation / split, {}
-    for view in judge_views(show, wanted, len(photos), background, config.evaluation.lpips, progress):
-        found[view.name] = view.scores
-        name = Path(view.name).stem + ".png"
-        (folder / "views").mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / "views" / name) as temporary:
-            Image.fromarray(side_by_side(view)).save(temporary, format="PNG")
-    judgement = RadianceJudgement(found)
-    summary = {
-        "split": split,
-        "checkpoint": loaded.checkpoint.name,
-        "views": len(photos),
-        "gaussians": len(loaded.cloud),
-    }
-    write_text(folder / "metrics.json", json.dumps(summary | judgement.to_dict(), indent=1) + "\n")
-    return SplattingOutcome(judgement, folder, loaded.checkpoint)
+    views = judge_views(show, wanted, len(photos), background, config.evaluation.lpips, progress)
+    folder = RunFolder(run).evaluation / photos.split
+    return write_views(folder, loaded.checkpoint, views, gaussians=len(loaded.cloud))
 
 
 @torch.no_grad()
