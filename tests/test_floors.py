@@ -11,7 +11,7 @@ FLOORS = (
     | {"sparse3d.tensor", "sparse3d.geometry"},
     {"sparse3d.io", "sparse3d.nn", "sparse3d.mesh"},
     {"sparse3d.data", "sparse3d.evaluation", "sparse3d.models", "sparse3d.fields", "sparse3d.gaussians"}
-    | {"sparse3d.compat"},
+    | {"sparse3d.compat", "sparse3d.fusion"},
     {"sparse3d.engine"},
     {"sparse3d.recipes", "sparse3d.viewers", "sparse3d.doctor"},
     {"sparse3d.commands"},
