@@ -8,7 +8,7 @@ Why functions of torch and no op with two bodies: one pass gathers eight values 
 the voxels that the surface passes, and both are bound by memory in torch too. Each vertex belongs to one edge
 of the lattice, so that a mark for each edge and a running sum number them in a defined order without sort or
 atomics, with the same bits on every device and for any number of threads; and positions are differentiable in
-the values for nothing. Table and topology: `sparse3d.geometry.marching_cubes`.
+the values for nothing. Table and topology: `sparse3d_ops.marching_cubes_table`.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparse3d.geometry import marching_cubes
+from sparse3d_ops import marching_cubes_table
 from sparse3d_ops.hashing import build, look_up, pack, unique, unpack
 from sparse3d_ops.visible_samples import lattice
 
@@ -146,7 +146,7 @@ def follow(sample: Sample, seeds: Tensor, level: float, low: Tensor, high: Tenso
 def _behind_faces(voxels: Tensor, case: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Keys of the voxels behind those faces that have corners inside and outside, each once."""
     parts = []
-    for number, face in enumerate(marching_cubes.FACES):
+    for number, face in enumerate(marching_cubes_table.FACES):
         mask = sum(1 << corner for corner in face)
         crossed = ((case & mask) != 0) & ((case & mask) != mask)
         moved = voxels[crossed]
@@ -157,6 +157,7 @@ def _behind_faces(voxels: Tensor, case: Tensor, low: Tensor, high: Tensor) -> Te
 
 @lru_cache(maxsize=4)
 def _tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    tables = (marching_cubes.triangles(), marching_cubes.BASE, marching_cubes.AXIS, marching_cubes.TIP)
+    source = marching_cubes_table
+    tables = (source.triangles(), source.BASE, source.AXIS, source.TIP)
     table, base, axis, tip = (torch.from_numpy(array).to(device) for array in tables)
     return table, base, axis, tip

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from sparse3d.geometry import marching_cubes
 from sparse3d.geometry.level_set import follow, level_set
 from sparse3d.geometry.mesh import Mesh
+from sparse3d_ops import marching_cubes_table as marching_cubes
 from sparse3d_ops.visible_samples import lattice
 
 
