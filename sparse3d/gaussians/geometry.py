@@ -12,8 +12,9 @@ from torch import Tensor
 from sparse3d.gaussians.cloud import GaussianCloud
 from sparse3d.gaussians.render import Shade, SplatConfig, SplatView, colors
 from sparse3d.gaussians.shapes import rotation_matrices
+from sparse3d_ops.contributors import Contributors, strongest_gaussians, strongest_surfels
 from sparse3d_ops.splat_projection import project_gaussians
-from sparse3d_ops.splat_tiles import list_splats
+from sparse3d_ops.splat_tiles import Tiles, list_splats
 from sparse3d_ops.surfel_blend import blend_gaussians, blend_surfels
 from sparse3d_ops.surfel_projection import project_surfels
 
@@ -54,25 +55,13 @@ def render_geometry(
     `degree` (all where None), changed by `shade`. Surfels have a low-pass of their own: `config.mode` and
     `blur` are for Gaussians."""
     config = config or SplatConfig()
-    opacities, scales = torch.sigmoid(cloud.opacities), torch.exp(cloud.scales)
-    inputs = (cloud.means, cloud.quats, scales, opacities.detach())
-    camera = (view.world_to_camera, view.intrinsics, view.size)
     shades = colors(cloud, view.centre, degree)
     shades = shades if shade is None else shade(shades)
-    if cloud.surfels:
-        flat = project_surfels(*inputs, *camera, near=config.near)
-        means2d, form, depths, normals, reach = flat
-    else:
-        ball = project_gaussians(*inputs, *camera, near=config.near, blur=config.blur)
-        means2d, form, depths, reach, _ = ball
-        normals = shortest_axes(cloud, view.centre)
-        if config.mode == "antialiased":
-            opacities = opacities * ball.compensation
+    means2d, form, depths, opacities, normals, reach, tiles = _project(cloud, view, config)
     absolute = torch.zeros_like(means2d)
     if means2d.requires_grad:
         means2d.retain_grad()
         absolute.requires_grad_()
-    tiles = list_splats(means2d.detach(), reach, depths.detach(), view.size)
     features = torch.cat((shades, normals), 1)
     rest = (depths, opacities, features, tiles, view.size, absolute if absolute.requires_grad else None)
     if cloud.surfels:
@@ -90,6 +79,46 @@ def render_geometry(
         seen.distortion,
         Drawn(means2d, absolute, reach, view.size),
     )
+
+
+class _Projection(NamedTuple):
+    """A cloud before a view: `form` are slopes of surfels, conics of Gaussians; normals in the world."""
+
+    means2d: Tensor
+    form: Tensor
+    depths: Tensor
+    opacities: Tensor
+    normals: Tensor
+    reach: Tensor
+    tiles: Tiles
+
+
+def _project(cloud: GaussianCloud, view: SplatView, config: SplatConfig) -> _Projection:
+    opacities, scales = torch.sigmoid(cloud.opacities), torch.exp(cloud.scales)
+    inputs = (cloud.means, cloud.quats, scales, opacities.detach())
+    camera = (view.world_to_camera, view.intrinsics, view.size)
+    if cloud.surfels:
+        means2d, form, depths, normals, reach = project_surfels(*inputs, *camera, near=config.near)
+    else:
+        ball = project_gaussians(*inputs, *camera, near=config.near, blur=config.blur)
+        means2d, form, depths, reach, _ = ball
+        normals = shortest_axes(cloud, view.centre)
+        if config.mode == "antialiased":
+            opacities = opacities * ball.compensation
+    tiles = list_splats(means2d.detach(), reach, depths.detach(), view.size)
+    return _Projection(means2d, form, depths, opacities, normals, reach, tiles)
+
+
+@torch.no_grad()
+def contributors(
+    cloud: GaussianCloud, view: SplatView, count: int, config: SplatConfig | None = None
+) -> Contributors:
+    """The `count` Gaussians or surfels of which each pixel's light comes the most: ids (H, W, count), -1
+    where there are no more, and what part of the light each gives, (H, W, count)."""
+    config = config or SplatConfig()
+    found = _project(cloud, view, config)
+    shape = found.means2d, found.form, found.depths, found.opacities, found.tiles, view.size, count
+    return strongest_surfels(*shape, near=config.near) if cloud.surfels else strongest_gaussians(*shape)
 
 
 def shortest_axes(cloud: GaussianCloud, centre: Tensor) -> Tensor:

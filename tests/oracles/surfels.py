@@ -107,3 +107,18 @@ def blend(means2d, slopes, depths, opacities, features, absolute, *lists_and_lim
         for j in range(i):
             spread = spread + weights[i] * weights[j] * (1 / z[i] - 1 / z[j]) ** 2
     return image, light, (weights * z).sum(0), (weights / z).sum(0), median, spread, which
+
+
+def strongest(means2d, slopes, depths, opacities, *lists_and_limits):
+    """Of each pixel the splats of the largest weights, of equal ones that in front."""
+    width, height, near, low_pass, count = lists_and_limits[4:]
+    alpha, _, order = at_pixels(means2d, slopes, depths, opacities, width, height, near, low_pass)
+    found = weights_at_pixels(alpha)[0]
+    ids = torch.full((height, width, count), -1, dtype=torch.int32)
+    weights = means2d.new_zeros(height, width, count)
+    for y in range(height):
+        for x in range(width):
+            ranks = sorted((-float(w), i) for i, w in enumerate(found[:, y, x]) if w > 0)
+            for place, (weight, i) in enumerate(ranks[:count]):
+                ids[y, x, place], weights[y, x, place] = int(order[i]), -weight
+    return ids, weights
