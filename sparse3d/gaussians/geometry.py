@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparse3d.gaussians.cloud import GaussianCloud
-from sparse3d.gaussians.render import Shade, SplatConfig, SplatView, colors
+from sparse3d.gaussians.render import Shade, SplatConfig, SplatView, colors, kept_gradients
 from sparse3d.gaussians.shapes import rotation_matrices
 from sparse3d_ops.contributors import Contributors, strongest_gaussians, strongest_surfels
 from sparse3d_ops.splat_projection import project_gaussians
@@ -23,7 +23,7 @@ class Drawn(NamedTuple):
     """What strategies count (`gaussians.strategies.Statistics`)."""
 
     means2d: Tensor
-    absolute: Tensor
+    absolute: Tensor | None
     reach: Tensor
     size: tuple[int, int]
 
@@ -50,20 +50,18 @@ def render_geometry(
     config: SplatConfig | None = None,
     degree: int | None = None,
     shade: Shade | None = None,
+    absolute: bool = False,
 ) -> SplatGeometry:
     """A cloud of Gaussians or surfels in front of a background (3,), with colours from harmonics up to
-    `degree` (all where None), changed by `shade`. Surfels have a low-pass of their own: `config.mode` and
+    `degree` (all where None), changed by `shade`; `absolute` as in `render.render`. Surfels have a low-pass of their own: `config.mode` and
     `blur` are for Gaussians."""
     config = config or SplatConfig()
     shades = colors(cloud, view.centre, degree)
     shades = shades if shade is None else shade(shades)
     means2d, form, depths, opacities, normals, reach, tiles = _project(cloud, view, config)
-    absolute = torch.zeros_like(means2d)
-    if means2d.requires_grad:
-        means2d.retain_grad()
-        absolute.requires_grad_()
+    zeros = kept_gradients(means2d, absolute)
     features = torch.cat((shades, normals), 1)
-    rest = (depths, opacities, features, tiles, view.size, absolute if absolute.requires_grad else None)
+    rest = (depths, opacities, features, tiles, view.size, zeros)
     if cloud.surfels:
         seen = blend_surfels(means2d, form, *rest, near=config.near)
     else:
@@ -77,7 +75,7 @@ def render_geometry(
         seen.median,
         seen.image[..., 3:],
         seen.distortion,
-        Drawn(means2d, absolute, reach, view.size),
+        Drawn(means2d, zeros, reach, view.size),
     )
 
 

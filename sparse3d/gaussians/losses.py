@@ -16,17 +16,6 @@ from sparse3d_ops.structural_similarity import ssim_map
 
 
 @dataclass(frozen=True)
-class PhotometricConfig:
-    """Absolute error and structural similarity of the colours (Kerbl et al., arXiv 2308.04079, Eq. 7)."""
-
-    ssim: float = 0.2  # share of 1 - SSIM; the rest is the absolute error
-
-    def __post_init__(self):
-        if not 0 <= self.ssim <= 1:
-            raise ValueError(f"ssim is a share in [0, 1], got {self.ssim}")
-
-
-@dataclass(frozen=True)
 class OpacityConfig:
     """Opacities are low where nothing asks for them: what is not needed dies, and can be used elsewhere
     (3DGS-MCMC, arXiv 2404.09591, Eq. 10)."""

@@ -64,13 +64,13 @@ class SplatConfig:
 
 class Splats(NamedTuple):
     """A cloud as it stands before a view: where it lands (`projected`), the opacities that are blended (N,),
-    the `tiles`' lists, the image's `size`, and `absolute` (N, 2), zeros whose gradient is that of `means2d`
-    in absolute values (`blend_splats`)."""
+    the `tiles`' lists, the image's `size`, and where it was asked for `absolute` (N, 2), zeros whose gradient
+    is that of `means2d` in absolute values (`blend_splats`)."""
 
     projected: Projected
     opacities: Tensor
     tiles: Tiles | backends.GsplatTiles
-    absolute: Tensor
+    absolute: Tensor | None
     size: tuple[int, int]
 
     @property
@@ -85,8 +85,7 @@ class Splats(NamedTuple):
 
     def blend(self, features: Tensor) -> Blended:
         """(N, C) -> the image (H, W, C) of any features, and the transmittance (H, W)."""
-        absolute = self.absolute if self.absolute.requires_grad else None
-        return backends.blend(self.projected, self.opacities, features, self.tiles, self.size, absolute)
+        return backends.blend(self.projected, self.opacities, features, self.tiles, self.size, self.absolute)
 
 
 class SplatRendering(NamedTuple):
@@ -99,9 +98,11 @@ class SplatRendering(NamedTuple):
     splats: Splats
 
 
-def splat(cloud: GaussianCloud, view: SplatView, config: SplatConfig | None = None) -> Splats:
-    """Project a cloud of 3-D Gaussians. Where gradients are wanted, `projected.means2d` and `absolute` keep
-    theirs in `.grad`."""
+def splat(
+    cloud: GaussianCloud, view: SplatView, config: SplatConfig | None = None, absolute: bool = False
+) -> Splats:
+    """Project a cloud of 3-D Gaussians. Where gradients are wanted, `projected.means2d` keeps its own in
+    `.grad`, and so does `absolute` if it is asked for."""
     config = config or SplatConfig()
     opacities = torch.sigmoid(cloud.opacities)
     projected = project_gaussians(
@@ -117,12 +118,18 @@ def splat(cloud: GaussianCloud, view: SplatView, config: SplatConfig | None = No
     )
     if config.mode == "antialiased":
         opacities = opacities * projected.compensation
-    absolute = torch.zeros_like(projected.means2d)
-    if projected.means2d.requires_grad:
-        projected.means2d.retain_grad()
-        absolute.requires_grad_()
+    zeros = kept_gradients(projected.means2d, absolute)
     tiles = backends.tiles_of(projected, view.size, config.backend)
-    return Splats(projected, opacities, tiles, absolute, view.size)
+    return Splats(projected, opacities, tiles, zeros, view.size)
+
+
+def kept_gradients(means2d: Tensor, absolute: bool) -> Tensor | None:
+    """Let `means2d` (N, 2) keep its gradient where it has one; the zeros (N, 2) that get the absolute one, if
+    that is asked for too."""
+    if not means2d.requires_grad:
+        return None
+    means2d.retain_grad()
+    return torch.zeros_like(means2d, requires_grad=True) if absolute else None
 
 
 def colors(cloud: GaussianCloud, centre: Tensor, degree: int | None = None) -> Tensor:
@@ -143,10 +150,11 @@ def render(
     config: SplatConfig | None = None,
     degree: int | None = None,
     shade: Shade | None = None,
+    absolute: bool = False,
 ) -> SplatRendering:
     """A cloud in front of a background (3,), with colours from harmonics up to `degree` (all where None),
-    changed by `shade`."""
-    splats = splat(cloud, view, config)
+    changed by `shade`. `absolute`: count absolute gradients too (`splat`)."""
+    splats = splat(cloud, view, config, absolute)
     shades = colors(cloud, view.centre, degree)
     shades = shades if shade is None else shade(shades)
     features = torch.cat((shades, splats.projected.depths[:, None]), 1)

@@ -209,7 +209,6 @@ def test_codes_start_as_no_change_and_tell_photos_apart():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: losses.PhotometricConfig(ssim=1.5),
         lambda: losses.OpacityConfig(weight=0.0),
         lambda: losses.RelativeDepthConfig(weight=0.0, local=0.0),
         lambda: OpacityDropConfig(rate=1.0),

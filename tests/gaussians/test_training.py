@@ -68,7 +68,8 @@ def train(strategy, steps, threads=1):
         for step in range(1, steps + 1):
             optimizer.zero_grad()
             number = step % len(VIEWS)
-            seen = render(model.cloud, VIEWS[number], BLACK, SplatConfig(mode="classic"))
+            drawing, absolute = SplatConfig(mode="classic"), strategy.wants_absolute
+            seen = render(model.cloud, VIEWS[number], BLACK, drawing, absolute=absolute)
             loss = photometric(seen.color, photos[number])
             strategy.before_backward(seen.splats)
             loss.backward()

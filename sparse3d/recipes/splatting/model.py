@@ -92,7 +92,8 @@ class SplatTraining(nn.Module):
         wants = cloud.surfels or self.config.loss.surface or self.priors.floaters
         draw = render_geometry if wants else render
         degree = self.step // self.config.sh_every
-        return draw(cloud, view, self.background, self.config.drawing, degree, shade)
+        absolute = self.config.strategy.wants_absolute
+        return draw(cloud, view, self.background, self.config.drawing, degree, shade, absolute)
 
     def _photometric(self, color: Tensor, batch: WholePhoto) -> Tensor:
         loss, wanted = self.config.loss, batch.rgb
