@@ -53,8 +53,8 @@ def render_geometry(
     absolute: bool = False,
 ) -> SplatGeometry:
     """A cloud of Gaussians or surfels in front of a background (3,), with colours from harmonics up to
-    `degree` (all where None), changed by `shade`; `absolute` as in `render.render`. Surfels have a low-pass of their own: `config.mode` and
-    `blur` are for Gaussians."""
+    `degree` (all where None), changed by `shade`; `absolute` as in `render.render`. Surfels have a low-pass
+    of their own: `config.mode` and `blur` are for Gaussians."""
     config = config or SplatConfig()
     shades = colors(cloud, view.centre, degree)
     shades = shades if shade is None else shade(shades)
