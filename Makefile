@@ -7,7 +7,7 @@ TRITON_VENV := .venv-triton
 PEERS := .venv-peers
 BENCHMARKS := hash voxelize boxes segment sparse_conv
 
-.PHONY: all demo test test-fast test-triton check bench bench-peers clean
+.PHONY: all demo docs test test-fast test-triton check bench bench-peers clean
 all: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -18,6 +18,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: $(VENV)/.installed
 	$(BIN)/python demos/lidar_detection/run.py
+
+# The pages of docs/ in site/. Material's notice of what follows MkDocs is no warning about them.
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -q
@@ -68,4 +72,4 @@ $(PEERS)/.installed: constraints-peers.txt $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf build dist .pytest_cache .ruff_cache
+	rm -rf build dist site .pytest_cache .ruff_cache
