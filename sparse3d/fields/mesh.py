@@ -104,7 +104,8 @@ def field_mesh(field: Field, config: MeshConfig = MeshConfig()) -> Mesh:
     positions = _refined(grid, *ends, found.values[surface.low] > 0)
     mesh = Mesh(grid.places(positions).cpu().numpy(), surface.faces.cpu().numpy())
     mesh = mesh.without_cavities().without_small_pieces(config.min_faces)
-    return mesh.with_colors(_colors(field, mesh))
+    colors = seen_on_surface(field, mesh.vertices, mesh.vertex_normals)
+    return mesh.with_colors(np.rint(colors * 255).astype(np.uint8))
 
 
 def default_level(field: Field) -> float:
@@ -139,13 +140,18 @@ def _refined(grid: _Grid, low: Tensor, high: Tensor, low_inside: Tensor) -> Tens
     return (low + high) / 2
 
 
-def _colors(field: Field, mesh: Mesh) -> np.ndarray:
-    """(V, 3) uint8: what the field shows at each vertex to one who looks straight on it."""
+@torch.no_grad()
+def seen_on_surface(field: Field, places: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """(N, 3) world, (N, 3) unit normals -> (N, 3) float32 in [0, 1]: what the field shows there to one who
+    looks straight on the surface."""
     device = next(field.parameters()).device
-    places, inward = (torch.from_numpy(a).to(device) for a in (mesh.vertices, -mesh.vertex_normals))
-    pairs = zip(places.split(_AT_ONCE), inward.split(_AT_ONCE), strict=True)
-    colors = torch.cat([field.color(*pair) for pair in pairs]).clamp(0, 1).nan_to_num()
-    return (colors * 255).round().to(torch.uint8).cpu().numpy()
+    inward = torch.from_numpy(-normals).to(device, torch.float32)
+    pairs = zip(
+        torch.from_numpy(places).to(device, torch.float32).split(_AT_ONCE),
+        inward.split(_AT_ONCE),
+        strict=True,
+    )
+    return torch.cat([field.color(*pair) for pair in pairs]).clamp(0, 1).nan_to_num().cpu().numpy()
 
 
 def _range(field: Field, cells: Tensor) -> str:

@@ -1,11 +1,15 @@
 """Triangle meshes as arrays, and what can be said about their shape."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+
+from sparse3d.geometry.material import Material
 
 
 @dataclass(frozen=True, eq=False)
@@ -13,12 +17,18 @@ class Mesh:
     """`vertices` (V, 3) float32 world, metres; `faces` (F, 3) int32 rows of vertices, counter-clockwise as
     seen from outside; `colors` (V, 3) uint8 RGB in sRGB, as photos have them, or None.
 
+    `uv` (F, 3, 2) float32: where each corner of each face lies in the texture of `material`, u to the right
+    and v down from its top left corner, or None. They belong to corners, not to vertices: at a seam a vertex
+    has two places, and a mesh that were cut there would no longer be closed.
+
     ValueError for other shapes, vertices that are not finite, and faces that name a vertex that is not there.
     """
 
     vertices: np.ndarray
     faces: np.ndarray
     colors: np.ndarray | None = None
+    uv: np.ndarray | None = None
+    material: Material | None = None
 
     def __post_init__(self):
         vertices = np.ascontiguousarray(self.vertices, dtype=np.float32)
@@ -36,6 +46,11 @@ class Mesh:
             if colors.shape != vertices.shape or colors.dtype != np.uint8:
                 raise ValueError(f"colors are (V, 3) uint8, these are {colors.dtype} {colors.shape}")
             object.__setattr__(self, "colors", colors)
+        if self.uv is not None:
+            uv = np.ascontiguousarray(self.uv, dtype=np.float32)
+            if uv.shape != (len(faces), 3, 2) or not np.isfinite(uv).all():
+                raise ValueError(f"uv are finite (F, 3, 2), these are {uv.shape} or not finite")
+            object.__setattr__(self, "uv", uv)
         object.__setattr__(self, "vertices", vertices)
         object.__setattr__(self, "faces", faces.astype(np.int32, copy=False))
 
@@ -120,7 +135,8 @@ class Mesh:
         faces = self.faces[chosen]
         used, rows = np.unique(faces, return_inverse=True)
         colors = None if self.colors is None else self.colors[used]
-        return Mesh(self.vertices[used], rows.reshape(-1, 3), colors)
+        uv = None if self.uv is None else self.uv[chosen]
+        return Mesh(self.vertices[used], rows.reshape(-1, 3), colors, uv, self.material)
 
     def without_small_pieces(self, min_faces: int) -> "Mesh":
         """Without the pieces of fewer faces. The largest piece stays whatever its size (of equally large ones
@@ -149,3 +165,121 @@ class Mesh:
     def with_colors(self, colors: np.ndarray) -> "Mesh":
         """The same shape in other colours (V, 3) uint8."""
         return replace(self, colors=colors)
+
+    # ---- what it looks like ------------------------------------------------------------------------------
+
+    @property
+    def has_texture(self) -> bool:
+        return self.uv is not None and self.material is not None and self.material.texture is not None
+
+    @property
+    def has_paint(self) -> bool:
+        """Whether anything says which colour it has where."""
+        return self.has_texture or self.colors is not None
+
+    def colors_at(self, face: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """(N, 3) in [0, 1], sRGB: what is painted on faces (N,) at the weights (N, 3) of their corners: the
+        texture, else the colours of vertices, else the material's; grey where nothing is said."""
+        if self.has_texture:
+            assert self.uv is not None and self.material is not None
+            return self.material.at((self.uv[face] * weights[:, :, None]).sum(1))
+        if self.colors is not None:
+            return ((self.colors[self.faces[face]] / 255.0) * weights[:, :, None]).sum(1)
+        return np.tile((0.5, 0.5, 0.5) if self.material is None else self.material.color, (len(face), 1))
+
+    def with_vertex_colors(self) -> "Mesh":
+        """With its texture, or the one colour of its material, as colours of vertices: the mean over a
+        vertex's corners. Without `uv` and `material`."""
+        if not self.has_texture and (self.colors is not None or self.material is None):
+            return replace(self, uv=None, material=None)
+        corner = np.arange(3 * len(self.faces))
+        return self.with_corner_colors(self.colors_at(corner // 3, np.eye(3)[corner % 3]).reshape(-1, 3, 3))
+
+    def with_corner_colors(self, shades: np.ndarray) -> "Mesh":
+        """Colours of vertices from those of corners (F, 3, 3) in [0, 1]: the mean over a vertex's corners.
+        Without `uv` and `material`."""
+        rows, count = self.faces.ravel(), len(self.vertices)
+        total = np.stack([np.bincount(rows, shades[..., k].ravel(), count) for k in range(3)], 1)
+        mean = total / np.maximum(np.bincount(rows, minlength=count), 1)[:, None]
+        return replace(self, colors=np.rint(mean * 255).astype(np.uint8), uv=None, material=None)
+
+    def split_at_seams(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For formats that have texture coordinates at vertices: rows (V',) of our vertices, each as often as
+        it has places in the texture, faces (F, 3) of those, and their uv (V', 2). ValueError without uv."""
+        if self.uv is None:
+            raise ValueError("the mesh has no texture coordinates")
+        flat = self.uv.reshape(-1, 2)
+        first, places = _distinct(self.faces.ravel(), *flat.view(np.int32).T)
+        return self.faces.ravel()[first], places.reshape(-1, 3), flat[first]
+
+    def welded_at_seams(self) -> "Mesh":
+        """Vertices of the very same place (and colour) as one: files that keep texture coordinates or normals
+        at vertices have those of seams several times."""
+        places = (self.vertices + np.float32(0)).view(np.int32)  # -0 is 0
+        first, rows = _distinct(*places.T, *(() if self.colors is None else self.colors.T))
+        order = np.argsort(first)  # in the order in which they came
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        kept = first[order]
+        colors = None if self.colors is None else self.colors[kept]
+        return replace(self, vertices=self.vertices[kept], faces=rank[rows][self.faces], colors=colors)
+
+    def moved(self, matrix: np.ndarray) -> "Mesh":
+        """By an affine matrix (4, 4) or (3, 4); a mirror turns the faces, so that the outside stays outside.
+        ValueError where that leaves the range of numbers."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            vertices = self.vertices.astype(np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+            vertices = vertices.astype(np.float32)
+        mirrored = np.linalg.det(matrix[:3, :3]) < 0
+        order = [2, 1, 0] if mirrored else [0, 1, 2]
+        uv = None if self.uv is None else self.uv[:, order]
+        return replace(self, vertices=vertices, faces=self.faces[:, order], uv=uv)
+
+    # ---- other programs' ---------------------------------------------------------------------------------
+
+    def to_trimesh(self) -> Any:
+        """See `sparse3d.geometry.mesh_exchange.to_trimesh`."""
+        from sparse3d.geometry import mesh_exchange
+
+        return mesh_exchange.to_trimesh(self)
+
+    def to_open3d(self) -> Any:
+        """See `sparse3d.geometry.mesh_exchange.to_open3d`."""
+        from sparse3d.geometry import mesh_exchange
+
+        return mesh_exchange.to_open3d(self)
+
+
+def _distinct(*columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of integers (N,), column by column: the first row of each kind, in ascending order of the columns,
+    and each row's kind (N,)."""
+    kind = np.zeros(len(columns[0]), dtype=np.int64)
+    for column in columns:
+        values, place = np.unique(column, return_inverse=True)
+        kind = np.unique(kind * max(len(values), 1) + place, return_inverse=True)[1]
+    return np.unique(kind, return_index=True)[1], kind
+
+
+def joined(meshes: Sequence[Mesh]) -> Mesh:
+    """Meshes as one. The texture stays where all have the same material; else what is painted becomes colours
+    of vertices; colours stay where each has some. ValueError for none."""
+    if not meshes:
+        raise ValueError("no mesh to join")
+    if len(meshes) == 1:
+        return meshes[0]
+    material = meshes[0].material
+    alike = all(mesh.material is material and (mesh.uv is None) == (meshes[0].uv is None) for mesh in meshes)
+    if not alike:
+        meshes, material = [mesh.with_vertex_colors() for mesh in meshes], None
+    begins = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes)])
+    colors, uv = (
+        [m.colors for m in meshes if m.colors is not None],
+        [m.uv for m in meshes if m.uv is not None],
+    )
+    return Mesh(
+        np.concatenate([mesh.vertices for mesh in meshes]),
+        np.concatenate([mesh.faces + begin for mesh, begin in zip(meshes, begins, strict=False)]),
+        np.concatenate(colors) if len(colors) == len(meshes) else None,
+        np.concatenate(uv) if len(uv) == len(meshes) else None,
+        material,
+    )

@@ -98,6 +98,17 @@ class Gltf:
             return table.copy()
         return np.maximum(table / np.iinfo(kind).max, -1.0)
 
+    def view(self, number: int) -> bytes:
+        """The bytes of a view."""
+        view = self.tree["bufferViews"][number]
+        begin, length = int(view.get("byteOffset", 0)), int(view["byteLength"])
+        if min(begin, length) < 0 or begin + length > len(self.binary):
+            raise DataError(
+                self.path,
+                f"view {number} needs bytes {begin} to {begin + length}, the buffer has {len(self.binary)}",
+            )
+        return self.binary[begin : begin + length]
+
 
 def _chunks(data: bytes, path: str | Path) -> tuple[Any, bytes]:
     if len(data) < 20:
@@ -145,10 +156,14 @@ def _matrix(node: Any) -> np.ndarray:
 
 
 def write_glb_tables(
-    path: str | Path, tree: Mapping[str, Any], tables: Sequence[tuple[np.ndarray, Mapping[str, Any], int]]
+    path: str | Path,
+    tree: Mapping[str, Any],
+    tables: Sequence[tuple[np.ndarray, Mapping[str, Any], int]],
+    files: Sequence[bytes] = (),
 ) -> None:
     """Write a tree with the accessors, views and buffer of `tables`: (rows of a multiple of four bytes, the
-    accessor's own keys, target of the view). ValueError for more than the format holds."""
+    accessor's own keys, target of the view); and `files`, pictures for instance, in the views behind those.
+    ValueError for more than the format holds."""
     views, accessors, parts, length = [], [], [], 0
     for number, (table, accessor, target) in enumerate(tables):
         data = table.tobytes()
@@ -156,6 +171,10 @@ def write_glb_tables(
         accessors.append({"bufferView": number, "count": len(table), **accessor})
         parts.append(data)
         length += len(data)
+    for data in files:
+        views.append({"buffer": 0, "byteOffset": length, "byteLength": len(data)})
+        parts.append(data + bytes(-len(data) % 4))
+        length += len(parts[-1])
     tree = {**tree, "accessors": accessors, "bufferViews": views, "buffers": [{"byteLength": length}]}
     text = json.dumps(tree, separators=(",", ":")).encode("ascii")
     text += b" " * (-len(text) % 4)

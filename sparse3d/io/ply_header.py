@@ -39,12 +39,14 @@ class Element:
 
 @dataclass(frozen=True)
 class Header:
-    """`encoding` is one of ORDERS; the rows begin at byte `end`, after so many `lines`."""
+    """`encoding` is one of ORDERS; the rows begin at byte `end`, after so many `lines`. `comments` are those
+    of the file, without the word itself."""
 
     encoding: str
     elements: list[Element]
     end: int
     lines: int
+    comments: tuple[str, ...] = ()
 
 
 def read_header(data: bytes, path: str | Path) -> Header:
@@ -52,6 +54,7 @@ def read_header(data: bytes, path: str | Path) -> Header:
     if data[:3] != b"ply":
         raise DataError(path, "does not begin with 'ply'")
     encoding, elements, offset = "", [], 0
+    comments: list[str] = []
     for number in range(1, _MAX_HEADER_LINES + 1):
         end = data.find(b"\n", offset, offset + _MAX_LINE_BYTES)
         if end < 0:
@@ -74,8 +77,10 @@ def read_header(data: bytes, path: str | Path) -> Header:
             case ["end_header"]:
                 if not encoding:
                     raise DataError(path, "no format line before end_header")
-                return Header(encoding, elements, offset, number)
-            case [] | ["ply"] | ["comment", *_] | ["obj_info", *_]:
+                return Header(encoding, elements, offset, number, tuple(comments))
+            case ["comment", *text]:
+                comments.append(" ".join(text))
+            case [] | ["ply"] | ["obj_info", *_]:
                 pass
             case _:
                 raise DataError(where, f"not a .ply header line: {' '.join(words)[:80]!r}")

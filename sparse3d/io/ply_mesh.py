@@ -1,27 +1,32 @@
 """Polygon files (.ply) as meshes: ascii and binary of both byte orders in, binary little endian out.
 
 Vertices are `x y z`, colours `red green blue` (integers of 8 bits, or floats in [0, 1]); faces are the list
-`vertex_indices` or `vertex_index`. Other properties and elements are skipped. Format: Greg Turk, "The PLY
-polygon file format", 1994.
+`vertex_indices` or `vertex_index`. Texture coordinates are the list `texcoord` of a face, u v for each
+corner, v upward, and a comment `TextureFile NAME`, as MeshLab has them. Other properties and elements are
+skipped. Format: Greg Turk, "The PLY polygon file format", 1994.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from sparse3d.errors import DataError
+from sparse3d.geometry.material import Material
 from sparse3d.geometry.mesh import Mesh
 from sparse3d.io.files import write_bytes
 from sparse3d.io.ply_header import ORDERS, Element, Header, read_header, row_type
 from sparse3d.io.polygons import checked_mesh, fans
 from sparse3d.io.reading import read_bytes
+from sparse3d.io.textures import texture_beside, write_texture
 
 _INDICES = ("vertex_indices", "vertex_index")
 _COLORS = ("red", "green", "blue")
 
 
 def write_ply_mesh(path: str | Path, mesh: Mesh) -> None:
-    """Write vertices, their normals, colours where there are, and faces; atomically."""
+    """Write vertices, their normals, colours where there are, and faces; atomically. A texture goes to
+    NAME.png before NAME.ply, which names it."""
     fields = [(name, "<f4") for name in ("x", "y", "z", "nx", "ny", "nz")]
     if mesh.colors is not None:
         fields += [(name, "u1") for name in _COLORS]
@@ -29,14 +34,24 @@ def write_ply_mesh(path: str | Path, mesh: Mesh) -> None:
     columns = [*mesh.vertices.T, *mesh.vertex_normals.T, *(() if mesh.colors is None else mesh.colors.T)]
     for (name, _), column in zip(fields, columns, strict=True):
         vertices[name] = column
-    faces = np.empty(len(mesh.faces), dtype=[("count", "u1"), ("rows", "<i4", 3)])
+    columns = [("count", "u1"), ("rows", "<i4", 3)]
+    painted = [("places", "u1"), ("uv", "<f4", 6)] if mesh.has_texture else []
+    faces = np.empty(len(mesh.faces), dtype=columns + painted)
     faces["count"], faces["rows"] = 3, mesh.faces
+    comment, texcoord = "", ""
+    if mesh.has_texture:
+        assert mesh.uv is not None and mesh.material is not None and mesh.material.texture is not None
+        picture = Path(path).with_suffix(".png")
+        write_texture(picture, mesh.material.texture)
+        faces["places"] = 6
+        faces["uv"] = np.stack([mesh.uv[..., 0], 1 - mesh.uv[..., 1]], -1).reshape(-1, 6)
+        comment, texcoord = f"comment TextureFile {picture.name}\n", "property list uchar float texcoord\n"
     properties = "".join(f"property {'uchar' if kind == 'u1' else 'float'} {name}\n" for name, kind in fields)
     header = (
-        f"ply\nformat binary_little_endian 1.0\nelement vertex {len(vertices)}\n{properties}"
-        f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"
+        f"ply\nformat binary_little_endian 1.0\n{comment}element vertex {len(vertices)}\n{properties}"
+        f"element face {len(faces)}\nproperty list uchar int vertex_indices\n{texcoord}end_header\n"
     )
-    write_bytes(path, header.encode("ascii") + vertices.tobytes() + faces.tobytes())
+    write_bytes(path, header.encode("utf-8") + vertices.tobytes() + faces.tobytes())
 
 
 def read_ply_mesh(path: str | Path) -> Mesh:
@@ -48,7 +63,7 @@ def read_ply_mesh(path: str | Path) -> Mesh:
         if names.count(name) != 1:
             raise DataError(path, f"has {names.count(name)} elements {name!r}, a mesh has one; {names}")
     source = _Text(data, header, path) if header.encoding == "ascii" else _Binary(data, header, path)
-    vertices, colors, polygons = None, None, None
+    vertices, colors, polygons, places = None, None, None, None
     for element in header.elements:
         scalars, lists = source.read(element)
         if element.name == "vertex":
@@ -57,9 +72,24 @@ def read_ply_mesh(path: str | Path) -> Mesh:
             found = [lists[name] for name in _INDICES if name in lists]
             if not found:
                 raise DataError(path, f"element 'face' has no list {' or '.join(_INDICES)}")
-            polygons = found[0]
+            polygons, places = found[0], lists.get("texcoord")
     assert vertices is not None and polygons is not None
-    return checked_mesh(path, vertices, fans(*polygons), colors)
+    faces = fans(*polygons)
+    mesh = checked_mesh(path, vertices, faces, colors)
+    return mesh if places is None else _with_texture(mesh, path, header, polygons[1], *places)
+
+
+def _with_texture(
+    mesh: Mesh, path: str | Path, header: Header, sizes: np.ndarray, places: np.ndarray, numbers: np.ndarray
+) -> Mesh:
+    """With the picture that the header names, where each corner has its place in it: polygons of `sizes`
+    (P,) corners, `places` of `numbers` (P,) each, one after the other."""
+    named = [comment.split(None, 1)[1] for comment in header.comments if comment.startswith("TextureFile ")]
+    if len(named) != 1 or not np.array_equal(numbers, 2 * sizes):
+        return mesh
+    uv = np.nan_to_num(places.astype(np.float64)).reshape(-1, 2)
+    uv = np.stack([uv[:, 0], 1 - uv[:, 1]], 1).clip(-1e6, 1e6)[fans(np.arange(len(uv)), sizes)]
+    return replace(mesh, uv=uv, material=Material(texture=texture_beside(path, named[0])))
 
 
 def _vertices(
@@ -113,21 +143,27 @@ class _Binary:
             )
 
     def _triangles(self, element: Element) -> _Columns | None:
-        """All rows at once, where each list has three items."""
-        if len(element.lists) != 1:
+        """All rows at once, where lists of indices have three items, and other lists six."""
+        lists, fields = {name: (size, item) for name, size, item in element.lists}, []
+        if len(lists) != len(element.lists):
             return None
-        (name, size, item), fields = element.lists[0], []
-        for n, (other, code) in enumerate(element.properties):
-            fields.append(("size", self.order + size) if other == name else (f"p{n}", self.order + code))
-            fields += [("rows", self.order + item, 3)] if other == name else []
+        counts = {name: 3 if name in _INDICES else 6 for name in lists}
+        for n, (name, code) in enumerate(element.properties):
+            if name in lists:
+                size, item = lists[name]
+                fields += [(f"size {name}", self.order + size), (name, self.order + item, counts[name])]
+            else:
+                fields.append((f"p{n}", self.order + code))
         kind = np.dtype(fields)
         if self.offset + element.count * kind.itemsize > len(self.data):
             return None
         table = np.frombuffer(self.data, dtype=kind, count=element.count, offset=self.offset)
-        if not (table["size"] == 3).all():
+        if not all((table[f"size {name}"] == count).all() for name, count in counts.items()):
             return None
         self.offset += element.count * kind.itemsize
-        return {}, {name: (table["rows"].reshape(-1), np.full(element.count, 3))}
+        return {}, {
+            name: (table[name].reshape(-1), np.full(element.count, count)) for name, count in counts.items()
+        }
 
     def _rows(self, element: Element) -> _Columns:
         """Row by row; of an element with lists the scalars are skipped."""
@@ -154,7 +190,7 @@ class _Text:
         self.first, self.at, self.path = header.lines + 1, 0, path
 
     def read(self, element: Element) -> _Columns:
-        lists = {name for name, _, _ in element.lists}
+        lists = {name: item for name, _, item in element.lists}
         scalars: dict[str, list[float]] = {name: [] for name, _ in element.properties if name not in lists}
         items: dict[str, list[np.ndarray]] = {name: [] for name in lists}
         for _ in range(element.count):
@@ -169,10 +205,11 @@ class _Text:
                 for name, _ in element.properties:
                     if name in lists:
                         count = int(words[place])
-                        row = [int(word) for word in words[place + 1 : place + 1 + count]]
+                        number = float if lists[name][0] == "f" else int
+                        row = [number(word) for word in words[place + 1 : place + 1 + count]]
                         if count < 0 or len(row) != count:
                             raise ValueError(f"a list of {count} items")
-                        items[name].append(np.array(row, dtype=np.int64))
+                        items[name].append(np.array(row, dtype=np.float64 if number is float else np.int64))
                         place += 1 + count
                     else:
                         scalars[name].append(float(words[place]))

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from sparse3d.errors import DataError
+from sparse3d.geometry.material import Material
 from sparse3d.geometry.mesh import Mesh
 
 
@@ -18,12 +19,17 @@ def fans(rows: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def checked_mesh(
-    path: str | Path, vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray | None
+    path: str | Path,
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    colors: np.ndarray | None = None,
+    uv: np.ndarray | None = None,
+    material: Material | None = None,
 ) -> Mesh:
     """A mesh of arrays from a file; DataError where they contradict each other or there is no triangle."""
     if not len(faces):
         raise DataError(path, f"holds no triangles ({len(vertices)} vertices)")
     try:
-        return Mesh(vertices, faces, colors)
+        return Mesh(vertices, faces, colors, uv, material)
     except ValueError as error:
         raise DataError(path, str(error)) from error

@@ -173,7 +173,7 @@ def test_a_glb_that_lies_is_refused(tmp_path, change, words):
         read_mesh(tmp_path / "m.glb")
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", [*ENDINGS, ".stl"])
 def test_files_that_are_cut_off_or_damaged_are_told(tmp_path, ending):
     path = tmp_path / f"m{ending}"
     write_mesh(path, some_mesh())
@@ -201,10 +201,12 @@ def test_files_that_are_cut_off_or_damaged_are_told(tmp_path, ending):
 
 
 def test_names_and_meshes_that_cannot_be_written(tmp_path):
-    with pytest.raises(ValueError, match=r"\.ply, \.obj, \.glb"):
-        write_mesh(tmp_path / "m.stl", some_mesh())
+    with pytest.raises(ValueError, match=r"\.ply, \.obj, \.glb, \.stl"):
+        write_mesh(tmp_path / "m.fbx", some_mesh())
     with pytest.raises(DataError, match="by its ending"):
-        read_mesh(tmp_path / "m.stl")
+        read_mesh(tmp_path / "m.fbx")
+    with pytest.raises(ValueError, match="without triangles"):
+        write_mesh(tmp_path / "m.glb", some_mesh().select(np.zeros(4, bool)))
     with pytest.raises(DataError, match="no such file"):
         read_mesh(tmp_path / "m.ply")
 

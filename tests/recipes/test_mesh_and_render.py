@@ -7,6 +7,7 @@ from PIL import Image
 from sparse3d import cli
 from sparse3d.data.three_spheres import ThreeSpheresConfig, surface_distance, write_three_spheres
 from sparse3d.io.images import read_depth
+from sparse3d.io.mesh_frames import MeshFrame
 from sparse3d.io.meshes import read_mesh
 
 CHANGES = ["train.steps=120", "model.resolution=12", "model.unit=0.033", "refine.prune_every=15"]
@@ -38,11 +39,44 @@ def test_the_mesh_command_writes_what_is_asked_for(run, tmp_path, capsys):
     coarse, fine = read_mesh(tmp_path / "m.glb"), read_mesh(tmp_path / "fine.obj")
     assert len(fine.faces) > 3 * len(coarse.faces) and fine.is_closed
     assert "triangles" in capsys.readouterr().err
-    assert cli.main(["mesh", str(run), "--out", str(tmp_path / "m.stl")]) == 2
+    assert cli.main(["mesh", str(run), "--out", str(tmp_path / "m.fbx")]) == 2
     assert ".glb" in capsys.readouterr().err
     assert cli.main(["mesh", str(run), "--level", "1e9"]) == 2
     assert "nowhere" in capsys.readouterr().err
     assert cli.main(["mesh", str(tmp_path / "none")]) == 2
+
+
+def test_the_mesh_command_simplifies_paints_and_turns(run, tmp_path, capsys):
+    pytest.importorskip("xatlas")
+    out, plain = tmp_path / "m.glb", tmp_path / "plain.glb"
+    options = [
+        "--simplify",
+        "600",
+        "--texture",
+        "256",
+        "--units",
+        "mm",
+        "--up",
+        "y",
+        "--lit",
+        "--roughness",
+        "0.6",
+    ]
+    assert cli.main(["mesh", str(run), "--out", str(plain)]) == 0
+    assert cli.main(["mesh", str(run), "--out", str(out), *options]) == 0
+    mesh = read_mesh(out, MeshFrame("mm", "y"))
+    assert mesh.has_texture and mesh.material.texture.shape == (256, 256, 3) and len(mesh.faces) <= 600
+    assert not mesh.material.unlit and mesh.material.roughness == pytest.approx(0.6)
+    whole = read_mesh(plain)
+    assert np.abs(read_mesh(out).vertices).max() > 100, "millimetres"
+    assert mesh.volume == pytest.approx(whole.volume, rel=0.05)
+    np.testing.assert_allclose(mesh.vertices.mean(0), whole.vertices.mean(0), atol=0.05)
+    # The same paint: what both show on their surfaces has the same mean and spread.
+    shades = [m.colors_at(*m.spread_points(4000)) for m in (mesh, whole)]
+    np.testing.assert_allclose(shades[0].mean(0), shades[1].mean(0), atol=0.02)
+    np.testing.assert_allclose(shades[0].std(0), shades[1].std(0), atol=0.03)
+    assert cli.main(["mesh", str(run), "--texture", "3"]) == 2
+    assert "texels" in capsys.readouterr().err
 
 
 def test_pictures_have_the_depth_of_the_scene(run, tmp_path, capsys):
