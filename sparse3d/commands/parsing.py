@@ -46,8 +46,8 @@ def add_group(commands: Commands, name: str, help: str, description: str) -> Com
     return group.add_subparsers(dest=f"{name}_command", required=True, metavar="COMMAND", title="commands")
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+def add_run_arguments(parser: argparse.ArgumentParser, what: str = "folder of a training run") -> None:
     """Which trained model, and where it runs."""
-    parser.add_argument("run_folder", metavar="RUN", help="folder of a training run")
+    parser.add_argument("run_folder", metavar="RUN", help=what)
     parser.add_argument("--checkpoint", default="best", help="best, last or a step (default: %(default)s)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], help="(default: as in training)")

@@ -7,10 +7,13 @@ import torch
 from sparse3d.evaluation.surfaces import (
     distance_to_mesh,
     points_on_mesh,
+    score_against_cloud,
+    score_against_mesh,
     score_against_points,
     score_against_shape,
     thinned,
 )
+from sparse3d.evaluation.thinning import thinned_by_radius
 from sparse3d.geometry.level_set import level_set
 from sparse3d.geometry.mesh import Mesh
 from sparse3d_ops.visible_samples import lattice
@@ -98,3 +101,60 @@ def test_against_points_the_way_of_dtu():
     assert len(thinned(np.array([[0, 0, 0], [0.1, 0, 0], [1.2, 0, 0]]), 1.0)) == 2
     with pytest.raises(ValueError, match="spacing"):
         score_against_points(ball(1.0), cloud[:0], 0.05, 0.03)
+
+
+def test_a_mesh_against_a_mesh_counts_both_ways_and_normals():
+    truth = ball(1.0)
+    same = score_against_mesh(truth, truth, 0.01, 3000)
+    assert same.chamfer < 1e-6 and same.f_score == 1 and same.normal_consistency == pytest.approx(1, abs=1e-6)
+    larger = score_against_mesh(ball(1.05), truth, 0.01, 3000)
+    assert larger.chamfer == pytest.approx(0.05, abs=2 * SAG) and larger.normal_consistency > 0.99
+    inside_out = Mesh(truth.vertices, truth.faces[:, ::-1])
+    assert score_against_mesh(inside_out, truth, 0.01, 3000).normal_consistency == pytest.approx(1, abs=1e-6)
+    half = truth.select(truth.vertices[truth.faces].mean(1)[:, 2] > 0)
+    found, back = score_against_mesh(half, truth, 0.02, 3000), score_against_mesh(truth, half, 0.02, 3000)
+    assert found.accuracy < 1e-6 < 0.2 < found.completeness
+    assert (found.accuracy, found.recall) == pytest.approx((back.completeness, back.precision), abs=1e-6)
+
+
+def test_normals_are_those_of_what_is_nearest():
+    """A plane over a plane that is turned by 30 degrees."""
+    square = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], dtype=float)
+    faces = np.array([[0, 1, 2], [0, 2, 3]])
+    angle = np.radians(30)
+    turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
+    flat, turned = Mesh(square, faces), Mesh(9 * square @ turn.T, faces)
+    found = score_against_mesh(flat, turned, 0.1, 500)
+    assert found.normal_consistency == pytest.approx(np.cos(angle), abs=1e-6)
+    shape = score_against_shape(flat, lambda p: p @ turn[:, 2], np.zeros((3, 3)), 0.1, 500)
+    assert shape.normal_consistency == pytest.approx(np.cos(angle), abs=1e-6)
+
+
+def test_a_measured_cloud_is_a_surface_and_not_its_points():
+    cloud = on_sphere(4000)  # about 0.056 m apart: the nearest point is on average 0.028 m away
+    exact = score_against_cloud(ball(1.0), cloud, threshold=0.01, count=4000)
+    assert exact.accuracy < 0.004 and exact.completeness < SAG and exact.normal_consistency > 0.99
+    larger = score_against_cloud(ball(1.05), cloud, threshold=0.01, count=4000)
+    assert larger.accuracy == pytest.approx(0.05, abs=0.004) and larger.f_score < 0.01
+    half = score_against_cloud(ball(1.0), cloud[cloud[:, 2] > 0], threshold=0.02, count=4000)
+    assert half.accuracy > 0.2 and half.precision == pytest.approx(0.5, abs=0.05), "discs end where points do"
+    assert score_against_cloud(ball(1.0), cloud[cloud[:, 2] > 0], 0.02, 0.1, 4000).accuracy < 0.02
+    with pytest.raises(ValueError, match="more than 8"):
+        score_against_cloud(ball(1.0), cloud[:5], 0.02)
+
+
+def test_thinned_points_keep_their_distance_and_cover_the_rest():
+    rng = np.random.default_rng(0)
+    points = rng.random((3000, 3)) - 7
+    rows = thinned_by_radius(points, 0.11)
+    gaps = np.linalg.norm(points[rows][:, None] - points[rows], axis=2) + np.eye(len(rows))
+    assert gaps.min() >= 0.11
+    taken: list[int] = []  # the definition itself
+    for row, point in enumerate(points):
+        if not taken or np.linalg.norm(points[taken] - point, axis=1).min() >= 0.11:
+            taken.append(row)
+    assert rows.tolist() == taken
+    assert len(thinned_by_radius(points[:0], 1.0)) == 0
+    for bad in (0.0, 1e-9):
+        with pytest.raises(ValueError, match="radius|fine"):
+            thinned_by_radius(points, bad)
