@@ -281,6 +281,56 @@ def store(typing_context, value, array, offset):
     return signature, generate
 
 
+@intrinsic
+def gather(typing_context, array, row, column, mask):
+    """Elements [row, column] of a contiguous array (H, W) where the mask holds, whole parts of both taken;
+    0 elsewhere, where nothing is read."""
+    signature = row(array, row, column, mask)
+
+    def generate(context, builder, signature, arguments):
+        kind = signature.args[0]
+        view = context.make_array(kind)(context, builder, arguments[0])
+        width = spread(builder, cgutils.unpack_tuple(builder, view.shape, 2)[1], LANES)
+        mask, whole = arguments[3], ir.VectorType(I64, LANES)
+        rows, columns = (
+            builder.fptosi(
+                builder.select(mask, a, ir.Constant(a.type, [0.0] * LANES)), ir.VectorType(I32, LANES)
+            )
+            for a in arguments[1:3]
+        )
+        place = builder.add(builder.mul(builder.sext(rows, whole), width), builder.sext(columns, whole))
+        size = ir.Constant(whole, [kind.dtype.bitwidth // 8] * LANES)
+        start = spread(builder, builder.ptrtoint(view.data, I64), LANES)
+        pointers = ir.VectorType(_scalar(kind.dtype).as_pointer(), LANES)
+        places = builder.inttoptr(builder.add(start, builder.mul(place, size)), pointers)
+        vector = _vector(kind.dtype)
+        width_name = f"v{LANES}f{kind.dtype.bitwidth}"
+        function = ir.FunctionType(vector, [pointers, I32, mask.type, vector])
+        known = cgutils.get_or_insert_function(
+            builder.module, function, f"llvm.masked.gather.{width_name}.v{LANES}p0"
+        )
+        alignment = ir.Constant(I32, kind.dtype.bitwidth // 8)
+        nothing = ir.Constant(vector, [0.0] * LANES)
+        return builder.call(known, [places, alignment, mask, nothing])
+
+    return signature, generate
+
+
+@intrinsic
+def byte_of(typing_context, bits, number):
+    """Byte `number` (0 is the lowest) of each float32's bits, as a float: what `gather` brought of packed
+    bytes."""
+    signature = bits(bits, types.int64)
+
+    def generate(context, builder, signature, arguments):
+        whole = ir.VectorType(I32, LANES)
+        shift = spread(builder, builder.mul(builder.trunc(arguments[1], I32), ir.Constant(I32, 8)), LANES)
+        moved = builder.lshr(builder.bitcast(arguments[0], whole), shift)
+        return builder.uitofp(builder.and_(moved, ir.Constant(whole, [255] * LANES)), _vector(types.float32))
+
+    return signature, generate
+
+
 # 2^f for |f| <= 1/2 as a series: the term left out is 1.2e-7 of it with 7 terms, 1.7e-16 with 13.
 _TERMS = {32: 7, 64: 13}
 

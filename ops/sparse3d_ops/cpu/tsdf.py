@@ -1,0 +1,129 @@
+"""Numba bodies of averaging depth maps and rays into blocks of truncated distances.
+
+Depth: 16 lattice points at a time, explicit vectors (`lanes`), because what a point reads of the depth map
+depends on where it falls, which compilers do not vectorise by themselves beside stores.
+"""
+
+import math
+
+import numba
+import numpy as np
+
+from sparse3d_ops.cpu.lanes import LANES, any_lane, byte_of, gather, least, load, most, spread_number, store, where
+from sparse3d_ops.cpu.tsdf_blocks import followed, in_order, in_place, planes
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def pack_bytes(picture, packed):
+    """(H, W, 3) uint8 -> packed (H, W) int32, an output: the three bytes of a pixel, red the lowest."""
+    for row in numba.prange(len(picture)):
+        for column in range(picture.shape[1]):
+            r, g, b = picture[row, column]
+            packed[row, column] = np.int32(r) | np.int32(g) << np.int32(8) | np.int32(b) << np.int32(16)
+
+
+@numba.njit(cache=True, nogil=True)
+def offsets_of(side, steps):
+    """(3, side^3) float32: where the lattice points of a block are from its first one, in the camera's
+    frame; steps (3, 3) those of one voxel along each axis."""
+    offsets = np.empty((3, side**3), np.float32)
+    for k in range(3):
+        at = 0
+        for x in range(side):
+            for y in range(side):
+                for z in range(side):
+                    offsets[k, at] = x * steps[0, k] + y * steps[1, k] + z * steps[2, k]
+                    at += 1
+    return offsets
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def integrate_depth(
+    values, weights, colors, rows, places, offsets, depth, seen, packed, numbers, weighted, tinted
+):
+    """values, weights (B, n) and colors (B, 3, n) are changed. `seen` (H, W) are weights where `weighted`,
+    packed (H, W) float32 the bits of `pack_bytes` where `tinted`."""
+    fx, fy, cx, cy, truncation, near, far, limit = numbers
+    height, width = np.float32(depth.shape[0]), np.float32(depth.shape[1])
+    points, zero, one = offsets.shape[1], np.float32(0), np.float32(1)
+    for m in numba.prange(len(rows)):
+        row = rows[m]
+        value, weight = values[row], weights[row]
+        px, py, pz = places[m]
+        for i in range(0, points, LANES):
+            z = load(offsets[2], i) + pz
+            inverse = one / z
+            u = (load(offsets[0], i) + px) * inverse * fx + cx
+            v = (load(offsets[1], i) + py) * inverse * fy + cy
+            kept = (z > zero) & (u >= zero) & (u < width) & (v >= zero) & (v < height)
+            if not any_lane(kept):
+                continue
+            d = gather(depth, v, u, kept)
+            kept = kept & (d > zero) & (d >= near) & (d <= far)
+            behind = (z - d) / truncation
+            kept = kept & (behind <= one)
+            w = spread_number(one)
+            if weighted:
+                w = gather(seen, v, u, kept)
+                kept = kept & (w > zero)
+            if not any_lane(kept):
+                continue
+            old, before = load(weight, i), load(value, i)
+            total = old + w
+            part = where(kept, w / total, spread_number(zero))
+            # What is not kept may be NaN, and 0 * NaN is not 0.
+            change = where(kept, most(behind, spread_number(-one)) - before, spread_number(zero))
+            store(before + change * part, value, i)
+            store(where(kept, least(total, spread_number(limit)), old), weight, i)
+            if tinted:
+                bits = gather(packed, v, u, kept)
+                for k in range(3):
+                    plane = colors[row, k]
+                    was = load(plane, i)
+                    store(was + (byte_of(bits, k) - was) * part, plane, i)
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def integrate_rays(
+    values, weights, colors, rows, blocks, side, starts, rays, points, tints, numbers, tinted
+):
+    """values, weights (B, n) and colors (B, 3, n) are changed."""
+    truncation, share, limit = numbers[3], numbers[7], numbers[8]
+    for m in numba.prange(len(rows)):
+        row = rows[m]
+        bx, by, bz = blocks[m, 1] * side, blocks[m, 2] * side, blocks[m, 3] * side
+        for s in range(starts[m], starts[m + 1]):
+            ray = rays[s]
+            x, y, z, length, axis = followed(points, ray, numbers)
+            if length < 0:
+                continue
+            va, vb, vc = in_order(x, y, z, axis)
+            oa, ob, oc = in_order(numbers[0], numbers[1], numbers[2], axis)
+            ba, bb, bc = in_order(bx, by, bz, axis)
+            first, last = planes(oa, va, length, truncation)
+            first, last = max(first, np.float64(ba)), min(last, np.float64(ba + side - 1))
+            for plane in range(np.int64(max(last - first + 1, 0.0))):
+                a = first + plane
+                t = (a - oa) / va
+                b, c = ob + t * vb, oc + t * vc
+                low_b, low_c = math.floor(b), math.floor(c)
+                for corner in range(4):
+                    u, v = low_b + (corner >> 1), low_c + (corner & 1)
+                    if not (bb <= u < bb + side and bc <= v < bc + side):
+                        continue
+                    along = va * (a - oa) + vb * (u - ob) + vc * (v - oc)
+                    behind = (along - length) / truncation
+                    w = share * (1 - abs(b - u)) * (1 - abs(c - v))
+                    if not (behind <= 1 and w > 0):
+                        continue
+                    ix, iy, iz = in_place(np.int64(a) - ba, np.int64(u) - bb, np.int64(v) - bc, axis)
+                    at = (ix * side + iy) * side + iz
+                    old = np.float64(weights[row, at])
+                    part = w / (old + w)
+                    before = np.float64(values[row, at])
+                    values[row, at] = before + (max(behind, -1.0) - before) * part
+                    weights[row, at] = min(old + w, limit)
+                    if tinted:
+                        for k in range(3):
+                            was = np.float64(colors[row, k, at])
+                            colors[row, k, at] = was + (np.float64(tints[ray, k]) - was) * part
