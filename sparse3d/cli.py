@@ -19,6 +19,7 @@ from sparse3d.commands import (
     detect,
     doctor,
     evaluate,
+    fuse,
     mesh,
     reconstruct,
     render,
@@ -33,7 +34,7 @@ from sparse3d.commands.train import INTERRUPTED, how_to_resume
 
 COMMANDS = (
     *(train, evaluate, detect, track, segment),
-    *(reconstruct, render, mesh),
+    *(reconstruct, render, mesh, fuse),
     *(convert, view, data, config, convert_weights, doctor),
 )
 

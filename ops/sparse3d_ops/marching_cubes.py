@@ -34,7 +34,7 @@ def extract_blocks(
     """(B, X, Y, Z) float, (B, 8) int64 -> low (V,), high (V,) and faces (F, 3), int64.
 
     neighbours[b, 4 dx + 2 dy + dz] is the row of the block at that offset from b, -1 where there is none, and
-    b itself in column 0. A vertex lies between the lattice points `low` and `high`; triangles are
+    b itself in column 0, or -1 there for a block that only lends its points to the cells of others. A vertex lies between the lattice points `low` and `high`; triangles are
     counter-clockwise as seen from outside. `weights` (B, X, Y, Z): points with less than `min_weight` are not
     known. ValueError for rows that are not there and for a Z above 21845.
     """
@@ -107,7 +107,7 @@ def _check(values: Tensor, neighbours: Tensor, weights: Tensor | None) -> None:
         check_same_device(("values", values), ("weights", weights))
     check_range("neighbours", neighbours, -1, len(values))
     own = torch.arange(len(values), device=values.device)
-    if not torch.equal(neighbours[:, 0], own):
-        raise ValueError("column 0 of neighbours must name each block itself: 0, 1, 2, ...")
+    if bool(((neighbours[:, 0] != own) & (neighbours[:, 0] != -1)).any()):
+        raise ValueError("column 0 of neighbours must name each block itself, 0, 1, 2, ..., or be -1")
     if values.shape[3] > LONGEST_ROW:
         raise ValueError(f"rows of {values.shape[3]} points; at most {LONGEST_ROW} along z")

@@ -184,7 +184,9 @@ def _ray_numbers(points, origin, voxel_size, truncation, near, far) -> np.ndarra
         raise ValueError(f"origin is {origin}, expected three finite numbers (x, y, z)")
     if not (math.isfinite(far) and 0 <= near <= far):
         raise ValueError(f"points count from {near} to {far} m, expected finite numbers that do not fall")
-    return np.array([*[o / voxel_size for o in origin], *[x / voxel_size for x in (truncation, near, far)], voxel_size])
+    return np.array(
+        [*[o / voxel_size for o in origin], *[x / voxel_size for x in (truncation, near, far)], voxel_size]
+    )
 
 
 def _most_ray_blocks(rays: int, truncation: float, side: int) -> int:

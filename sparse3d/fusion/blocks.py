@@ -61,6 +61,15 @@ class Blocks:
         """(N,) of every block that there is, sorted."""
         return self.keys.sort().values
 
+    @property
+    def at_once(self) -> int:
+        """The most blocks that can be taken together."""
+        return 1 << 40
+
+    def present(self, keys: Tensor) -> Tensor:
+        """Those of (M,) keys whose blocks there are."""
+        return keys[self.look_up(keys) >= 0]
+
     def look_up(self, keys: Tensor) -> Tensor:
         """(M,) int64: the rows of blocks in memory, -1 for those that are not there."""
         return hashing.look_up(*self.table, keys).long()
@@ -73,6 +82,13 @@ class Blocks:
         if create and bool(new.any()):
             rows[new] = self._append(keys[new])
         return rows
+
+    def take_changed(self) -> Tensor:
+        """(N,) sorted keys of the blocks that were written to since the last call."""
+        changed = self.changed[: self.count]
+        keys = self.keys[changed].sort().values
+        changed[:] = False
+        return keys
 
     def _append(self, keys: Tensor) -> Tensor:
         """Rows of new blocks, unseen."""

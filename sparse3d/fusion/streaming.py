@@ -6,6 +6,7 @@ are kept in memory alone.
 """
 
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from sparse3d.errors import DataError
 from sparse3d.fusion.blocks import SIDE, Blocks, bytes_of_block
-from sparse3d.io.reading import problem
 from sparse3d_ops import hashing
 
 PER_FILE = 4096
@@ -24,28 +24,34 @@ class StreamedBlocks(Blocks):
     """`max_blocks` is the budget of blocks in memory, `folder` (made where it is not there) where the others
     go. A block is touched when it is taken. ValueError for a folder that is not empty."""
 
-    def __init__(
-        self, colors: bool, max_blocks: int, folder: str | Path, device: torch.device | str = "cpu"
-    ):
+    def __init__(self, colors: bool, max_blocks: int, folder: str | Path, device: torch.device | str = "cpu"):
         super().__init__(colors, device)
         self.folder, self.max_blocks = Path(folder), max_blocks
-        if max_blocks < 1:
-            raise ValueError(f"max_blocks is {max_blocks}, expected at least 1")
+        if max_blocks < 8:
+            raise ValueError(f"max_blocks is {max_blocks}, expected at least 8: what the cells of one need")
         self.folder.mkdir(parents=True, exist_ok=True)
         if any(self.folder.iterdir()):
             raise ValueError(f"{self.folder} is not empty; give a folder of its own to blocks that wait")
         self._clock = 0
-        self._touched = torch.zeros(0, dtype=torch.int64)  # by row: when it was taken last
+        self._touched = torch.zeros(max_blocks, dtype=torch.int64)  # by row: when it was taken last
         self._records: dict[int, int] = {}  # by key: the record of a block that waits
         self._waiting_changed: set[int] = set()
         self._free_records: list[int] = []
-        self._files: list[np.memmap] = []
+        self._files: list[BinaryIO] = []
         self._make_room(max_blocks)
 
     @property
     def all_keys(self) -> Tensor:
         waiting = torch.tensor(list(self._records), dtype=torch.int64, device=self.device)
         return torch.cat([self.keys, waiting]).sort().values
+
+    @property
+    def at_once(self) -> int:
+        return self.max_blocks
+
+    def present(self, keys: Tensor) -> Tensor:
+        there = [key in self._records for key in keys.tolist()]
+        return keys[(self.look_up(keys) >= 0) | torch.tensor(there, dtype=torch.bool, device=self.device)]
 
     @property
     def waiting(self) -> int:
@@ -68,19 +74,22 @@ class StreamedBlocks(Blocks):
             self._bring_back(wanted)
             rows = self.look_up(keys)
         self._clock += 1
-        if len(self._touched) < self.count:
-            more = torch.zeros(self.max_blocks - len(self._touched), dtype=torch.int64)
-            self._touched = torch.cat([self._touched, more])
         self._touched[rows[rows >= 0].cpu()] = self._clock
         return rows
 
+    def take_changed(self) -> Tensor:
+        here = super().take_changed()
+        waiting = torch.tensor(list(self._waiting_changed), dtype=torch.int64, device=self.device)
+        self._waiting_changed.clear()
+        return torch.cat([here, waiting]).sort().values
+
     def close(self) -> None:
         """Remove the files. Blocks that wait are lost."""
-        names = [Path(str(file.filename)) for file in self._files]
+        for file in self._files:
+            file.close()
+            Path(file.name).unlink(missing_ok=True)
         self._files.clear()
         self._records.clear()
-        for name in names:
-            name.unlink(missing_ok=True)
 
     def _evict(self, count: int, keep: Tensor) -> None:
         """Write the `count` least recently touched blocks, without those of rows `keep`, and close the gaps
@@ -112,7 +121,7 @@ class StreamedBlocks(Blocks):
             record = self._records.pop(key, None)
             if record is None:
                 continue
-            data = torch.from_numpy(np.array(self._record(record))).to(self.device)
+            data = torch.from_numpy(self._read_record(record)).to(self.device)
             cube = (SIDE, SIDE, SIDE)
             self.values[row] = data[:_POINTS].view(cube)
             self.weights[row] = data[_POINTS : 2 * _POINTS].view(cube)
@@ -125,18 +134,24 @@ class StreamedBlocks(Blocks):
     def _write(self, row: int, key: int) -> None:
         record = self._free_records.pop() if self._free_records else len(self._records)
         parts = [self.values[row], self.weights[row], *([self.colors[row]] if self.has_colors else [])]
-        self._record(record)[:] = torch.cat([part.flatten() for part in parts]).cpu().numpy()
+        file = self._at_record(record)
+        file.write(torch.cat([part.flatten() for part in parts]).cpu().numpy().tobytes())
         self._records[key] = record
         if bool(self.changed[row]):
             self._waiting_changed.add(key)
 
-    def _record(self, number: int) -> np.ndarray:
-        """The numbers of one record, in the file that holds it."""
+    def _read_record(self, number: int) -> np.ndarray:
+        file, size = self._at_record(number), bytes_of_block(self.has_colors)
+        data = file.read(size)
+        if len(data) != size:
+            raise DataError(file.name, "was cut short while blocks waited in it")
+        return np.frombuffer(bytearray(data), np.float32)
+
+    def _at_record(self, number: int) -> BinaryIO:
+        """The file that holds a record, at its place."""
         while number // PER_FILE >= len(self._files):
-            path = self.folder / f"blocks-{len(self._files):05d}.bin"
-            shape = (PER_FILE, bytes_of_block(self.has_colors) // 4)
-            try:
-                self._files.append(np.memmap(path, np.float32, "w+", shape=shape))
-            except OSError as error:
-                raise DataError(path, f"cannot keep blocks there: {problem(error)}") from error
-        return self._files[number // PER_FILE][number % PER_FILE]
+            # Not a memory map: writing to one on a full disk ends the process without a word.
+            self._files.append(open(self.folder / f"blocks-{len(self._files):05d}.bin", "w+b", buffering=0))
+        file = self._files[number // PER_FILE]
+        file.seek(number % PER_FILE * bytes_of_block(self.has_colors))
+        return file

@@ -17,7 +17,7 @@ from sparse3d.io.images import image_size
 from sparse3d.io.reading import read_text
 
 # Shotton et al. 2013: the default of their Kinect.
-_FOCAL, _CENTRE = 585.0, (320.0, 240.0)
+FOCAL, CENTRE = 585.0, (320.0, 240.0)
 
 
 def frames_folder(root: Path) -> Path | None:
@@ -32,10 +32,7 @@ def read_rgbd(root: str | Path) -> Capture:
     folder = frames_folder(root)
     if folder is None:
         raise DataError(root, "no frame-000000.pose.txt, here or in data/")
-    k = np.array([[_FOCAL, 0, _CENTRE[0]], [0, _FOCAL, _CENTRE[1]], [0, 0, 1]])
-    given = [p for p in (root / "camera-intrinsics.txt", folder / "camera-intrinsics.txt") if p.is_file()]
-    if given:
-        k = _matrix(given[0], (3, 3))
+    k = read_intrinsics(root, folder)
     views, skipped = [], []
     for path in sorted(folder.glob("frame-*.pose.txt")):
         name = path.name.removesuffix(".pose.txt")
@@ -43,7 +40,7 @@ def read_rgbd(root: str | Path) -> Capture:
         if photo is None:
             skipped.append(Skipped(name, "no colour image"))
             continue
-        pose = _matrix(path, (4, 4))
+        pose = read_matrix(path, (4, 4))
         if not np.isfinite(pose).all():
             skipped.append(Skipped(name, "its pose is not finite: tracking was lost"))
             continue
@@ -61,7 +58,16 @@ def read_rgbd(root: str | Path) -> Capture:
     return checked_capture(folder, Capture("rgbd", tuple(views), tuple(skipped)))
 
 
-def _matrix(path: Path, shape: tuple[int, int]) -> np.ndarray:
+def read_intrinsics(*folders: Path) -> np.ndarray:
+    """(3, 3) of the first camera-intrinsics.txt in the folders; without one that of 7-Scenes."""
+    given = [path for folder in folders if (path := folder / "camera-intrinsics.txt").is_file()]
+    if given:
+        return read_matrix(given[0], (3, 3))
+    return np.array([[FOCAL, 0, CENTRE[0]], [0, FOCAL, CENTRE[1]], [0, 0, 1]])
+
+
+def read_matrix(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    """A matrix of a text file."""
     try:
         return np.array(read_text(path).split(), dtype=np.float64).reshape(shape)
     except ValueError as error:

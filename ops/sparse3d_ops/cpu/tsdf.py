@@ -9,7 +9,18 @@ import math
 import numba
 import numpy as np
 
-from sparse3d_ops.cpu.lanes import LANES, any_lane, byte_of, gather, least, load, most, spread_number, store, where
+from sparse3d_ops.cpu.lanes import (
+    LANES,
+    any_lane,
+    byte_of,
+    gather,
+    least,
+    load,
+    most,
+    spread_number,
+    store,
+    where,
+)
 from sparse3d_ops.cpu.tsdf_blocks import followed, in_order, in_place, planes
 
 
@@ -84,9 +95,7 @@ def integrate_depth(
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def integrate_rays(
-    values, weights, colors, rows, blocks, side, starts, rays, points, tints, numbers, tinted
-):
+def integrate_rays(values, weights, colors, rows, blocks, side, starts, rays, points, tints, numbers, tinted):
     """values, weights (B, n) and colors (B, 3, n) are changed."""
     truncation, share, limit = numbers[3], numbers[7], numbers[8]
     for m in numba.prange(len(rows)):

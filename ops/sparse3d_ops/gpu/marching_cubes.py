@@ -17,10 +17,11 @@ BLOCK = 256
 def point_at(neighbours, X, Y, Z, p, corner, inside):
     """Number of the point at a corner of the cell of point p, -1 where there is no block."""
     z, y, x = p % Z + (corner & 1), p // Z % Y + (corner >> 1 & 1), p // Z // Y % X + (corner >> 2)
-    b = p // Z // Y // X
+    own = p // Z // Y // X
     over = tl.where(x == X, 4, 0) + tl.where(y == Y, 2, 0) + tl.where(z == Z, 1, 0)
     x, y, z = tl.where(x == X, 0, x), tl.where(y == Y, 0, y), tl.where(z == Z, 0, z)
-    b = tl.load(neighbours + 8 * b + over, mask=inside, other=-1)
+    b = tl.load(neighbours + 8 * own + over, mask=inside & (over > 0), other=-1)
+    b = tl.where(inside & (over == 0), own, b)
     return tl.where(b >= 0, ((b * X + x) * Y + y) * Z + z, -1)
 
 
@@ -48,7 +49,7 @@ def case_kernel(
     inside = p < items
     level, least = tl.load(limits), tl.load(limits + 1)
     found = tl.zeros((BLOCK,), tl.int32)
-    known = inside
+    known = inside & (tl.load(neighbours + 8 * (p // Z // Y // X), mask=inside, other=-1) >= 0)
     for corner in tl.static_range(8):
         at = point_at(neighbours, X, Y, Z, p, corner, inside)
         there = at >= 0
