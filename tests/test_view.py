@@ -109,7 +109,7 @@ def test_a_run_alone_shows_the_data_that_it_is_judged_on(here, monkeypatch, caps
         (["a.bin", "--out", "a.png", "--score", "2"], "expected a number from 0 to 1"),
         (["a.bin", "--out", "a.png", "--color", "class"], "points have no class; colour them by height"),
         (["a.bin", "--out", "a.png", "--color", "clss"], "did you mean 'class'?"),
-        (["a.txt", "--out", "a.png"], "a.txt: unknown point cloud suffix '.txt'"),
+        (["a.txt", "--out", "a.png"], "a.txt: unknown ending '.txt'"),
     ],
 )
 def test_faults_are_one_line_with_the_way_out(here, capsys, arguments, message):

@@ -6,12 +6,14 @@ and its normal is its shortest axis.
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sparse3d.gaussians.cloud import GaussianCloud
 from sparse3d.gaussians.render import Shade, SplatConfig, SplatView, colors, kept_gradients
 from sparse3d.gaussians.shapes import rotation_matrices
+from sparse3d.geometry.cameras import Camera
 from sparse3d_ops.contributors import Contributors, strongest_gaussians, strongest_surfels
 from sparse3d_ops.splat_projection import project_gaussians
 from sparse3d_ops.splat_tiles import Tiles, list_splats
@@ -159,3 +161,19 @@ def surface_normals(points: Tensor, rotation: Tensor) -> Tensor:
     normal = torch.nn.functional.normalize(normal, dim=-1)
     # Sums in a fixed order: a product may take another one.
     return sum((normal[..., k, None] * rotation[k] for k in range(1, 3)), normal[..., :1] * rotation[0])
+
+
+def normals_of_depth(depth: np.ndarray, camera: Camera) -> np.ndarray:
+    """(H, W) metres along the optical axis -> (H, W, 3): unit normals in the world of the surface through the
+    points that the pixels' middles show, towards the camera; NaN on the edge and beside pixels of unknown
+    depth."""
+    height, width = depth.shape
+    y, x = np.mgrid[:height, :width]
+    rays = camera.unproject(np.stack([x, y], -1).reshape(-1, 2) + 0.5)
+    points = (rays / rays[:, 2:] * depth.reshape(-1, 1)).reshape(height, width, 3)
+    out = np.full((height, width, 3), np.nan)
+    if min(height, width) < 3:
+        return out
+    rotation = torch.from_numpy(camera.camera_to_world[:3, :3].T.copy())
+    out[1:-1, 1:-1] = surface_normals(torch.from_numpy(points), rotation).numpy()
+    return out

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from sparse3d.data.photos import PosedPhotos
-from sparse3d.gaussians.geometry import surface_normals
+from sparse3d.gaussians.geometry import normals_of_depth
 from sparse3d.geometry.cameras import Camera
 from sparse3d.geometry.orbits import orbit, spiral
 from sparse3d.io.camera_paths import read_camera_path
@@ -100,19 +99,3 @@ def pictures(
         known = np.where(opacity > 0.5, depth, np.nan)
         normal = normals_of_depth(known, shot.camera)
         yield shot, Picture(np.clip(color, 0, 1), known, normal, opacity)
-
-
-def normals_of_depth(depth: np.ndarray, camera: Camera) -> np.ndarray:
-    """(H, W) metres along the optical axis -> (H, W, 3): unit normals in the world of the surface through the
-    points that the pixels' middles show, towards the camera; NaN on the edge and beside pixels of unknown
-    depth."""
-    height, width = depth.shape
-    y, x = np.mgrid[:height, :width]
-    rays = camera.unproject(np.stack([x, y], -1).reshape(-1, 2) + 0.5)
-    points = (rays / rays[:, 2:] * depth.reshape(-1, 1)).reshape(height, width, 3)
-    out = np.full((height, width, 3), np.nan)
-    if min(height, width) < 3:
-        return out
-    rotation = torch.from_numpy(camera.camera_to_world[:3, :3].T.copy())
-    out[1:-1, 1:-1] = surface_normals(torch.from_numpy(points), rotation).numpy()
-    return out

@@ -8,7 +8,8 @@ import pytest
 
 pytest.importorskip("viser")
 
-from sparse3d.viewers.browser import SceneServer, admit  # noqa: E402
+from sparse3d.viewers.browser import SceneServer
+from sparse3d.viewers.guard import admit  # noqa: E402
 from sparse3d.viewers.scene import Boxes, Scene  # noqa: E402
 
 

@@ -33,6 +33,12 @@ _COLORS = "srgb_rec709_display"
 _SAME_SCALE = 1e-3  # by how much the axes of a node may differ in length, as a share
 
 
+def holds_splats(gltf: Gltf) -> bool:
+    """Whether there are Gaussians in a file; it may hold triangles too. Raises DataError."""
+    with gltf.told():
+        return _NAME in gltf.tree.get("extensionsUsed", [])
+
+
 def open_gltf(path: str | Path) -> Splats:
     """The Gaussians of a .glb, moved to where its nodes put them; meshes in it are left alone. The file is
     read into memory. Raises DataError."""

@@ -1,0 +1,202 @@
+"""Runs of `sparse3d reconstruct`, finished or still going, for `sparse3d view`: Gaussians as they are, fields
+as pictures of them, or as their mesh where a page has to live without this program."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from sparse3d.commands.view_files import usable
+from sparse3d.engine.progress import read_metrics
+from sparse3d.errors import DataError
+from sparse3d.fields.mesh import MeshConfig, field_mesh
+from sparse3d.gaussians.cloud import GaussianCloud
+from sparse3d.geometry.cameras import Camera
+from sparse3d.geometry.orbits import orbit, upright
+from sparse3d.recipes.radiance.config import PhotosConfig, Vector
+from sparse3d.recipes.radiance.reconstruct import LoadedField, photos_of_split
+from sparse3d.recipes.run_folder import RunFolder
+from sparse3d.recipes.scenes import Loaded, ReconstructedScene, load_run, scene_of
+from sparse3d.recipes.splatting.config import SplattingConfig
+from sparse3d.recipes.tasks import task_of_run
+from sparse3d.viewers.exhibit import DARK, UP, Exhibit, Viewpoint, before
+from sparse3d.viewers.exhibit_page import Curve
+from sparse3d.viewers.seen import Seen, Sight
+
+if TYPE_CHECKING:
+    from sparse3d.viewers.exhibit_page import ExhibitServer
+
+WAIT = 2.0  # seconds between two looks at a run's folder
+_MOST_CURVE_POINTS = 2000
+
+
+class Stand(NamedTuple):
+    """How the photos of a run were taken, which says where one looks at it from: what is up, a camera of
+    theirs, and what stands behind the scene."""
+
+    up: tuple[float, float, float]
+    camera: Camera | None
+    background: Vector | None
+
+
+def stand_of(data: PhotosConfig, middle: np.ndarray) -> Stand:
+    """From the run's photos; where they are gone, z is up and the rest is not known."""
+    try:
+        photos = photos_of_split(data, data.split)
+        (camera,) = orbit(photos.cameras, middle, 1)
+    except (ValueError, OSError):
+        return Stand(UP["z"], None, None)
+    x, y, z = upright(photos.cameras).tolist()
+    return Stand((x, y, z), camera, data.background_color(photos.capture.background))
+
+
+def viewpoint_of(stand: Stand, middle: np.ndarray, reach: float, up: str | None) -> Viewpoint:
+    """As the photos' cameras stand, unless another direction is up."""
+    camera = stand.camera
+    if camera is None or up is not None:
+        return before(middle, 3 * reach, UP[up] if up else stand.up)
+    eye, target = camera.camera_to_world[:3, 3].tolist(), middle.tolist()
+    view = 2 * math.degrees(math.atan(camera.height / 2 / camera.fy))
+    return Viewpoint((eye[0], eye[1], eye[2]), (target[0], target[1], target[2]), stand.up, view)
+
+
+class ShownRun:
+    """A run as exhibits: of its last checkpoint, and of each newer one."""
+
+    def __init__(self, run: Path, checkpoint: str, device: str | None, up: str | None):
+        self.run, self.checkpoint, self.device, self.up = run, checkpoint, device, up
+        self.folder = RunFolder(run)
+        self._stand: Stand | None = None
+
+    def load(self) -> tuple[Loaded, ReconstructedScene]:
+        """Raises FileNotFoundError where there is no checkpoint (yet)."""
+        loaded = load_run(self.run, self.checkpoint, self.device)
+        if isinstance(loaded, LoadedField):
+            # A picture of a moving camera is worth one ray a pixel.
+            quick = replace(loaded.config.evaluation, rays_per_side=1)
+            loaded = replace(loaded, config=replace(loaded.config, evaluation=quick))
+        return loaded, scene_of(loaded)
+
+    def newest(self) -> Path | None:
+        """The checkpoint that is asked for, as it is now."""
+        try:
+            return self.folder.checkpoints.find(self.checkpoint)
+        except FileNotFoundError:
+            return None
+
+    def exhibit(self, loaded: Loaded, scene: ReconstructedScene, mesh: bool = False) -> Exhibit:
+        """Gaussians; a field's `mesh`, or nothing but where to look from."""
+        if self._stand is None:
+            self._stand = stand_of(scene.data, scene.middle)
+        view = viewpoint_of(self._stand, scene.middle, scene.reach, self.up)
+        title = f"{self.run.resolve().name}, step {step_of(loaded.checkpoint)}"
+        made = Exhibit(title, view, background=self._background())
+        if isinstance(scene.made_of, GaussianCloud):
+            assert isinstance(loaded.config, SplattingConfig)
+            cloud = usable(self.run, scene.made_of)
+            return replace(made, splats=cloud, drawing=loaded.config.drawing)
+        return replace(made, meshes=(field_mesh(scene.made_of, MeshConfig()),)) if mesh else made
+
+    def waiting(self) -> Exhibit:
+        """Nothing yet."""
+        return Exhibit(self.run.resolve().name, before(np.zeros(3), 3.0, UP[self.up or "z"]))
+
+    def sight(self, scene: ReconstructedScene) -> Sight:
+        """What cameras see of it, drawn here."""
+        return sight_of(scene, self._stand.background if self._stand else None)
+
+    def curves(self) -> list[Curve]:
+        """The losses so far."""
+        return curves_of(self.folder.metrics)
+
+    def _background(self) -> tuple[int, int, int]:
+        known = self._stand.background if self._stand else None
+        if known is None:
+            return DARK
+        red, green, blue = (round(255 * part) for part in known)
+        return red, green, blue
+
+
+def sight_of(scene: ReconstructedScene, background: Vector | None) -> Sight:
+    """What cameras see of a scene before a background (black where it is not known)."""
+    behind = background or (0.0, 0.0, 0.0)
+
+    def see(camera: Camera) -> Seen:
+        return Seen(*scene.draw(camera, behind))
+
+    return Sight(see, scene.middle, scene.reach)
+
+
+def picture_of_run(shown: ShownRun, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 of the first view, as the run's own renderer draws it."""
+    from sparse3d.viewers.seen import paint
+
+    loaded, scene = shown.load()
+    camera = shown.exhibit(loaded, scene).viewpoint.camera(*size)
+    sight = shown.sight(scene)
+    return paint(sight.see(camera), "colour", camera, *sight.depths(camera))
+
+
+def serve_run(shown: ShownRun, port: int, host: str) -> "ExhibitServer":
+    """A page of a run, with what its checkpoint holds, or without anything yet."""
+    from sparse3d.viewers.exhibit_page import ExhibitServer
+
+    shown.folder.check()
+    objects = task_of_run(shown.run).name == "splatting"
+    if shown.newest() is None:
+        server = ExhibitServer(shown.waiting(), port, host, Sight(_nothing, np.zeros(3), 1.0), objects)
+        server.note("no checkpoint yet")
+    else:
+        loaded, scene = shown.load()
+        server = ExhibitServer(shown.exhibit(loaded, scene), port, host, shown.sight(scene), objects)
+    server.plot(shown.curves())
+    return server
+
+
+def follow(shown: ShownRun, server: "ExhibitServer", until: Callable[[float], bool]) -> None:
+    """Show each new checkpoint and the losses as they come. `until(seconds)` waits, and says whether that was
+    all."""
+    shown_now, length = shown.newest(), -1
+    while not until(WAIT):
+        metrics = shown.folder.metrics
+        if metrics.is_file() and (now := metrics.stat().st_size) != length:
+            length = now
+            server.plot(shown.curves())
+        newest = shown.newest()
+        if newest == shown_now:
+            continue
+        try:
+            loaded, scene = shown.load()
+            exhibit = shown.exhibit(loaded, scene)
+            server.show(exhibit, shown.sight(scene), stand=shown_now is None)
+            server.note("")
+            shown_now = newest
+        except (DataError, FileNotFoundError, ValueError) as error:
+            # It may have been cleared away for a newer one while it was read: the next look finds that.
+            server.note(str(error))
+
+
+def _nothing(camera: Camera) -> Seen:
+    height, width = camera.height, camera.width
+    return Seen(np.zeros((height, width, 3)), np.zeros((height, width)), np.zeros((height, width)))
+
+
+def curves_of(metrics: Path) -> list[Curve]:
+    """The losses of a `metrics.jsonl` by name, the total first; of many steps a part, evenly."""
+    lines = [line for line in read_metrics(metrics) if line["kind"] == "train"] if metrics.is_file() else []
+    if not lines:
+        return []
+    lines = lines[:: -(-len(lines) // _MOST_CURVE_POINTS)]
+    steps = np.array([line["step"] for line in lines], dtype=np.float64)
+    names = list(dict.fromkeys(name for line in lines for name in line["losses"]))
+    parts = {name: [line["losses"].get(name, np.nan) for line in lines] for name in names}
+    totals = {"loss": [line["loss"] for line in lines]}
+    return [Curve(name, steps, np.array(values)) for name, values in {**totals, **parts}.items()]
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step after which a checkpoint was written."""
+    return int(checkpoint.name.removeprefix("step_"))

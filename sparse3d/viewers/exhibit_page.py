@@ -1,0 +1,192 @@
+"""An exhibit as a page in the browser, which may change while somebody looks: a training, say (extra `viz`).
+
+Meshes, Gaussians, points and lines are drawn by the browser; pictures of fields, and depth and normals of
+what can tell them, are drawn here for the camera of each browser (`rendered`).
+"""
+
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from sparse3d.gaussians.cloud import GaussianCloud
+from sparse3d.gaussians.formats.quantizing import colors_of
+from sparse3d.gaussians.shapes import covariances
+from sparse3d.geometry.mesh import Mesh
+from sparse3d.io.meshes import write_mesh
+from sparse3d.viewers.exhibit import UP, Exhibit, Viewpoint
+from sparse3d.viewers.guard import LOOPBACK, GuardedServer
+from sparse3d.viewers.rendered import PictureServer
+from sparse3d.viewers.seen import KINDS, Sight
+from sparse3d.viewers.still import PLAIN
+
+_OBJECTS = "what is there"
+# viser keeps covariances in float16, whose numbers have all digits from 6e-5 to 6e4: half of them are put
+# near the middle of that.
+_MIDDLE_VARIANCE = 0.5
+
+
+class Curve(NamedTuple):
+    """A loss over steps: both (N,)."""
+
+    name: str
+    steps: np.ndarray
+    values: np.ndarray
+
+
+class ExhibitServer(GuardedServer):
+    """One exhibit; `url` opens it, `close()` ends it. `sight` tells what a camera sees where the browser
+    cannot draw it itself, or as depth and normals; `objects`: exhibits have parts that the
+    browser draws, beside it; `threaded`: its pictures are drawn in a thread of their own, else where `pictures.draw_next` is
+    called."""
+
+    def __init__(
+        self,
+        exhibit: Exhibit,
+        port: int = 0,
+        host: str = LOOPBACK,
+        sight: Sight | None = None,
+        objects: bool = True,
+        threaded: bool = True,
+    ):
+        super().__init__(port, host)
+        self._exhibit, self._changing = exhibit, threading.Lock()
+        self.pictures: PictureServer | None = None
+        gui = self.server.gui
+        self._title = gui.add_markdown("")
+        self._note = gui.add_markdown("", visible=False)
+        self._chart, self._curves = None, ()
+        names = [name for name, up in UP.items() if np.allclose(up, exhibit.viewpoint.up, atol=1e-4)]
+        ways = tuple(UP) if names else ("as given", *UP)
+        self._up = gui.add_dropdown("up", ways, initial_value=names[0] if names else "as given")
+        self._up.on_update(lambda event: self._turn())
+        if sight is not None:
+            self.pictures = PictureServer(self.server, sight)
+            self._kind = gui.add_dropdown("show", (_OBJECTS, *KINDS) if objects else KINDS)
+            self._kind.on_update(lambda event: self._choose())
+            self._choose()
+            if threaded:
+                threading.Thread(target=self.pictures.run, daemon=True).start()
+        self._stand(exhibit.viewpoint)
+        self.show(exhibit)
+
+    def show(self, exhibit: Exhibit, sight: Sight | None = None, stand: bool = False) -> None:
+        """Another exhibit in place of the one before; whoever looks stays where he stands, or goes to where
+        one looks at it from first (`stand`)."""
+        with self._changing, self.server.atomic():
+            former, self._exhibit = self._exhibit, exhibit
+            scene = self.server.scene
+            for number, mesh in enumerate(exhibit.meshes):
+                self._add_mesh(f"/things/mesh_{number}", mesh)
+            for number in range(len(exhibit.meshes), len(former.meshes)):
+                scene.remove_by_name(f"/things/mesh_{number}")
+            if exhibit.splats is not None:
+                self._add_splats("/things/splats", exhibit.splats)
+            if exhibit.points is not None:
+                places = exhibit.points.places.astype(np.float32)
+                scene.add_point_cloud(
+                    "/things/points", places, exhibit.points.colors, point_size=exhibit.points.size
+                )
+            if exhibit.lines is not None:
+                colors = exhibit.lines.colors[:, None].repeat(2, 1)
+                scene.add_line_segments("/things/lines", exhibit.lines.ends.astype(np.float32), colors)
+            rows = [f"- {row.text}" for row in exhibit.legend]
+            self._title.content = "\n".join([f"**{_plain(exhibit.title)}**", "", *rows])
+        if stand:
+            self._stand(exhibit.viewpoint)
+            self._move(exhibit.viewpoint)
+        if self.pictures is not None:
+            self.pictures.renew(**({} if sight is None else {"sight": sight}))
+
+    def note(self, text: str) -> None:
+        """A line below the title."""
+        self._note.content, self._note.visible = _plain(text), bool(text)
+
+    def plot(self, curves: Sequence[Curve]) -> None:
+        """Curves over the same steps, on a logarithmic scale; the same ones as before with more steps."""
+        from viser import uplot
+
+        if not curves or not len(curves[0].steps):
+            return
+        data = (curves[0].steps.astype(np.float64), *(np.maximum(c.values, 1e-12) for c in curves))
+        names = tuple(curve.name for curve in curves)
+        if self._chart is not None and names == self._curves:
+            self._chart.data = data
+            return
+        if self._chart is not None:
+            self._chart.remove()
+        palette = ("#5ad7ff", "#ffaa33", "#ff5f8c", "#78eb96", "#be8cff", "#ffe66e")
+        lines = [uplot.Series(label=n, stroke=palette[i % 6], width=2) for i, n in enumerate(names)]
+        self._curves = names
+        self._chart = self.server.gui.add_uplot(
+            data,
+            (uplot.Series(label="step"), *lines),
+            scales={"x": uplot.Scale(time=False), "y": uplot.Scale(distr=3)},
+            title="losses",
+            aspect=1.4,
+        )
+
+    def close(self) -> None:
+        if self.pictures is not None:
+            self.pictures.close()
+        super().close()
+
+    def _choose(self) -> None:
+        assert self.pictures is not None
+        objects = self._kind.value == _OBJECTS
+        self.server.scene.add_frame("/things", show_axes=False, visible=objects)
+        self.pictures.renew(kind=None if objects else self._kind.value)
+
+    def _turn(self) -> None:
+        up = UP.get(self._up.value, self._exhibit.viewpoint.up)
+        view = self._exhibit.upright(up)
+        self._stand(view)
+        self._move(view)
+
+    def _move(self, view: Viewpoint) -> None:
+        for client in self.server.get_clients().values():
+            with client.atomic():
+                client.camera.up_direction, client.camera.position = view.up, view.eye
+                client.camera.look_at = view.target
+
+    def _stand(self, view: Viewpoint) -> None:
+        """Where browsers that come stand first."""
+        self.server.scene.set_up_direction(view.up)
+        first = self.server.initial_camera
+        first.position, first.look_at, first.up = view.eye, view.target, view.up
+        first.fov = float(np.radians(view.field_of_view))
+        first.near, first.far = view.distance * 1e-3, 2 * (view.distance + self._exhibit.reach)
+
+    def _add_mesh(self, name: str, mesh: Mesh) -> None:
+        if mesh.colors is None:
+            self.server.scene.add_mesh_simple(
+                name, mesh.vertices, mesh.faces.astype(np.uint32), color=PLAIN, side="double"
+            )
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "mesh.glb"
+            write_mesh(path, mesh)
+            self.server.scene.add_glb(name, path.read_bytes(), cast_shadow=False, receive_shadow=False)
+
+    def _add_splats(self, name: str, cloud: GaussianCloud) -> None:
+        cloud = cloud.to("cpu", torch.float32)
+        spread = covariances(cloud.scales.detach(), cloud.quats.detach())
+        typical = float(torch.diagonal(spread, dim1=1, dim2=2).amax(1).median())
+        factor = float(np.sqrt(_MIDDLE_VARIANCE / max(typical, 1e-12)))
+        self.server.scene.add_gaussian_splats(
+            name,
+            cloud.means.detach().numpy() * factor,
+            spread.numpy() * factor**2,
+            np.clip(colors_of(cloud.sh0.detach()), 0, 1),
+            cloud.opacities.detach().sigmoid()[:, None].numpy(),
+            scale=1 / factor,
+        )
+
+
+def _plain(text: str) -> str:
+    """Text as text in Markdown: names of files must not become markup, links or pictures."""
+    return "".join(f"\\{c}" if c in "\\`*_{}[]()<>#+-.!|~&$:" else c for c in text)
