@@ -8,8 +8,11 @@ from sparse3d.commands.parsing import Commands, add_command
 from sparse3d.commands.talk import Bar, Stages, say
 
 if TYPE_CHECKING:
+    from sparse3d.commands.live import ShowLive
     from sparse3d.data.photos import PosedPhotos
+    from sparse3d.recipes.radiance.config import RadianceConfig
     from sparse3d.recipes.scenes import ReconstructedScene
+    from sparse3d.recipes.splatting.config import SplattingConfig
 
 METHODS = {name: name for name in ("voxels", "hash", "nerf", "volsdf", "splats", "surfels")}
 INTERRUPTED = 130
@@ -42,6 +45,10 @@ def add(commands: Commands) -> None:
     )
     reconstruct.add_argument("--no-mesh", action="store_true", help="do not write mesh.ply")
     reconstruct.add_argument("--no-turntable", action="store_true", help="do not render a turn around it")
+    reconstruct.add_argument(
+        "--view", action="store_true", help="serve a page that shows the training, for this machine alone"
+    )
+    reconstruct.add_argument("--port", type=int, default=0, help="of that page (default: one that is free)")
     reconstruct.add_argument("--resume", action="store_true", help="continue the run in the folder")
 
 
@@ -62,7 +69,8 @@ def _run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"{source} is a config of {task.name}; reconstruct takes radiance or splatting")
     with Stages() as stages:
         photos = photos_of_split(config.data, config.data.split, stages)
-    outcome = task.recipe.train(config, arguments.out, arguments.resume, photos=photos)
+    extra = [_live(config, photos, arguments)] if arguments.view else []
+    outcome = task.recipe.train(config, arguments.out, arguments.resume, photos=photos, extra_hooks=extra)
     if outcome.ended == StopOnSignal.REASON:
         say("interrupted after a whole step, checkpoint written; continue with the same command and --resume")
         return INTERRUPTED
@@ -76,6 +84,17 @@ def _run(arguments: argparse.Namespace) -> int:
     say(f"{outcome.ended}; pictures in {judged.folder / 'views'}")
     _show(scene_of(loaded), photos, arguments)
     return 0
+
+
+def _live(
+    config: "RadianceConfig | SplattingConfig", photos: "PosedPhotos", arguments: argparse.Namespace
+) -> "ShowLive":
+    from sparse3d.commands.live import ShowLive
+
+    made = ShowLive(config, photos, arguments.out.resolve().name, arguments.port)
+    print(made.server.url, flush=True)
+    say("the page of the training; who has this address sees it, from this machine alone")
+    return made
 
 
 def _changes(arguments: argparse.Namespace, task: str) -> list[str]:

@@ -82,7 +82,7 @@ def _run(arguments: argparse.Namespace) -> int:
     asked = [name for name in ("out", "html", "browser") if getattr(arguments, name)]
     if len(asked) > 1:
         raise ValueError(
-            f"--{asked[0]} and --{asked[1]}: a picture, a page in a file, or a page that is served: choose one"
+            f"--{asked[0]} and --{asked[1]}: a picture, a page in a file, or one that is served: choose one"
         )
     if arguments.out is not None and arguments.out.suffix.lower() != ".png":
         raise ValueError(f"{arguments.out}: the picture is a PNG, its name must end in .png")
@@ -182,7 +182,7 @@ def _reconstruction(arguments: argparse.Namespace, run: Path) -> int | None:
         say(f"written to {arguments.out}")
         return 0
     if arguments.html is not None:
-        return _write_page(arguments.html, shown.exhibit(*shown.load(), mesh=True))
+        return _write_page(arguments.html, shown.show(mesh=True)[0])
     require_extra("viser", "viz")
     server = view_scenes.serve_run(shown, arguments.port, arguments.host)
     return _serve(server, lambda: view_scenes.follow(shown, server, threading.Event().wait))

@@ -5,29 +5,25 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from sparse3d.commands.view_files import usable
+from sparse3d.data.photos import PosedPhotos
 from sparse3d.engine.progress import read_metrics
 from sparse3d.errors import DataError
 from sparse3d.fields.mesh import MeshConfig, field_mesh
-from sparse3d.gaussians.cloud import GaussianCloud
 from sparse3d.geometry.cameras import Camera
 from sparse3d.geometry.orbits import orbit, upright
 from sparse3d.recipes.radiance.config import PhotosConfig, Vector
 from sparse3d.recipes.radiance.reconstruct import LoadedField, photos_of_split
 from sparse3d.recipes.run_folder import RunFolder
 from sparse3d.recipes.scenes import Loaded, ReconstructedScene, load_run, scene_of
-from sparse3d.recipes.splatting.config import SplattingConfig
 from sparse3d.recipes.tasks import task_of_run
 from sparse3d.viewers.exhibit import DARK, UP, Exhibit, Viewpoint, before
-from sparse3d.viewers.exhibit_page import Curve
-from sparse3d.viewers.seen import Seen, Sight
-
-if TYPE_CHECKING:
-    from sparse3d.viewers.exhibit_page import ExhibitServer
+from sparse3d.viewers.exhibit_page import Curve, ExhibitServer
+from sparse3d.viewers.seen import Seen, Sight, paint
 
 WAIT = 2.0  # seconds between two looks at a run's folder
 _MOST_CURVE_POINTS = 2000
@@ -42,10 +38,10 @@ class Stand(NamedTuple):
     background: Vector | None
 
 
-def stand_of(data: PhotosConfig, middle: np.ndarray) -> Stand:
+def stand_of(data: PhotosConfig, middle: np.ndarray, photos: PosedPhotos | None = None) -> Stand:
     """From the run's photos; where they are gone, z is up and the rest is not known."""
     try:
-        photos = photos_of_split(data, data.split)
+        photos = photos or photos_of_split(data, data.split)
         (camera,) = orbit(photos.cameras, middle, 1)
     except (ValueError, OSError):
         return Stand(UP["z"], None, None)
@@ -63,61 +59,74 @@ def viewpoint_of(stand: Stand, middle: np.ndarray, reach: float, up: str | None)
     return Viewpoint((eye[0], eye[1], eye[2]), (target[0], target[1], target[2]), stand.up, view)
 
 
+def quickly(loaded: Loaded) -> Loaded:
+    """To be drawn with one ray a pixel: a camera that moves is worth no more."""
+    if not isinstance(loaded, LoadedField):
+        return loaded
+    evaluation = replace(loaded.config.evaluation, rays_per_side=1)
+    return replace(loaded, config=replace(loaded.config, evaluation=evaluation))
+
+
+def exhibit_of_loaded(
+    title: str,
+    loaded: Loaded,
+    scene: ReconstructedScene,
+    stand: Stand,
+    up: str | None = None,
+    mesh: bool = False,
+) -> Exhibit:
+    """Gaussians; of a field its `mesh`, or nothing but where to look from."""
+    view = viewpoint_of(stand, scene.middle, scene.reach, up)
+    made = Exhibit(title, view, background=in_bytes(stand.background))
+    if isinstance(loaded, LoadedField):
+        return replace(made, meshes=(field_mesh(loaded.field, MeshConfig()),)) if mesh else made
+    cloud = usable(loaded.checkpoint, loaded.cloud)
+    return replace(made, splats=cloud, drawing=loaded.config.drawing)
+
+
+def waiting(title: str, up: str | None = None) -> Exhibit:
+    """Nothing yet."""
+    return Exhibit(title, before(np.zeros(3), 3.0, UP[up or "z"]))
+
+
 class ShownRun:
-    """A run as exhibits: of its last checkpoint, and of each newer one."""
+    """A run as exhibits: of its checkpoint as it is now, which may be another one later."""
 
     def __init__(self, run: Path, checkpoint: str, device: str | None, up: str | None):
         self.run, self.checkpoint, self.device, self.up = run, checkpoint, device, up
         self.folder = RunFolder(run)
+        self.title = run.resolve().name
         self._stand: Stand | None = None
 
-    def load(self) -> tuple[Loaded, ReconstructedScene]:
-        """Raises FileNotFoundError where there is no checkpoint (yet)."""
-        loaded = load_run(self.run, self.checkpoint, self.device)
-        if isinstance(loaded, LoadedField):
-            # A picture of a moving camera is worth one ray a pixel.
-            quick = replace(loaded.config.evaluation, rays_per_side=1)
-            loaded = replace(loaded, config=replace(loaded.config, evaluation=quick))
-        return loaded, scene_of(loaded)
-
     def newest(self) -> Path | None:
-        """The checkpoint that is asked for, as it is now."""
+        """The checkpoint that is asked for; None where there is none yet."""
         try:
             return self.folder.checkpoints.find(self.checkpoint)
         except FileNotFoundError:
             return None
 
-    def exhibit(self, loaded: Loaded, scene: ReconstructedScene, mesh: bool = False) -> Exhibit:
-        """Gaussians; a field's `mesh`, or nothing but where to look from."""
+    def show(self, mesh: bool = False) -> tuple[Exhibit, Sight]:
+        """What it holds (see `exhibit_of_loaded`), and what cameras see of it. FileNotFoundError where there
+        is no checkpoint."""
+        loaded = quickly(load_run(self.run, self.checkpoint, self.device))
+        scene = scene_of(loaded)
         if self._stand is None:
             self._stand = stand_of(scene.data, scene.middle)
-        view = viewpoint_of(self._stand, scene.middle, scene.reach, self.up)
-        title = f"{self.run.resolve().name}, step {step_of(loaded.checkpoint)}"
-        made = Exhibit(title, view, background=self._background())
-        if isinstance(scene.made_of, GaussianCloud):
-            assert isinstance(loaded.config, SplattingConfig)
-            cloud = usable(self.run, scene.made_of)
-            return replace(made, splats=cloud, drawing=loaded.config.drawing)
-        return replace(made, meshes=(field_mesh(scene.made_of, MeshConfig()),)) if mesh else made
-
-    def waiting(self) -> Exhibit:
-        """Nothing yet."""
-        return Exhibit(self.run.resolve().name, before(np.zeros(3), 3.0, UP[self.up or "z"]))
-
-    def sight(self, scene: ReconstructedScene) -> Sight:
-        """What cameras see of it, drawn here."""
-        return sight_of(scene, self._stand.background if self._stand else None)
+        title = f"{self.title}, step {step_of(loaded.checkpoint)}"
+        exhibit = exhibit_of_loaded(title, loaded, scene, self._stand, self.up, mesh)
+        return exhibit, sight_of(scene, self._stand.background)
 
     def curves(self) -> list[Curve]:
         """The losses so far."""
         return curves_of(self.folder.metrics)
 
-    def _background(self) -> tuple[int, int, int]:
-        known = self._stand.background if self._stand else None
-        if known is None:
-            return DARK
-        red, green, blue = (round(255 * part) for part in known)
-        return red, green, blue
+
+def in_bytes(background: Vector | None) -> tuple[int, int, int]:
+    """A background of [0, 1], or the dark one where none is known."""
+    if background is None:
+        return DARK
+    red, green, blue = (round(255 * part) for part in background)
+    return red, green, blue
 
 
 def sight_of(scene: ReconstructedScene, background: Vector | None) -> Sight:
@@ -132,31 +141,26 @@ def sight_of(scene: ReconstructedScene, background: Vector | None) -> Sight:
 
 def picture_of_run(shown: ShownRun, size: tuple[int, int]) -> np.ndarray:
     """(H, W, 3) uint8 of the first view, as the run's own renderer draws it."""
-    from sparse3d.viewers.seen import paint
-
-    loaded, scene = shown.load()
-    camera = shown.exhibit(loaded, scene).viewpoint.camera(*size)
-    sight = shown.sight(scene)
+    exhibit, sight = shown.show()
+    camera = exhibit.viewpoint.camera(*size)
     return paint(sight.see(camera), "colour", camera, *sight.depths(camera))
 
 
-def serve_run(shown: ShownRun, port: int, host: str) -> "ExhibitServer":
+def serve_run(shown: ShownRun, port: int, host: str) -> ExhibitServer:
     """A page of a run, with what its checkpoint holds, or without anything yet."""
-    from sparse3d.viewers.exhibit_page import ExhibitServer
-
     shown.folder.check()
     objects = task_of_run(shown.run).name == "splatting"
     if shown.newest() is None:
-        server = ExhibitServer(shown.waiting(), port, host, Sight(_nothing, np.zeros(3), 1.0), objects)
+        server = ExhibitServer(waiting(shown.title, shown.up), port, host, BLANK, objects)
         server.note("no checkpoint yet")
     else:
-        loaded, scene = shown.load()
-        server = ExhibitServer(shown.exhibit(loaded, scene), port, host, shown.sight(scene), objects)
+        exhibit, sight = shown.show()
+        server = ExhibitServer(exhibit, port, host, sight, objects)
     server.plot(shown.curves())
     return server
 
 
-def follow(shown: ShownRun, server: "ExhibitServer", until: Callable[[float], bool]) -> None:
+def follow(shown: ShownRun, server: ExhibitServer, until: Callable[[float], bool]) -> None:
     """Show each new checkpoint and the losses as they come. `until(seconds)` waits, and says whether that was
     all."""
     shown_now, length = shown.newest(), -1
@@ -169,9 +173,7 @@ def follow(shown: ShownRun, server: "ExhibitServer", until: Callable[[float], bo
         if newest == shown_now:
             continue
         try:
-            loaded, scene = shown.load()
-            exhibit = shown.exhibit(loaded, scene)
-            server.show(exhibit, shown.sight(scene), stand=shown_now is None)
+            server.show(*shown.show(), stand=shown_now is None)
             server.note("")
             shown_now = newest
         except (DataError, FileNotFoundError, ValueError) as error:
@@ -180,8 +182,12 @@ def follow(shown: ShownRun, server: "ExhibitServer", until: Callable[[float], bo
 
 
 def _nothing(camera: Camera) -> Seen:
-    height, width = camera.height, camera.width
-    return Seen(np.zeros((height, width, 3)), np.zeros((height, width)), np.zeros((height, width)))
+    shape = camera.height, camera.width
+    return Seen(np.zeros((*shape, 3)), np.zeros(shape), np.zeros(shape))
+
+
+# Of what there is nothing to be seen of yet.
+BLANK = Sight(_nothing, np.zeros(3), 1.0)
 
 
 def curves_of(metrics: Path) -> list[Curve]:

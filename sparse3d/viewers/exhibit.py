@@ -135,7 +135,12 @@ def exhibit_of_splats(
     one."""
     if not len(cloud):
         raise ValueError(f"{title}: there are no Gaussians to show")
-    return Exhibit(title, around([cloud.means.detach().cpu().numpy()], up), splats=cloud, drawing=drawing or SplatConfig())
+    return Exhibit(
+        title,
+        around([cloud.means.detach().cpu().numpy()], up),
+        splats=cloud,
+        drawing=drawing or SplatConfig(),
+    )
 
 
 def exhibit_of_scene(

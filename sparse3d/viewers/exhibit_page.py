@@ -4,30 +4,29 @@ Meshes, Gaussians, points and lines are drawn by the browser; pictures of fields
 what can tell them, are drawn here for the camera of each browser (`rendered`).
 """
 
-import tempfile
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from sparse3d.gaussians.cloud import GaussianCloud
-from sparse3d.gaussians.formats.quantizing import colors_of
+from sparse3d.gaussians.formats.quantizing import colors_of, opacity_bytes, to_bytes
 from sparse3d.gaussians.shapes import covariances
 from sparse3d.geometry.mesh import Mesh
-from sparse3d.io.meshes import write_mesh
 from sparse3d.viewers.exhibit import UP, Exhibit, Viewpoint
 from sparse3d.viewers.guard import LOOPBACK, GuardedServer
 from sparse3d.viewers.rendered import PictureServer
 from sparse3d.viewers.seen import KINDS, Sight
 from sparse3d.viewers.still import PLAIN
+from sparse3d.viewers.tones import glb_for_viser
 
 _OBJECTS = "what is there"
 # viser keeps covariances in float16, whose numbers have all digits from 6e-5 to 6e4: half of them are put
 # near the middle of that.
 _MIDDLE_VARIANCE = 0.5
+_LARGEST = 6e4
 
 
 class Curve(NamedTuple):
@@ -40,9 +39,9 @@ class Curve(NamedTuple):
 
 class ExhibitServer(GuardedServer):
     """One exhibit; `url` opens it, `close()` ends it. `sight` tells what a camera sees where the browser
-    cannot draw it itself, or as depth and normals; `objects`: exhibits have parts that the
-    browser draws, beside it; `threaded`: its pictures are drawn in a thread of their own, else where `pictures.draw_next` is
-    called."""
+    cannot draw it itself, or as depth and normals; `objects`: exhibits have parts that the browser draws,
+    beside it; `threaded`: its pictures are drawn in a thread of their own, else where `pictures.draw_next`
+    is called."""
 
     def __init__(
         self,
@@ -57,9 +56,10 @@ class ExhibitServer(GuardedServer):
         self._exhibit, self._changing = exhibit, threading.Lock()
         self.pictures: PictureServer | None = None
         gui = self.server.gui
+        gui.configure_theme(dark_mode=sum(exhibit.background) < 384, show_share_button=False)
         self._title = gui.add_markdown("")
         self._note = gui.add_markdown("", visible=False)
-        self._chart, self._curves = None, ()
+        self._chart, self._curves, self._splats = None, (), None
         names = [name for name, up in UP.items() if np.allclose(up, exhibit.viewpoint.up, atol=1e-4)]
         ways = tuple(UP) if names else ("as given", *UP)
         self._up = gui.add_dropdown("up", ways, initial_value=names[0] if names else "as given")
@@ -167,24 +167,33 @@ class ExhibitServer(GuardedServer):
                 name, mesh.vertices, mesh.faces.astype(np.uint32), color=PLAIN, side="double"
             )
             return
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "mesh.glb"
-            write_mesh(path, mesh)
-            self.server.scene.add_glb(name, path.read_bytes(), cast_shadow=False, receive_shadow=False)
+        self.server.scene.add_glb(name, glb_for_viser(mesh), cast_shadow=False, receive_shadow=False)
 
     def _add_splats(self, name: str, cloud: GaussianCloud) -> None:
-        cloud = cloud.to("cpu", torch.float32)
-        spread = covariances(cloud.scales.detach(), cloud.quats.detach())
-        typical = float(torch.diagonal(spread, dim1=1, dim2=2).amax(1).median())
-        factor = float(np.sqrt(_MIDDLE_VARIANCE / max(typical, 1e-12)))
-        self.server.scene.add_gaussian_splats(
-            name,
-            cloud.means.detach().numpy() * factor,
-            spread.numpy() * factor**2,
-            np.clip(colors_of(cloud.sh0.detach()), 0, 1),
-            cloud.opacities.detach().sigmoid()[:, None].numpy(),
-            scale=1 / factor,
-        )
+        scale, packed = packed_for_viser(cloud)
+        if self._splats is None:
+            one = np.zeros((1, 3))
+            self._splats = self.server.scene.add_gaussian_splats(
+                name, one, np.eye(3)[None], one, np.zeros((1, 1))
+            )
+        # viser fades new ones in; what changes is there at once.
+        self._splats.scale, self._splats.buffer = scale, packed
+
+
+def packed_for_viser(cloud: GaussianCloud) -> tuple[float, np.ndarray]:
+    """What the numbers of Gaussians are multiplied by, and these (N, 8) uint32 as viser lays them out: mean 3
+    x float32, 4 bytes free, upper triangle of the covariance 6 x float16, colour and opacity 4 x uint8."""
+    cloud = GaussianCloud.of({k: v.detach() for k, v in cloud.parameters().items()}).to("cpu", torch.float32)
+    spread = covariances(cloud.scales, cloud.quats).double().numpy()
+    typical = float(np.median(np.trace(spread, axis1=1, axis2=2)))
+    factor = np.sqrt(_MIDDLE_VARIANCE / max(typical, 1e-12))
+    kinds = [("mean", "<f4", 3), ("free", "<u4"), ("spread", "<f2", 6), ("color", "u1", 4)]
+    rows = np.zeros(len(cloud), np.dtype(kinds))
+    rows["mean"] = cloud.means.numpy() * factor
+    rows["spread"] = np.clip(spread * factor**2, -_LARGEST, _LARGEST).reshape(-1, 9)[:, [0, 1, 2, 4, 5, 8]]
+    rows["color"][:, :3] = to_bytes(255 * colors_of(cloud.sh0))
+    rows["color"][:, 3] = opacity_bytes(cloud.opacities)
+    return float(1 / factor), rows.view(np.uint32).reshape(-1, 8)
 
 
 def _plain(text: str) -> str:

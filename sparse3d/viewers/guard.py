@@ -7,10 +7,12 @@ Nothing is encrypted: beyond this machine, whoever can listen to the network lea
 """
 
 import errno
+import io
 import secrets
 import socket
 import threading
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from http import HTTPStatus
 from http.cookies import SimpleCookie
 from typing import Any
@@ -109,6 +111,8 @@ def _guarded(viser: Any, host: str, port: int, token: str) -> Any:
     with _patching:
         sockets.serve = guarded  # pyright: ignore[reportAttributeAccessIssue]
         try:
-            return viser.ViserServer(host=host, port=port, verbose=False)
+            # It tells stdout of an address without the token, which opens nothing.
+            with redirect_stdout(io.StringIO()):
+                return viser.ViserServer(host=host, port=port, verbose=False)
         finally:
             sockets.serve = serve

@@ -1,8 +1,8 @@
 """Pictures that are drawn here for the camera of each browser: coarse while it moves, fine when it rests.
 
-A picture is drawn in bands of rows. After each of them is asked whether it is still wanted: a camera that has
-moved, another kind of picture or a browser that has gone ends it. One picture is drawn at a time, whoever
-asks: the coarse ones come first, so that everybody sees that something happens.
+A picture is drawn in bands of rows, one at a time, whoever asks. Before each of them is looked at what is
+wanted now: a camera that has moved, another kind of picture or a browser that has gone ends what was begun,
+and coarse pictures come first, so that everybody sees that something happens.
 """
 
 import logging
@@ -20,10 +20,24 @@ from sparse3d.viewers.seen import Kind, Seen, Sight, paint
 
 _log = logging.getLogger(__name__)
 _COARSE = 0.12  # seconds that the first picture of a view may take
-_BAND = 0.12  # seconds between two looks at whether a picture is still wanted
+_BAND = 0.12  # seconds that a band may take
 _FINER = 3.0  # times the rows and columns of the picture before
 _LEAST = 48  # rows
-_MOST = 900  # rows
+_CHUNK = 4  # rows, the least of a band
+
+
+@dataclass
+class _Job:
+    """A picture that is being drawn: of which view, and the bands so far."""
+
+    view: int
+    camera: Camera
+    bands: list[Seen] = field(default_factory=list)
+
+    @property
+    def top(self) -> int:
+        """Rows that are drawn."""
+        return sum(len(band.depth) for band in self.bands)
 
 
 @dataclass
@@ -34,6 +48,7 @@ class _Watcher:
     wanted: int = 1
     has: int = 0
     rows: int = 0
+    job: _Job | None = None
 
 
 @dataclass
@@ -43,6 +58,7 @@ class PictureServer:
     server: Any
     sight: Sight
     kind: Kind | None = "colour"  # None: nothing is drawn
+    most: int = 900  # rows of the finest picture
     _watchers: dict[int, _Watcher] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _work: threading.Event = field(default_factory=threading.Event)
@@ -90,30 +106,23 @@ class PictureServer:
         self._work.set()
 
     def draw_next(self) -> bool:
-        """Draw the picture that is missed most, a coarse one before all others; False where there is none to
-        draw."""
-        waiting = [w for w in self._all() if w.has < w.wanted or 0 < w.rows < self._full(w)]
+        """Draw a band of the picture that is missed most, a coarse one before all others; False where there
+        is none to draw."""
+        waiting = [w for w in self._all() if w.has < w.wanted or w.rows < self._full(w)]
         if not waiting or self._closed:
             return False
         watcher = min(waiting, key=lambda w: w.rows if w.has == w.wanted else 0)
-        wanted, full = watcher.wanted, self._full(watcher)
-        if watcher.has < wanted:
-            watcher.rows = 0
-        if self.kind is None:
-            self._send(watcher, None)
-            watcher.has, watcher.rows = wanted, full
-            return True
-        rows = self._rows(watcher, full)
+        view = watcher.wanted
         try:
-            picture = self._picture(watcher, wanted, rows)
-            if picture is not None:
-                self._send(watcher, picture)
+            if self.kind is None:
+                self._send(watcher, None)
+                watcher.has, watcher.rows, watcher.job = view, self._full(watcher), None
+            else:
+                self._draw(watcher, view, self.kind)
         except Exception:
-            # One browser's view, say from within a thing that has no upright, must not end all others'.
+            # One view, say of a lens within a thing, must not end those of all others.
             _log.exception("a picture could not be drawn")
-            picture, rows = None, full
-        if picture is not None or rows == full and watcher.wanted == wanted:
-            watcher.has, watcher.rows = wanted, rows
+            watcher.has, watcher.rows, watcher.job = view, self._full(watcher), None
         return True
 
     def _all(self) -> list[_Watcher]:
@@ -121,31 +130,35 @@ class PictureServer:
             return list(self._watchers.values())
 
     def _full(self, watcher: _Watcher) -> int:
-        return max(1, min(int(watcher.client.camera.image_height), _MOST))
+        return max(1, min(int(watcher.client.camera.image_height), self.most))
 
-    def _rows(self, watcher: _Watcher, full: int) -> int:
-        if watcher.rows:
-            rows = math.ceil(watcher.rows * _FINER)
+    def _draw(self, watcher: _Watcher, view: int, kind: Kind) -> None:
+        """One band more; the picture goes out with its last one."""
+        sight = self.sight
+        if watcher.job is None or watcher.job.view != view:
+            former = watcher.rows if watcher.has == view else 0
+            watcher.job = _Job(view, camera_of(watcher.client.camera, self._rows(watcher, former)))
+        job, camera = watcher.job, watcher.job.camera
+        high = max(_CHUNK, int(self._rate * _BAND / camera.width))
+        high = min(high, camera.height - job.top)
+        begin = time.perf_counter()
+        job.bands.append(sight.see(replace(camera, cy=camera.cy - job.top, height=high)))
+        seconds = max(time.perf_counter() - begin, 1e-6)
+        self._rate += 0.5 * (high * camera.width / seconds - self._rate)
+        if job.top < camera.height:
+            return
+        whole = Seen(*(np.concatenate(parts) for parts in zip(*job.bands, strict=True)))
+        self._send(watcher, paint(whole, kind, camera, *sight.depths(camera)))
+        watcher.has, watcher.rows, watcher.job = view, camera.height, None
+
+    def _rows(self, watcher: _Watcher, former: int) -> int:
+        """Of the picture that comes next."""
+        full = self._full(watcher)
+        if former:
+            rows = math.ceil(former * _FINER)
             return full if rows * 1.5 >= full else rows
         aspect = max(watcher.client.camera.aspect, 1e-3)
-        return max(1, min(full, max(_LEAST, int(math.sqrt(self._rate * _COARSE / aspect)))))
-
-    def _picture(self, watcher: _Watcher, wanted: int, rows: int) -> np.ndarray | None:
-        """None where it is wanted no more."""
-        camera, kind, sight = camera_of(watcher.client.camera, rows), self.kind, self.sight
-        assert kind is not None
-        bands, top = [], 0
-        while top < camera.height:
-            high = min(max(1, int(self._rate * _BAND / camera.width)), camera.height - top)
-            begin = time.perf_counter()
-            bands.append(sight.see(replace(camera, cy=camera.cy - top, height=high)))
-            seconds = max(time.perf_counter() - begin, 1e-6)
-            self._rate += 0.5 * (high * camera.width / seconds - self._rate)
-            top += high
-            if watcher.wanted != wanted or self._closed or watcher.client.client_id not in self._watchers:
-                return None
-        whole = Seen(*(np.concatenate(parts) for parts in zip(*bands, strict=True)))
-        return paint(whole, kind, camera, *sight.depths(camera))
+        return min(full, max(_LEAST, int(math.sqrt(self._rate * _COARSE / aspect))))
 
     def _send(self, watcher: _Watcher, picture: np.ndarray | None) -> None:
         if watcher.client.client_id in self.server.get_clients():
