@@ -1,8 +1,8 @@
-"""`sparse3d mesh`: the surface of a trained field as a file of triangles."""
+"""`sparse3d mesh`: the surface of a trained field or cloud of Gaussians as a file of triangles."""
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparse3d.commands.mesh_options import add_finish_options, add_frame_options, finish_of, frame_of
 from sparse3d.commands.parsing import Commands, add_command
@@ -11,6 +11,7 @@ from sparse3d.commands.talk import say
 if TYPE_CHECKING:
     from sparse3d.fields.build import Field
     from sparse3d.fields.mesh import MeshConfig
+    from sparse3d.geometry.mesh import Mesh
     from sparse3d.io.mesh_frames import MeshFrame
     from sparse3d.recipes.conversion.finishing import FinishConfig
 
@@ -23,9 +24,17 @@ def add(commands: Commands) -> None:
         "--out", type=Path, metavar="FILE", help=".ply, .obj, .glb or .stl (default: RUN/mesh.ply)"
     )
     mesh.add_argument(
-        "--level", type=float, metavar="L", help="density, 1/m, or distance, m (default: found; see the docs)"
+        "--level",
+        type=float,
+        metavar="L",
+        help="density, 1/m, or distance, m; of Gaussians opacity (default: found; see the docs)",
     )
     mesh.add_argument("--resolution", type=int, metavar="N", help="cells along a side of the scene's cube")
+    mesh.add_argument(
+        "--method",
+        choices=["density", "fusion"],
+        help="of Gaussians: where their density passes the level, or their depth fused (default: density)",
+    )
     mesh.add_argument(
         "--min-faces", type=int, metavar="N", help="leave out pieces of fewer triangles (default: 100)"
     )
@@ -36,18 +45,41 @@ def add(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from sparse3d.fields.mesh import MeshConfig
-    from sparse3d.io.meshes import check_mesh_ending
-    from sparse3d.recipes.radiance import reconstruct as radiance
+    from sparse3d.io.meshes import check_mesh_ending, write_mesh
+    from sparse3d.recipes.radiance.reconstruct import LoadedField
+    from sparse3d.recipes.scenes import load_run
 
     out = arguments.out or Path(arguments.run_folder) / "mesh.ply"
     check_mesh_ending(out)
-    chosen = {name: getattr(arguments, name) for name in ("level", "resolution", "min_faces")}
-    config = MeshConfig(**{name: value for name, value in chosen.items() if value is not None})
     finish, frame = finish_of(arguments), frame_of(arguments)
-    loaded = radiance.load_field(arguments.run_folder, arguments.checkpoint, arguments.device)
-    write_field_mesh(loaded.field, out, config, finish, frame)
+    loaded = load_run(arguments.run_folder, arguments.checkpoint, arguments.device)
+    if isinstance(loaded, LoadedField):
+        from sparse3d.fields.mesh import MeshConfig
+
+        if arguments.method is not None:
+            raise ValueError("--method is for Gaussians, and this run trained a field")
+        config = MeshConfig(**_chosen(arguments, "level", "resolution", "min_faces"))
+        write_field_mesh(loaded.field, out, config, finish, frame)
+        return 0
+    from sparse3d.recipes.conversion.finishing import finished
+    from sparse3d.recipes.splatting.surface import SplatMeshConfig, run_to_mesh
+
+    options = _chosen(arguments, "level", "resolution", "min_faces", "method")
+    mesh = finished(run_to_mesh(loaded, SplatMeshConfig(**options)), finish)
+    write_mesh(out, mesh, frame)
+    _tell(mesh, out)
     return 0
+
+
+def _chosen(arguments: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The options that were given."""
+    values = {name: getattr(arguments, name) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _tell(mesh: "Mesh", out: Path) -> None:
+    pieces, closed = mesh.components[0], "closed" if mesh.is_closed else "open where it ends"
+    say(f"{len(mesh.faces)} triangles in {pieces} pieces, {closed}: {out}")
 
 
 def write_field_mesh(
@@ -66,5 +98,4 @@ def write_field_mesh(
     mesh = field_mesh(field, config or MeshConfig())
     mesh = finished(mesh, finish or FinishConfig(), lambda *place: seen_on_surface(field, *place))
     write_mesh(out, mesh, frame or WORLD)
-    pieces, closed = mesh.components[0], "closed" if mesh.is_closed else "open where it leaves the cube"
-    say(f"{len(mesh.faces)} triangles in {pieces} pieces, {closed}: {out}")
+    _tell(mesh, out)

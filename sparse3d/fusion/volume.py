@@ -159,9 +159,7 @@ class TSDFVolume:
         tints = color.round_().clamp_(0, 255).to(torch.uint8).cpu().numpy() if self.colors else None
         return RayCast(depth.cpu().numpy(), normals.cpu().numpy(), tints)
 
-    def _in_view(
-        self, intrinsics: list[float], pose: Tensor, size: tuple[int, int]
-    ) -> tuple[Tensor, float]:
+    def _in_view(self, intrinsics: list[float], pose: Tensor, size: tuple[int, int]) -> tuple[Tensor, float]:
         """The keys of the blocks that reach into a camera's view, and the z of the furthest of them."""
         keys = self.blocks.all_keys
         side = SIDE * self.voxel_size

@@ -7,6 +7,7 @@ Gaussians' thickness. Where depth is well known, fusing what cameras see is near
 (`sparse3d.recipes.splatting.surface`); this needs no cameras.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +17,7 @@ from sparse3d.gaussians.cloud import GaussianCloud
 from sparse3d.gaussians.density import CloudDensity, box_of
 from sparse3d.geometry.level_set import corner_cases, level_set
 from sparse3d.geometry.mesh import Mesh
+from sparse3d_ops.splat_projection import LEAST_ALPHA
 from sparse3d_ops.visible_samples import lattice
 
 _CELLS = 4  # along a side of a voxel of the lists
@@ -31,8 +33,8 @@ class DensityMeshConfig:
     min_faces: int = 100  # pieces of fewer triangles are left out, but not the largest
 
     def __post_init__(self):
-        if not self.level > 0 or not 2 <= self.resolution <= 1 << 14:
-            raise ValueError(f"level must be above 0 and resolution 2 to {1 << 14}, got {self}")
+        if not self.level > LEAST_ALPHA or not 2 <= self.resolution <= 1 << 14:
+            raise ValueError(f"level must be above 1/255 and resolution 2 to {1 << 14}, got {self}")
 
 
 @torch.no_grad()
@@ -47,14 +49,16 @@ def density_mesh(
     density = CloudDensity(cloud, box, _CELLS * cell, cell / 2)
 
     def at(points: Tensor) -> Tensor:
-        return density(box[0] + points[:, 1:].to(box) * cell).density
+        # Of Gaussians the logarithm is what is nearly straight from one lattice point to the next.
+        return density(box[0] + points[:, 1:].to(box) * cell).density.clamp(min=LEAST_ALPHA).log()
 
-    found = [_crossed(part, at, config.level) for part in density.voxels.split(_VOXELS_AT_ONCE)]
+    level = math.log(config.level)
+    found = [_crossed(part, at, level) for part in density.voxels.split(_VOXELS_AT_ONCE)]
     cells = torch.cat(found) if found else density.voxels
     if not len(cells):
         raise ValueError(f"the cloud is nowhere as dense as {config.level:g}; take a lower level")
     points, corner_rows = lattice(cells)
-    surface = level_set(corner_rows, at(points), config.level)
+    surface = level_set(corner_rows, at(points), level)
     places = box[0] + surface.positions(points).to(box) * cell
     mesh = Mesh(places.cpu().numpy(), surface.faces.cpu().numpy())
     mesh = mesh.without_cavities().without_small_pieces(config.min_faces)

@@ -91,5 +91,5 @@ def test_what_cannot_be_is_refused():
         box_of(balls([[float("nan")] * 3], 0.1))
     with pytest.raises(ValueError, match="take a coarser resolution"):
         CloudDensity(cloud, torch.tensor([[-1.0] * 3, [1.0] * 3]), 1e-3, 1e-3)
-    with pytest.raises(ValueError, match="level must be above 0"):
+    with pytest.raises(ValueError, match="level must be above 1/255"):
         DensityMeshConfig(level=0.0)
