@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from sparse3d.geometry.memory import check_room
+from sparse3d.geometry.mesh import Mesh
 from sparse3d.mesh.distance import MeshDistance
 from sparse3d_ops.cpu.band_pieces import SIDE
 from sparse3d_ops.hashing import COORDINATE_LIMIT, build, look_up, pack
@@ -20,6 +21,7 @@ POINTS = SIDE**3
 # The points of a block, as steps from its first.
 STEPS = np.stack(np.meshgrid(*[np.arange(SIDE)] * 3, indexing="ij"), -1).reshape(-1, 3)
 _CHILDREN = np.stack(np.meshgrid(*[np.arange(2)] * 3, indexing="ij"), -1).reshape(-1, 3)
+_SHIFT = np.array([0.41, 0.37, 0.29])
 _AT_ONCE = 1 << 14  # blocks whose points are asked at a time
 # A point of a block: its distance, number of its piece and place in a list, and the band's point with its
 # keys while they are sorted.
@@ -50,22 +52,33 @@ class BandBlocks:
         return self.origin + self.voxel_size * points
 
     def beside(self) -> np.ndarray:
-        """(B, 3) int32: rows of the blocks that follow along x, y, z, -1 for none."""
+        """(B, 6) int32: rows of the blocks that follow along x, y, z, then of those that come before; -1 for
+        none."""
         first = torch.from_numpy(np.pad(self.blocks, ((0, 0), (1, 0))))
         table = build(pack(first))
-        found = np.empty((len(first), 3), np.int32)
-        for axis in range(3):
+        found = np.empty((len(first), 6), np.int32)
+        for side in range(6):
             moved = first.clone()
-            moved[:, 1 + axis] += 1
-            found[:, axis] = look_up(*table, pack(moved)).numpy()
+            moved[:, 1 + side % 3] += 1 if side < 3 else -1
+            found[:, side] = look_up(*table, pack(moved)).numpy()
         return found
 
+    def rows_of(self, points: np.ndarray) -> np.ndarray:
+        """(N, 3) int32 lattice points -> (N,) int64 their numbers, 64 * block + place; -1 where in none."""
+        table = build(pack(torch.from_numpy(np.pad(self.blocks, ((0, 0), (1, 0))))))
+        home, place = np.divmod(points, SIDE)
+        block = look_up(*table, pack(torch.from_numpy(np.pad(home, ((0, 0), (1, 0)))))).numpy()
+        numbers = POINTS * block.astype(np.int64) + place @ np.array([16, 4, 1])
+        return np.where(block < 0, -1, numbers)
 
-def default_origin(distance: MeshDistance, voxel_size: float) -> np.ndarray:
-    """(3,) float64: a multiple of the voxel at the low corner of a mesh, so that meshes of one scene share
-    their lattice up to whole steps."""
+
+def default_origin(mesh: Mesh, voxel_size: float) -> np.ndarray:
+    """(3,) float64: at the low corner of a mesh, up to whole voxels the same for all meshes. Not at whole
+    multiples of the voxel, where designed shapes have their faces: a face in a plane of the lattice touches
+    its edges instead of crossing them."""
     check_voxel_size(voxel_size)
-    return np.floor(distance.mesh.vertices.min(0).astype(np.float64) / voxel_size) * voxel_size
+    low = mesh.vertices.min(0, initial=np.inf).astype(np.float64)
+    return (np.floor(np.where(np.isfinite(low), low, 0) / voxel_size) - _SHIFT) * voxel_size
 
 
 def check_voxel_size(voxel_size: float) -> None:

@@ -17,6 +17,7 @@ from sparse3d_ops.triangle_tree import TriangleTree, build_tree, nearest_triangl
 # Nodes further away than three times their reach count as one piece: the winding number is then within 0.05,
 # where 0.5 is the border (held by a test).
 _ACCURACY = 3.0
+_AT_ONCE = 1 << 20  # places
 
 
 class MeshDistance:
@@ -62,6 +63,19 @@ class MeshDistance:
         """(N,) float64, negative inside (`inside`)."""
         distance = self.unsigned(points)
         return np.where(self.inside(points), -distance, distance)
+
+
+def nearest_colors(distance: MeshDistance, places: np.ndarray) -> np.ndarray:
+    """(N, 3) uint8: the colours of a mesh that has some, at its points nearest to places (N, 3)."""
+    mesh = distance.mesh
+    assert mesh.colors is not None
+    found = np.empty((len(places), 3), np.uint8)
+    for begin in range(0, len(places), _AT_ONCE):
+        part = slice(begin, begin + _AT_ONCE)
+        _, face, weights = distance.nearest(places[part])
+        mixed = (weights[:, :, None] * mesh.colors[mesh.faces[face]]).sum(1)
+        found[part] = mixed.round().clip(0, 255).astype(np.uint8)
+    return found
 
 
 def _checked(points: np.ndarray) -> torch.Tensor:

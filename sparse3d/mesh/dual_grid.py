@@ -8,20 +8,18 @@ about inside and outside but the sense of each quadrilateral, so no sign has to 
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 
 from sparse3d.geometry.mesh import Mesh
 from sparse3d.mesh.band_blocks import default_origin
-from sparse3d.mesh.distance import MeshDistance
+from sparse3d.mesh.distance import MeshDistance, nearest_colors
 from sparse3d.mesh.lattice_crossings import Crossings, crossings, in_voxels
 from sparse3d_ops.cpu import lattice_crossings as body
 from sparse3d_ops.hashing import build, look_up, pack, unique, unpack
 
-# Where the lattice begins, in voxels before the mesh's low corner: designed shapes have faces at round
-# coordinates, and a face in a plane of the lattice touches its edges instead of crossing them.
-_SHIFT = np.array([0.41, 0.37, 0.29])
 # The voxels around an edge, counter-clockwise as seen from further along its axis: steps along the next axis
 # and the one after.
 _AROUND = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
@@ -50,7 +48,8 @@ class DualGrid:
             array = np.ascontiguousarray(getattr(self, name))
             if array.shape != (count, columns) or array.dtype != dtype:
                 raise ValueError(
-                    f"{name} are ({count}, {columns}) {np.dtype(dtype)}, these are {array.dtype} {array.shape}"
+                    f"{name} are ({count}, {columns}) {np.dtype(dtype)}, "
+                    f"these are {array.dtype} {array.shape}"
                 )
             object.__setattr__(self, name, array)
         if not ((self.vertices >= 0) & (self.vertices <= 1)).all():
@@ -78,6 +77,7 @@ def mesh_to_dual_grid(
     face_weight: float = 1.0,
     boundary_weight: float = 0.2,
     regularization: float = 0.01,
+    doubled: Literal["keep", "drop"] = "keep",
 ) -> DualGrid:
     """A voxel for each one that touches a crossed lattice edge, in order.
 
@@ -85,8 +85,11 @@ def mesh_to_dual_grid(
     crossing of its twelve edges; `face_weight` times those from the planes of all faces in it, by their area
     (h^2); `boundary_weight` times those from the mesh's open borders in it, by their length (h); and
     `regularization` times the number of crossings times the squared distance from their mean. So vertices
-    come to lie on sharp edges and corners, and on the rim of an open surface. Two surfaces across one lattice
-    edge become one. ValueError as `in_voxels`, and for weights below 0 (of regularization: not above 0).
+    come to lie on sharp edges and corners, and on the rim of an open surface. An edge that is crossed twice,
+    or any even number of times, is crossed for `doubled="keep"`: plates thinner than a voxel stay, as one
+    sheet. "drop" leaves such edges out: plates go, and what was closed stays closed.
+
+    ValueError as `in_voxels`, and for weights below 0 (of regularization: not above 0).
     """
     if not (min(face_weight, boundary_weight) >= 0 and 0 < regularization < np.inf):
         raise ValueError(
@@ -95,13 +98,10 @@ def mesh_to_dual_grid(
         )
     if not len(mesh.faces):
         raise ValueError("a mesh without triangles has no dual grid")
-    distance = MeshDistance(mesh)
-    if origin is None:
-        origin = default_origin(distance, voxel_size) - _SHIFT * voxel_size
-    origin = np.asarray(origin, np.float64)
+    origin = default_origin(mesh, voxel_size) if origin is None else np.asarray(origin, np.float64)
     triangles = in_voxels(mesh, voxel_size, origin)
     found = crossings(triangles)
-    keys, flags = _crossed_edges(found)
+    keys, flags = _crossed_edges(found, doubled)
     table = build(keys)
     forms = np.zeros((len(keys), 13))
     normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
@@ -120,9 +120,7 @@ def mesh_to_dual_grid(
     grid = DualGrid(unpack(keys).numpy(), vertices.astype(np.float32), flags, voxel_size, origin)
     if mesh.colors is None:
         return grid
-    _, face, weights = distance.nearest(grid.places)
-    mixed = (weights[:, :, None] * mesh.colors[mesh.faces[face]]).sum(1)
-    colors = mixed.round().clip(0, 255).astype(np.uint8)
+    colors = nearest_colors(MeshDistance(mesh), grid.places)
     return DualGrid(grid.voxels, grid.vertices, grid.crossed, voxel_size, origin, colors)
 
 
@@ -151,7 +149,7 @@ def dual_grid_to_mesh(grid: DualGrid) -> Mesh:
     return Mesh(grid.places[used].astype(np.float32), rows.reshape(-1, 3), colors)
 
 
-def _crossed_edges(found: Crossings) -> tuple[torch.Tensor, np.ndarray]:
+def _crossed_edges(found: Crossings, doubled: str) -> tuple[torch.Tensor, np.ndarray]:
     """Keys (N,) of the voxels around crossed edges, in order, and their flags (N, 3) int8."""
     edges = torch.from_numpy(found.edges)
     parts, own = [edges.new_empty(0, 4)], []
@@ -173,11 +171,13 @@ def _crossed_edges(found: Crossings) -> tuple[torch.Tensor, np.ndarray]:
     for axis in range(3):
         rows = look_up(*table, pack(own[axis])).numpy()
         sides = found.sides[found.edges[:, 3] == axis]
-        # The sense that more crossings of an edge have, or that of the first.
-        total = np.bincount(rows, sides, len(keys))
+        # The sense that more crossings of an edge have, else that of the first.
+        total, count = np.bincount(rows, sides, len(keys)), np.bincount(rows, minlength=len(keys))
         _, first = np.unique(rows, return_index=True)
         flags[rows[first], axis] = sides[first]
         flags[:, axis] = np.where(total != 0, np.sign(total), flags[:, axis])
+        if doubled == "drop":
+            flags[count % 2 == 0, axis] = 0
     return keys, flags
 
 

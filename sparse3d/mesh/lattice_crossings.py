@@ -1,8 +1,9 @@
 """Which edges of a lattice the faces of a mesh cross, and where.
 
 The lattice edge (x, y, z, axis) goes from lattice point (x, y, z), at origin + voxel_size * (x, y, z), one
-step along its axis. A face that only touches an edge's line crosses it or not by a rule that two faces with a
-common side agree on: a line through a closed mesh crosses it an even number of times.
+step along its axis. What only touches an edge crosses it as if the lattice lay a trifle further along each
+axis, so that all faces agree: around a closed mesh each square of the lattice has an even number of crossings
+on its sides.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ _BYTES = 600  # of each crossing: itself, its voxels with their keys and forms
 @dataclass(frozen=True)
 class Crossings:
     """Of each crossing the edge (M, 4) int32, how far it is above the edge's lower end, `heights` (M,)
-    float64 in [0, 1), in voxels; `sides` (M,) int8, 1 where the face's outside lies further along the axis,
+    float64 in (0, 1], in voxels; `sides` (M,) int8, 1 where the face's outside lies further along the axis,
     -1 where it lies before; and the face (M,) int32. In the order of the faces."""
 
     edges: np.ndarray

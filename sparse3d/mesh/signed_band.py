@@ -5,21 +5,17 @@ Lattice point (x, y, z) lies at origin + voxel_size * (x, y, z). Distances are e
 face passes between two neighbours whose distances together are more than the step between them.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from sparse3d.geometry.level_set import level_set
 from sparse3d.geometry.mesh import Mesh
 from sparse3d.mesh.band_blocks import BandBlocks, blocks_near, default_origin
-from sparse3d.mesh.distance import MeshDistance
+from sparse3d.mesh.distance import MeshDistance, nearest_colors
+from sparse3d.mesh.lattice_blocks import surface_of
 from sparse3d_ops.cpu import band_pieces
-from sparse3d_ops.hashing import build, look_up, pack
 
 _AT_ONCE = 1 << 20  # points
-# float32 distances are compared with a step: so much more than it, and they are truly more.
 _ROUNDING = 1 + 1e-5
 
 
@@ -82,7 +78,7 @@ def band_from_mesh(
     if not 2 <= width < np.inf:
         raise ValueError(f"width is {width}, expected at least 2 voxels, which hold the surface's voxels")
     distance = MeshDistance(mesh)
-    origin = default_origin(distance, voxel_size) if origin is None else np.asarray(origin, np.float64)
+    origin = default_origin(mesh, voxel_size) if origin is None else np.asarray(origin, np.float64)
     band = blocks_near(distance, voxel_size, origin, width * voxel_size)
     chosen = np.isfinite(band.distances)
     if mesh.is_closed:
@@ -91,62 +87,36 @@ def band_from_mesh(
         inside = np.zeros(chosen.shape, bool)
         inside[chosen] = _inside(distance, band, chosen)
         torn = np.zeros(chosen.shape, bool)
-        step = np.float32(band.voxel_size * _ROUNDING)
+        step = step_of(band)
         band_pieces.torn(np.where(chosen, band.distances, -step), inside, band.beside(), step, torn)
         chosen &= ~torn
     points = np.pad(band.points(chosen), ((0, 0), (1, 0)))
     values = band.distances[chosen]
     np.negative(values, out=values, where=inside[chosen])
-    colors = None if mesh.colors is None else nearest_colors(distance, band.places, points[:, 1:])
+    colors = None if mesh.colors is None else nearest_colors(distance, band.places(points[:, 1:]))
     return SignedBand(points, values, voxel_size, origin, colors)
 
 
 def band_to_mesh(band: SignedBand) -> Mesh:
     """The surface where the distances are 0, by marching cubes over the voxels that have all their corners in
     the band: closed where the band is. Colours are those of the lattice points on both sides."""
-    points = torch.from_numpy(band.points)
-    values = -torch.from_numpy(band.distances)
-    surface = level_set(_corner_rows(points, values, band.voxel_size), values)
-    vertices = band.origin + band.voxel_size * surface.positions(points).numpy().astype(np.float64)
+    surface = surface_of(band.points, -band.distances)
+    vertices = band.origin + band.voxel_size * surface.between(band.points[:, 1:])
     colors = None
     if band.colors is not None:
-        low, high = (band.colors[rows.numpy()].astype(np.float32) for rows in (surface.low, surface.high))
-        part = surface.fraction.numpy()[:, None]
-        colors = (low + part * (high - low)).round().astype(np.uint8)
-    return Mesh(vertices.astype(np.float32), surface.faces.numpy(), colors)
+        colors = surface.between(band.colors).round().astype(np.uint8)
+    return Mesh(vertices.astype(np.float32), surface.faces, colors)
 
 
-def _corner_rows(points: torch.Tensor, values: torch.Tensor, voxel_size: float) -> torch.Tensor:
-    """(M, 8) int32 of those voxels near the surface whose corners are all there."""
-    keys = pack(points)
-    table = build(keys)
-    first = (values.abs() <= 2 * voxel_size).nonzero()[:, 0]
-    rows = torch.empty(len(first), 8, dtype=torch.int32)
-    for k in range(8):
-        step = torch.tensor([0, k >> 2, k >> 1 & 1, k & 1], dtype=torch.int32)
-        rows[:, k] = look_up(*table, pack(points[first] + step))
-    return rows[(rows >= 0).all(1)]
-
-
-def nearest_colors(
-    distance: MeshDistance, places_of: Callable[[np.ndarray], np.ndarray], points: np.ndarray
-) -> np.ndarray:
-    """(N, 3) uint8: the mesh's colours at the place nearest to each lattice point."""
-    mesh = distance.mesh
-    assert mesh.colors is not None
-    found = np.empty((len(points), 3), np.uint8)
-    for begin in range(0, len(points), _AT_ONCE):
-        part = slice(begin, begin + _AT_ONCE)
-        _, face, weights = distance.nearest(places_of(points[part]))
-        mixed = (weights[:, :, None] * mesh.colors[mesh.faces[face]]).sum(1)
-        found[part] = mixed.round().clip(0, 255).astype(np.uint8)
-    return found
+def step_of(band: BandBlocks) -> np.float32:
+    """The step between neighbours, a trifle longer, so that what is more in float32 is truly more."""
+    return np.float32(band.voxel_size * _ROUNDING)
 
 
 def _inside_by_pieces(distance: MeshDistance, band: BandBlocks) -> np.ndarray:
     """(B, 64) bool, for a closed mesh: the side of the point of each piece that is furthest from it."""
     parent = np.empty(band.distances.size, np.int32)
-    band_pieces.pieces(band.distances, band.beside(), np.float32(band.voxel_size * _ROUNDING), parent)
+    band_pieces.pieces(band.distances, band.beside(), step_of(band), np.float32(0), parent)
     most = np.empty(len(parent), np.int32)
     band_pieces.farthest(band.distances.reshape(-1), parent, most)
     first = np.flatnonzero(most >= 0)

@@ -36,13 +36,13 @@ def _next(beside, b, p, axis):
 
 
 @numba.njit(cache=True, nogil=True)
-def pieces(distances, beside, spacing, parent):
-    """distances (B, 64) from a surface, of the points of blocks; beside (B, 3) int32 rows of the blocks that
-    follow along x, y, z, -1 for none. parent (64 B,) int32 is an output: the first point of each point's
-    piece.
+def pieces(distances, beside, spacing, least, parent):
+    """distances (B, 64) from a surface, of the points of blocks; beside (B, 6) int32 rows of the blocks that
+    follow along x, y, z and of those before, -1 for none. parent (64 B,) int32 is an output: the first point
+    of each point's piece.
 
     Two neighbours are joined where the surface is too far away to pass between them: where their distances
-    together are more than `spacing`.
+    together are more than `spacing`; and none that is nearer than `least`.
     """
     for i in range(len(parent)):
         parent[i] = i
@@ -51,7 +51,7 @@ def pieces(distances, beside, spacing, parent):
             d = distances[b, p]
             for axis in range(3):
                 c, q = _next(beside, b, p, axis)
-                if c >= 0 and d + distances[c, q] > spacing:
+                if c >= 0 and d + distances[c, q] > spacing and min(d, distances[c, q]) >= least:
                     _join(parent, 64 * b + p, 64 * c + q)
     for i in range(len(parent)):
         parent[i] = _root(parent, i)
@@ -79,3 +79,37 @@ def torn(distances, inside, beside, spacing, marks):
                     continue
                 if distances[b, p] + distances[c, q] > spacing:
                     marks[b, p] = marks[c, q] = True
+
+
+@numba.njit(inline="always")
+def _neighbour(beside, b, p, side):
+    """Block and place of the neighbour after (side 0 to 2) or before (3 to 5) along an axis."""
+    if side < 3:
+        return _next(beside, b, p, side)
+    step = 16 >> (2 * (side - 3))
+    if p // step % SIDE > 0:
+        return np.int64(b), p - step
+    return np.int64(beside[b, side]), p + (SIDE - 1) * step
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def spread(labels, beside, crossed, fresh):
+    """One step of a growth over lattice edges that no surface crosses: labels (B, 64) uint8, 0 for none yet;
+    crossed (B, 64, 3) bool of the edges that begin at each point. fresh (B, 64) uint8 is an output: the least
+    label among the neighbours of each point without one. Returns how many points got one."""
+    grown = 0
+    for b in numba.prange(len(labels)):
+        for p in range(64):
+            fresh[b, p] = labels[b, p]
+            if labels[b, p] != 0:
+                continue
+            for side in range(6):
+                c, q = _neighbour(beside, b, p, side)
+                if c < 0 or labels[c, q] == 0:
+                    continue
+                if crossed[b, p, side] if side < 3 else crossed[c, q, side - 3]:
+                    continue
+                if fresh[b, p] == 0 or labels[c, q] < fresh[b, p]:
+                    fresh[b, p] = labels[c, q]
+            grown += fresh[b, p] != 0
+    return grown

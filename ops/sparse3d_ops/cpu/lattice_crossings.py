@@ -71,8 +71,12 @@ def _crossings_of(t, face, axis, begin, write, edges, heights, sides, faces):
                 v = (db * (t[2, c] - t[0, c]) - dc * (t[2, b] - t[0, b])) / area
                 w = (dc * (t[1, b] - t[0, b]) - db * (t[1, c] - t[0, c])) / area
                 height = t[0, axis] + v * (t[1, axis] - t[0, axis]) + w * (t[2, axis] - t[0, axis])
-                height = min(max(height, min(t[0, axis], t[1, axis], t[2, axis])), max(t[0, axis], t[1, axis], t[2, axis]))
-                row, step = begin + found, math.floor(height)
+                height = min(
+                    max(height, min(t[0, axis], t[1, axis], t[2, axis])),
+                    max(t[0, axis], t[1, axis], t[2, axis]),
+                )
+                # A lattice a trifle further along, as in `_side`, has its point beyond what touches it.
+                row, step = begin + found, math.ceil(height) - 1
                 edges[row, axis], edges[row, b], edges[row, c], edges[row, 3] = step, i, j, axis
                 heights[row], sides[row], faces[row] = height - step, turn, face
             found += 1
@@ -94,7 +98,7 @@ def count_crossings(triangles, counts):
 @numba.njit(parallel=True, cache=True, nogil=True)
 def crossings(triangles, starts, edges, heights, sides, faces):
     """Of triangle f from row starts[f] on: edges (M, 4) int32, heights (M,) float64 above the edges' lower
-    ends in [0, 1), sides (M,) int8, 1 where the triangle's outside lies further along the axis and -1 where
+    ends in (0, 1], sides (M,) int8, 1 where the triangle's outside lies further along the axis and -1 where
     it lies before, faces (M,) int32."""
     for f in numba.prange(len(triangles)):
         row = starts[f]
@@ -197,7 +201,9 @@ def add_faces(slot_keys, slot_rows, triangles, normals, weight, forms):
         bottom = min(t[0, axis], t[1, axis], t[2, axis])
         top = max(t[0, axis], t[1, axis], t[2, axis])
         turn = 1.0 if n[axis] > 0 else -1.0
-        for i in range(math.floor(min(t[0, b], t[1, b], t[2, b])), math.floor(max(t[0, b], t[1, b], t[2, b])) + 1):
+        for i in range(
+            math.floor(min(t[0, b], t[1, b], t[2, b])), math.floor(max(t[0, b], t[1, b], t[2, b])) + 1
+        ):
             for j in range(
                 math.floor(min(t[0, c], t[1, c], t[2, c])), math.floor(max(t[0, c], t[1, c], t[2, c])) + 1
             ):
