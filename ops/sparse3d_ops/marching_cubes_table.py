@@ -31,14 +31,14 @@ _EDGE_OF = {frozenset((int(a), int(b))): e for e, (a, b) in enumerate(zip(BASE, 
 def triangles() -> np.ndarray:
     """(256, most, 3) int64: the edges that the corners of each case's triangles lie on, -1 beyond the last;
     counter-clockwise as seen from outside."""
-    lists = [[t for loop in _loops(case) for t in _fill(loop)] for case in range(256)]
+    lists = [[t for loop in loops(case) for t in _fill(loop)] for case in range(256)]
     table = np.full((256, max(map(len, lists)), 3), -1, dtype=np.int64)
     for case, found in enumerate(lists):
         table[case, : len(found)] = np.reshape(found, (-1, 3))
     return table
 
 
-def _loops(case: int) -> list[list[int]]:
+def loops(case: int) -> list[list[int]]:
     """The edges that the surface crosses, in the order in which it goes around."""
     follows: dict[int, int] = {}
     for face in FACES:
