@@ -20,8 +20,8 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from sparse3d.geometry.mesh import Mesh
+from sparse3d.mesh.distance import MeshDistance
 
-_NEIGHBOURS = 16  # triangles, by their middles, that are looked at first
 _IN_PLANE, _ABOUT = 8, 6  # neighbours that a plane is laid through, and that say how wide a disc is
 _DISCS = 4  # that are looked at
 _AT_ONCE = 1 << 18  # points
@@ -148,56 +148,16 @@ def distance_to_mesh(mesh: Mesh, points: np.ndarray) -> np.ndarray:
 
 
 def nearest_on_mesh(mesh: Mesh, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(N, 3) -> (N,) metres to the nearest triangle, exact, and its row (N,). Fast where triangles are about
-    of one size, as those of level sets are. ValueError for a mesh without triangles."""
-    points = np.asarray(points, dtype=np.float64)
-    corners = mesh.vertices[mesh.faces].astype(np.float64)
-    if not len(corners):
-        raise ValueError("a mesh without triangles is nowhere near")
-    middles = corners.mean(1)
-    reach = np.linalg.norm(corners - middles[:, None], axis=2).max()  # of a triangle around its middle
-    tree, best = KDTree(middles), np.full(len(points), np.inf)
-    face = np.zeros(len(points), dtype=np.int64)
-    waiting, near = np.arange(len(points)), min(_NEIGHBOURS, len(corners))
-    while len(waiting):
-        way, rows = tree.query(points[waiting], near)
-        way, rows = way.reshape(len(waiting), near), rows.reshape(len(waiting), near)
-        for column in rows.T:
-            found = _point_triangle(points[waiting], *corners[column].transpose(1, 0, 2))
-            nearer = found < best[waiting]
-            best[waiting[nearer]], face[waiting[nearer]] = found[nearer], column[nearer]
-        if near == len(corners):
-            break
-        # A triangle that was not looked at has its middle beyond the last one's.
-        waiting = waiting[way[:, -1] - reach < best[waiting]]
-        near = min(4 * near, len(corners))
-    return best, face
+    """(N, 3) -> (N,) metres to the nearest triangle, exact, and its row (N,). ValueError for a mesh without
+    triangles."""
+    distance, face, _ = MeshDistance(mesh).nearest(np.asarray(points, dtype=np.float64))
+    return distance, face
 
 
 def thinned(points: np.ndarray, spacing: float) -> np.ndarray:
     """The first point of each cube of side `spacing`, in the order in which they came."""
     cells = np.floor((points - points.min(0)) / spacing).astype(np.int64)
     return points[np.sort(np.unique(cells, axis=0, return_index=True)[1])]
-
-
-def _point_triangle(p: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """(N, 3) each -> (N,): to the plane where the foot is within the triangle, else to the nearest side."""
-    normal = np.cross(b - a, c - a)
-    square = (normal * normal).sum(1)
-    offset = ((p - a) * normal).sum(1)
-    within = square > 0
-    for tail, tip in ((a, b), (b, c), (c, a)):
-        within &= (np.cross(tip - tail, p - tail) * normal).sum(1) >= 0
-    sides = [_point_segment(p, tail, tip) for tail, tip in ((a, b), (b, c), (c, a))]
-    flat = np.abs(offset) / np.sqrt(np.where(square > 0, square, 1))
-    return np.where(within, flat, np.min(sides, axis=0))
-
-
-def _point_segment(p: np.ndarray, tail: np.ndarray, tip: np.ndarray) -> np.ndarray:
-    along = tip - tail
-    length = (along * along).sum(1)
-    part = ((p - tail) * along).sum(1) / np.where(length > 0, length, 1)
-    return np.linalg.norm(p - tail - part.clip(0, 1)[:, None] * along, axis=1)
 
 
 def _points_with_normals(mesh: Mesh, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

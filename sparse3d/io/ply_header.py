@@ -87,6 +87,11 @@ def read_header(data: bytes, path: str | Path) -> Header:
     raise DataError(path, f"no end_header among the first {_MAX_HEADER_LINES} lines")
 
 
+def has_faces(header: Header) -> bool:
+    """Whether a file holds polygons; one without is a cloud of points."""
+    return any(element.name == "face" and element.count and element.has_list for element in header.elements)
+
+
 def open_header(file: BinaryIO, path: str | Path) -> Header:
     """The header of an open file, which is read as far as headers go. Raises DataError."""
     data = file.read(_USUAL_HEADER)

@@ -19,7 +19,7 @@ from sparse3d.evaluation.surfaces import (
 from sparse3d.geometry.mesh import Mesh
 from sparse3d.io.dtu_scans import read_dtu_scan
 from sparse3d.io.meshes import MESH_ENDINGS, read_mesh
-from sparse3d.io.ply_header import open_header
+from sparse3d.io.ply_header import has_faces, open_header
 from sparse3d.io.points import POINT_SUFFIXES, read_valid_points
 
 THREE_SPHERES = "three_spheres"
@@ -103,21 +103,19 @@ def mesh_or_points(path: str | Path) -> Mesh | np.ndarray:
             f"neither a mesh nor a cloud by its ending ({', '.join(sorted(known))}), nor"
             f" {THREE_SPHERES} or sphere:X,Y,Z,RADIUS",
         )
-    if ending not in MESH_ENDINGS or (ending == ".ply" and not has_faces(path)):
+    if not path.is_file():
+        raise DataError(path, "no such file")
+    if ending == ".ply":
+        with open(path, "rb") as file:
+            is_mesh = has_faces(open_header(file, path))
+    else:
+        is_mesh = ending in MESH_ENDINGS
+    if not is_mesh:
         points = read_valid_points(path)[:, :3]
         if not len(points):
             raise DataError(path, "holds no points")
         return points
     return read_mesh(path)
-
-
-def has_faces(path: str | Path) -> bool:
-    """Whether a .ply holds triangles, by its header. Raises DataError."""
-    if not Path(path).is_file():
-        raise DataError(path, "no such file")
-    with open(path, "rb") as file:
-        header = open_header(file, path)
-    return any(element.name == "face" and element.count and element.has_list for element in header.elements)
 
 
 def score_dtu_scan(mesh: Mesh, root: str | Path, scan: int, cameras: str | Path | None = None) -> DtuScores:

@@ -168,8 +168,8 @@ def test_frames_and_versions_of_the_command(tmp_path, capsys):
     ("argv", "message"),
     [
         (["none.ply", "b.spz"], "none.ply: no such file"),
-        (["a.ply", "b.xyz"], "b.xyz: Gaussians are in files that end in .ply, .splat"),
-        (["a.xyz", "b.ply"], "a.xyz: not a file that can be converted; there are .ply"),
+        (["a.ply", "b.xyz"], "b.xyz: what this ending holds is not known; there are .bin"),
+        (["a.xyz", "b.ply"], "a.xyz: no such file or folder"),
         (["a.ply", "b.ply", "--frame", "up"], "'up' names no axes; there are RUF"),
         (["a.ply", "a.ply"], "is what is read; write to another name"),
         (["a.ply", "b.ply", "--spz-version", "3"], "--spz-version: b.ply is no .spz"),

@@ -7,6 +7,7 @@ from sparse3d.geometry.mesh import Mesh
 from sparse3d.mesh.baking import Paint, baked
 from sparse3d.mesh.cleaning import without_flat_faces, without_forked_edges
 from sparse3d.mesh.holes import with_holes_filled
+from sparse3d.mesh.painting import paint_of
 from sparse3d.mesh.simplify import simplified
 from sparse3d.mesh.smoothing import smoothed
 from sparse3d.mesh.unwrapping import unwrapped
@@ -37,8 +38,9 @@ class FinishConfig:
 
 
 def finished(mesh: Mesh, config: FinishConfig, paint: Paint | None = None) -> Mesh:
-    """A mesh as `config` asks for; a texture is painted by `paint`, or else from the mesh's own colours.
-    ValueError for a texture where there is neither."""
+    """A mesh as `config` asks for; a texture is painted by `paint`, or else from the mesh as it came: what
+    was simplified keeps the paint of what it was. ValueError for a texture where there is neither."""
+    came = mesh
     if config.changes_shape:
         mesh = without_forked_edges(without_flat_faces(mesh))
     if config.fill_holes:
@@ -48,7 +50,8 @@ def finished(mesh: Mesh, config: FinishConfig, paint: Paint | None = None) -> Me
     if config.simplify is not None:
         mesh = simplified(mesh, config.simplify)
     if config.texture is not None:
-        mesh = mesh.with_vertex_colors() if mesh.has_texture else mesh
+        if paint is None and came.has_paint and (config.changes_shape or came.has_texture):
+            paint = paint_of(came)
         mesh = baked(unwrapped(mesh, config.texture), config.texture, paint)
     if config.lit or config.metallic or config.roughness != 1.0:
         material = replace(

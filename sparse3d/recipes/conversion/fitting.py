@@ -1,0 +1,120 @@
+"""Radiance voxels, Gaussians and surfels made to look like what they came from: some steps of training on
+pictures of it, from a ring of cameras.
+
+Behind each picture stands another colour at each step, with the opacity that is known for each pixel: what is
+empty is learned to be empty, which no picture before one background tells. Everything follows from the seed,
+the same bits for any number of threads.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sparse3d.engine.selective_adam import SelectiveAdam
+from sparse3d.fields.voxel_field import VoxelField
+from sparse3d.gaussians.cloud import GaussianCloud
+from sparse3d.gaussians.geometry import render_geometry
+from sparse3d.gaussians.render import SplatView, render
+from sparse3d.gaussians.repair import repair
+from sparse3d.geometry.cameras import Camera
+from sparse3d.geometry.rays import rays_of_image
+from sparse3d.nn.threads import one_torch_thread
+from sparse3d.recipes.conversion.kinds import ConversionConfig, Thing
+from sparse3d.recipes.conversion.views import bounds_of, ring, sight
+from sparse3d_ops.structural_similarity import ssim_map
+
+_FALL = 0.05  # of the rates, at the end
+_RAYS = 4096  # a step
+_SIMILAR = 0.2  # weight of 1 - SSIM
+# Rates of Gaussian splatting's paper (arXiv 2308.04079); means' in parts of the scene. Opacities and colours
+# move slower here: they begin where they should end.
+_RATES = {"means": 1.6e-4, "scales": 5e-3, "quats": 1e-3, "opacities": 2.5e-2, "sh0": 2.5e-3, "shN": 2.5e-4}
+_FIELD_RATES = {"raw_density": 0.1, "harmonics": 0.03}
+
+
+class Goal(NamedTuple):
+    """A picture to look like: `color` (H, W, 3) times its `opacity` (H, W), before black."""
+
+    camera: Camera
+    color: Tensor
+    opacity: Tensor
+
+
+def goals_of(thing: Thing, config: ConversionConfig) -> list[Goal]:
+    """Pictures of a thing from a ring of cameras."""
+    cameras = ring(*bounds_of(thing), config.views, config.view_size)
+    goals = []
+    for camera in cameras:
+        seen = sight(thing, camera, (0.0, 0.0, 0.0))
+        goals.append(
+            Goal(camera, torch.from_numpy(seen.color).float(), torch.from_numpy(seen.opacity).float())
+        )
+    return goals
+
+
+def fitted_cloud(cloud: GaussianCloud, goals: Sequence[Goal], steps: int, seed: int = 0) -> GaussianCloud:
+    """The same Gaussians or surfels, moved, shaped and coloured to look like the goals."""
+    if not steps:
+        return cloud
+    parts = {name: nn.Parameter(value.detach().clone()) for name, value in cloud.parameters().items()}
+    low, high = bounds_of(cloud)
+    reach = float(np.linalg.norm(high - low)) / 2
+    rates = _RATES | {"means": _RATES["means"] * reach}
+    optimizer = SelectiveAdam(
+        [{"params": [part], "lr": rates[name]} for name, part in parts.items()], 1.0, eps=1e-15
+    )
+    paint = render_geometry if cloud.surfels else render
+    random = torch.Generator().manual_seed(seed)
+    with one_torch_thread():
+        for step in range(steps):
+            goal = goals[int(torch.randint(len(goals), (), generator=random))]
+            behind = torch.rand(3, generator=random).to(cloud.means)
+            _slow_down(optimizer, [rates[name] for name in parts], step / steps)
+            seen = paint(GaussianCloud.of(parts), SplatView.of(goal.camera, cloud.means), behind)
+            wanted = goal.color + (1 - goal.opacity)[..., None] * behind
+            loss = (1 - _SIMILAR) * (seen.color - wanted).abs().mean()
+            loss = loss + _SIMILAR * (1 - ssim_map(seen.color, wanted).mean())
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return repair(GaussianCloud.of({name: part.detach() for name, part in parts.items()}))[0]
+
+
+def fitted_field(field: VoxelField, goals: Sequence[Goal], steps: int, seed: int = 0) -> VoxelField:
+    """The field itself, its densities and colours changed to look like the goals; voxels stay."""
+    if not steps:
+        return field
+    rays = [rays_of_image(goal.camera) for goal in goals]
+    origins, directions = (torch.cat([getattr(r, name) for r in rays]) for name in ("origins", "directions"))
+    colors = torch.cat([goal.color.reshape(-1, 3) for goal in goals])
+    opacity = torch.cat([goal.opacity.reshape(-1) for goal in goals])
+    rates = [_FIELD_RATES[name] for name, _ in field.named_parameters()]
+    optimizer = SelectiveAdam(
+        [
+            {"params": [part], "lr": rate}
+            for (_, part), rate in zip(field.named_parameters(), rates, strict=True)
+        ],
+        1.0,
+    )
+    random = torch.Generator().manual_seed(seed)
+    with one_torch_thread():
+        for step in range(steps):
+            rows = torch.randint(len(origins), (_RAYS,), generator=random)
+            behind = torch.rand(_RAYS, 3, generator=random)
+            offsets = torch.rand(_RAYS, generator=random)
+            _slow_down(optimizer, rates, step / steps)
+            traced = field.trace(origins[rows], directions[rows], behind, offsets)
+            wanted = colors[rows] + (1 - opacity[rows])[:, None] * behind
+            loss = (traced.seen.color - wanted).square().sum(1).mean() + sum(traced.terms.values())
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    return field
+
+
+def _slow_down(optimizer: torch.optim.Optimizer, rates: Sequence[float], progress: float) -> None:
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate * _FALL**progress
