@@ -13,6 +13,7 @@ from sparse3d.viewers.raster import fill_squares, fill_triangles
 SIZE = (1600, 900)
 PLAIN = (199, 204, 214)  # of triangles that have no colour; these are shaded
 _OVERSAMPLING = 2
+_LINE_WIDTH = 1.5  # pixels
 _NEAR = 1e-3  # of the way to what one looks at
 
 
@@ -67,4 +68,27 @@ def _opaque(exhibit: Exhibit, camera: Camera) -> Image.Image:
         seen = (exhibit.points.places - pose[:3, 3]) @ pose[:3, :3]
         colors = exhibit.points.colors.astype(np.float64)
         fill_squares(seen, colors, exhibit.points.size, lens, near, pixels, depth)
+    if exhibit.lines is not None:
+        ends = (exhibit.lines.ends - pose[:3, 3]) @ pose[:3, :3]
+        ribbons, faces = _ribbons(ends, _LINE_WIDTH * _OVERSAMPLING / large.fx, near)
+        colors = exhibit.lines.colors.astype(np.float64).repeat(4, axis=0)
+        fill_triangles(ribbons, colors, faces, lens, near, pixels, depth)
     return Image.fromarray(np.rint(pixels).astype(np.uint8)).reduce(_OVERSAMPLING)
+
+
+def _ribbons(ends: np.ndarray, width: float, near: float) -> tuple[np.ndarray, np.ndarray]:
+    """Lines (L, 2, 3) in camera axes as ribbons that face the camera, `width` times their depth wide: corners
+    (4 L, 3) and faces (2 L, 3). They lie a little before what they run along."""
+    a, b = ends[:, 0], ends[:, 1]
+    # Across the line and the way to it; a line that runs away from the eye has none, and is left out.
+    across = np.cross(b - a, a + b)
+    length = np.linalg.norm(across, axis=1, keepdims=True)
+    across = np.divide(across, length, out=np.zeros_like(across), where=length > 0) * width / 2
+    reach = np.maximum(ends[..., 2:], near)
+    sides = np.stack([ends[:, 0] - across * reach[:, 0], ends[:, 0] + across * reach[:, 0]], 1)
+    sides = np.concatenate(
+        [sides, np.stack([ends[:, 1] - across * reach[:, 1], ends[:, 1] + across * reach[:, 1]], 1)], 1
+    )
+    first = 4 * np.arange(len(ends), dtype=np.int64)[:, None]
+    faces = np.concatenate([first + [0, 1, 2], first + [1, 3, 2]])
+    return 0.995 * sides.reshape(-1, 3), faces
