@@ -1,6 +1,7 @@
 """`sparse3d view`: what it finds of a thing, and the picture of it."""
 
 import builtins
+import socket
 import sys
 
 import numpy as np
@@ -8,14 +9,19 @@ import pytest
 from PIL import Image
 
 from sparse3d import cli
+from sparse3d.commands.view_files import kind_of
 from sparse3d.commands.view_runs import RunChoice, run_gallery
 from sparse3d.commands.view_things import clouds_of, read_scene
+from sparse3d.gaussians.formats.table import write_splats
+from sparse3d.io.meshes import write_mesh
 from sparse3d.io.points import write_points
 from sparse3d.io.semantickitti import write_labels
 from sparse3d.models.centerpoint import CenterPoint
+from sparse3d.viewers.guard import GuardedServer
 from tests.data.kitti_folder import write_folder
 from tests.recipes.small_run import finding, write_run
 from tests.test_cli import fault
+from tests.viewers.spheres import sphere_cloud, sphere_mesh
 
 
 @pytest.fixture
@@ -98,12 +104,87 @@ def test_a_run_alone_shows_the_data_that_it_is_judged_on(here, monkeypatch, caps
 
 
 @pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("mesh.ply", "mesh"),
+        ("mesh.obj", "mesh"),
+        ("mesh.glb", "mesh"),
+        ("splats.ply", "splats"),
+        ("splats.compressed.ply", "splats"),
+        ("splats.splat", "splats"),
+        ("splats.spz", "splats"),
+        ("splats.sog", "splats"),
+        ("splats.glb", "splats"),
+        ("surfels.ply", "splats"),
+        ("cloud.ply", "cloud"),
+        ("cloud.npy", "cloud"),
+    ],
+)
+def test_what_a_file_holds_is_found_and_drawn(here, capsys, name, kind):
+    if kind == "mesh":
+        write_mesh(here / name, sphere_mesh(rings=8))
+    elif kind == "splats":
+        write_splats(here / name, sphere_cloud(300, degree=1, surfels=name.startswith("surfels")))
+    else:
+        write_cloud(here / name)
+    assert kind_of(here / name) == kind
+    assert cli.main(["view", name, "--out", "a.png", "--size", "160", "--up=-z"]) == 0
+    with Image.open("a.png") as picture:
+        assert picture.size == (160, 90) and len(set(picture.convert("L").getdata())) > 10
+    assert cli.main(["view", name, "--html", "deep/a.html"]) == 0
+    said = capsys.readouterr().err
+    contents = {"mesh": "630 triangles", "splats": "300 Gaussians", "cloud": "50 points"}[kind]
+    assert f"{contents.replace('Gaussians', 'surfels') if 'surfels' in name else contents} in 0." in said
+    assert "<canvas" in (here / "deep/a.html").read_text()
+
+
+def test_gaussians_that_cannot_be_drawn_are_left_out(here, capsys):
+    cloud = sphere_cloud(20, degree=0)
+    cloud.means[3] = float("nan")
+    write_splats(here / "a.ply", cloud)
+    assert cli.main(["view", "a.ply", "--html", "a.html"]) == 0
+    said = capsys.readouterr().err
+    assert (
+        "a.ply: 1 Gaussians have a NaN or an infinity and are left out" in said and "19 Gaussians in" in said
+    )
+
+
+def test_a_page_is_served_until_it_is_interrupted(here, monkeypatch, capsys):
+    pytest.importorskip("viser")
+    write_mesh(here / "a.glb", sphere_mesh(rings=8))
+    waited = []
+
+    def wait(self):
+        waited.append(self.url)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(GuardedServer, "wait", wait)
+    for more in ([], ["--browser"]):
+        assert cli.main(["view", "a.glb", *more]) == 130
+        out = capsys.readouterr()
+        assert out.out.strip() == waited[-1] and "from this machine alone" in out.err
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen(1)
+        port = str(other.getsockname()[1])
+        assert f"port {port} of 127.0.0.1 is in use" in fault(capsys, "view", "a.glb", "--port", port)
+        assert "is in use" in fault(capsys, "view", "a.glb", "--port", port, "--browser")
+    assert "cannot listen on port 0 of 192.0.2.1" in fault(capsys, "view", "a.glb", "--host", "192.0.2.1")
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["nowhere", "--out", "a.png"], "nowhere: no such file or folder"),
         (["empty", "--out", "a.png"], "empty: no point clouds here (.bin, .pcd, .ply, .npy)"),
         (["a.bin", "--out", "a.jpg"], "a.jpg: the picture is a PNG"),
-        (["a.bin", "--out", "a.png", "--browser"], "choose one"),
+        (["a.bin", "--out", "a.png", "--browser"], "--out and --browser"),
+        (["a.bin", "--html", "a.html", "--browser"], "choose one"),
+        (["a.bin", "--html", "a.png"], "a.png: the page's name must end in .html"),
+        (["a.bin", "--out", "a.png", "--size", "3"], "--size is 3, expected 16"),
+        (["a.bin", "--out", "a.png", "--up", "up"], "unknown word 'up'"),
+        (["empty.ply", "--out", "a.png"], "empty.ply: does not begin with 'ply'"),
+        (["m.obj", "b.bin", "--out", "a.png"], "m.obj is not a detector, to be applied to b.bin"),
         (["a.bin", "--out", "a.png", "--frame", "7"], "no frame '7'; there are 1: a to a"),
         (["a.bin", "b.bin", "--out", "a.png"], "a.bin is not the folder of a run"),
         (["a.bin", "--out", "a.png", "--score", "2"], "expected a number from 0 to 1"),
@@ -116,6 +197,8 @@ def test_faults_are_one_line_with_the_way_out(here, capsys, arguments, message):
     write_cloud(here / "a.bin")
     (here / "a.txt").touch()
     (here / "empty").mkdir()
+    (here / "empty.ply").touch()
+    write_mesh(here / "m.obj", sphere_mesh(rings=4))
     assert message in fault(capsys, "view", *arguments)
 
 

@@ -1,0 +1,232 @@
+"""Pages that are served, in a browser: what is seen there, and who sees it."""
+
+import re
+import socket
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("viser")
+
+from sparse3d.data.three_spheres import trace  # noqa: E402
+from sparse3d.viewers.exhibit import UP, Exhibit, Viewpoint, before, exhibit_of_mesh, exhibit_of_splats  # noqa: E402
+from sparse3d.viewers.exhibit_page import Curve, ExhibitServer, packed_for_viser  # noqa: E402
+from sparse3d.viewers.guard import GuardedServer  # noqa: E402
+from sparse3d.viewers.rendered import camera_of  # noqa: E402
+from sparse3d.viewers.seen import Seen, Sight, paint  # noqa: E402
+from sparse3d.viewers.still import draw_exhibit  # noqa: E402
+from sparse3d.viewers.tones import before_tone_mapping  # noqa: E402
+from tests.viewers.conftest import screenshot  # noqa: E402
+from tests.viewers.spheres import sphere_cloud, sphere_mesh  # noqa: E402
+
+# Where nothing of viser's own lies over the picture: its panel, its hint about software, its axes.
+CLEAR = slice(160, 520), slice(20, 560)
+SIZE = 900, 600
+LIGHT = (255, 255, 255)
+
+
+@pytest.fixture
+def serve(page):
+    made = []
+    page.set_viewport_size({"width": SIZE[0], "height": SIZE[1]})
+
+    def start(*arguments, **options):
+        made.append(ExhibitServer(*arguments, **options))
+        return made[-1]
+
+    yield start
+    for server in made:
+        server.close()
+
+
+def connected(server, page, wanted=1):
+    """The browsers, when there are so many and all of them stand where one stands first."""
+    eye = server._exhibit.viewpoint.eye
+    for _ in range(400):
+        clients = list(server.server.get_clients().values())
+        if len(clients) == wanted and all(np.allclose(c.camera.position, eye, atol=1e-4) for c in clients):
+            return clients
+        page.wait_for_timeout(25)
+    raise AssertionError(f"{len(clients)} browsers are there, not {wanted} where they should be")
+
+
+def comes_close(page, wanted, to):
+    """The page shows `wanted` (H, W, 3) up to a mean difference of `to`, soon."""
+    for _ in range(60):
+        difference = np.abs(screenshot(page) - wanted)[CLEAR].mean()
+        if difference < to:
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"they differ by {difference:.2f} on the mean, expected less than {to:.2f}")
+
+
+def on_page(exhibit, client):
+    """Our own picture from where a browser's camera stands, on the colour of the page."""
+    rows = SIZE[1]
+    camera = camera_of(client.camera, rows)
+    pose = camera.camera_to_world
+    view = Viewpoint(pose[:3, 3], pose[:3, 3] + pose[:3, 2], -pose[:3, 1], np.degrees(client.camera.fov))
+    return np.asarray(draw_exhibit(replace(exhibit, viewpoint=view), SIZE, title=False)).astype(float)
+
+
+def test_triangles_and_the_mouse(serve, page):
+    exhibit = replace(exhibit_of_mesh("three * spheres", sphere_mesh()), background=LIGHT)
+    server = serve(exhibit)
+    page.goto(server.url)
+    (client,) = connected(server, page)
+    first = on_page(exhibit, client)
+    # Also that colours come out as they went in, which viser's own tones would change by 20.
+    comes_close(page, first, to=1.5)
+    assert np.abs(first - 255)[CLEAR].mean() > 30
+    assert client.camera.position == pytest.approx(exhibit.viewpoint.eye, abs=1e-4)
+    width, height = SIZE
+    before_eye = np.array(client.camera.position)
+    page.mouse.move(width / 2, height / 2)
+    page.mouse.down()
+    page.mouse.move(width / 2 - 120, height / 2 - 20, steps=4)
+    page.mouse.up()
+    for _ in range(100):
+        if np.linalg.norm(client.camera.position - before_eye) > 0.5:
+            break
+        page.wait_for_timeout(25)
+    page.wait_for_timeout(600)  # it swings out
+    turned = on_page(exhibit, client)
+    assert np.abs(turned - first)[CLEAR].mean() > 10
+    comes_close(page, turned, to=1.5)
+    distance = np.linalg.norm(client.camera.position - exhibit.viewpoint.target)
+    assert distance == pytest.approx(exhibit.viewpoint.distance, rel=1e-3)
+    assert page.get_by_text("three * spheres").count() == 1, "a name is a name, not Markdown"
+    hosts = {re.sub(r"^(blob:)?(\w+://[^/]*).*", r"\2", url) for url in page.asked}
+    assert hosts == {f"http://127.0.0.1:{server.port}"}
+
+
+def test_gaussians_and_what_they_become(serve, page):
+    exhibit = exhibit_of_splats("spheres", sphere_cloud(degree=0), UP["z"])
+    exhibit = replace(exhibit, background=LIGHT, drawing=replace(exhibit.drawing, mode="classic"))
+    server = serve(exhibit)
+    page.goto(server.url)
+    (client,) = connected(server, page)
+    wanted = on_page(exhibit, client)
+    shown = np.abs(wanted - 255)[CLEAR].mean()
+    comes_close(page, wanted, to=0.12 * shown)
+    fewer = replace(exhibit, splats=exhibit.splats[:400])
+    server.show(fewer)
+    comes_close(page, on_page(fewer, client), to=0.12 * shown)
+    steps = np.arange(5)
+    server.plot([Curve("loss", steps, 1 / (1 + steps)), Curve("color", steps, 1 / (2 + steps))])
+    server.plot([Curve("loss", np.arange(9), np.ones(9)), Curve("color", np.arange(9), np.ones(9))])
+    page.get_by_text("losses").wait_for()
+    assert len(server._chart.data[0]) == 9
+
+
+def spheres_seen(camera):
+    y, x = np.mgrid[: camera.height, : camera.width]
+    rays = camera.unproject(np.stack([x, y], -1).reshape(-1, 2) + 0.5)
+    origins = np.broadcast_to(camera.camera_to_world[:3, 3], rays.shape)
+    colors, way = trace(origins, rays @ camera.camera_to_world[:3, :3].T)
+    shape = camera.height, camera.width
+    known = np.isfinite(way)
+    depth = np.where(known, way, 0) * rays[:, 2]
+    return Seen(colors.reshape(*shape, 3), depth.reshape(shape), known.reshape(shape).astype(float))
+
+
+def test_pictures_that_are_drawn_here(serve, page):
+    sight = Sight(spheres_seen, np.zeros(3), 0.75)
+    exhibit = Exhibit("a field", before(np.zeros(3), 2.4, UP["z"]), background=LIGHT)
+    server = serve(exhibit, sight=sight, objects=False)
+    page.goto(server.url)
+    (client,) = connected(server, page)
+    camera = camera_of(client.camera, SIZE[1])
+    for kind in ("colour", "depth", "normal"):
+        server._kind.value = kind
+        wanted = paint(spheres_seen(camera), kind, camera, *sight.depths(camera)).astype(float)
+        comes_close(page, wanted, to=2.5)
+
+
+def test_a_browser_that_goes_in_the_middle_of_a_picture_leaves_the_server_well(serve, page):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def see(camera):
+        begun.set()
+        assert go_on.wait(30)
+        return spheres_seen(camera)
+
+    exhibit = Exhibit("slow", before(np.zeros(3), 2.4, UP["z"]), background=LIGHT)
+    server = serve(exhibit, sight=Sight(see, np.zeros(3), 0.75), objects=False)
+    page.goto(server.url)
+    connected(server, page)
+    assert begun.wait(30)
+    page.goto("about:blank")
+    connected(server, page, wanted=0)
+    go_on.set()
+    # So do those who go before they have said anything.
+    for words in (b"", b"GET /", b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n"):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+            client.sendall(words)
+    page.goto(server.url)
+    (client,) = connected(server, page)
+    camera = camera_of(client.camera, SIZE[1])
+    comes_close(page, paint(spheres_seen(camera), "colour", camera, 0, 1).astype(float), to=2.5)
+
+
+def test_without_the_token_there_is_no_page(serve, page):
+    server = serve(exhibit_of_mesh("secret", sphere_mesh(rings=4)))
+    for wrong in ("/", "/?token=" + "x" * 32, server.url.split(str(server.port))[1][:-1]):
+        answer = page.goto(f"http://127.0.0.1:{server.port}{wrong}")
+        assert answer.status == 403 and "needs the address with the token" in page.text_content("body")
+    assert not server.server.get_clients()
+    assert page.goto(server.url).status == 200
+    connected(server, page)
+
+
+def test_a_port_in_use_is_told():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen(1)
+        port = other.getsockname()[1]
+        with pytest.raises(ValueError, match=f"port {port} of 127.0.0.1 is in use; choose another"):
+            GuardedServer(port)
+    for port, host, message in (
+        (70000, "127.0.0.1", "port 70000: there are 1 to 65535"),
+        (0, "192.0.2.1", "cannot listen on port 0 of 192.0.2.1"),
+        (0, "no.such.host.invalid", "cannot listen on port 0 of no.such.host.invalid"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            GuardedServer(port, host)
+
+
+def test_a_port_that_was_asked_for_is_the_one():
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+    server = GuardedServer(port)
+    assert server.port == port and f"127.0.0.1:{port}/?token={server.token}" in server.url
+    server.close()
+
+
+def test_covariances_of_any_size_keep_their_digits():
+    cloud = sphere_cloud(50, degree=0)
+    for size in (1e-4, 1.0, 1e3):
+        scaled = replace(cloud, scales=cloud.scales + float(np.log(size)), means=cloud.means * size)
+        scale, packed = packed_for_viser(scaled)
+        spread = packed[:, 4:7].copy().view(np.float16).astype(float)[:, [0, 3, 5]].sum(1) * scale**2
+        wanted = (2 * scaled.scales).exp().sum(1).numpy()
+        assert spread == pytest.approx(wanted, rel=2e-3)
+        means = packed[:, :3].copy().view(np.float32) * scale
+        assert means == pytest.approx(scaled.means.numpy(), rel=1e-5, abs=1e-6 * size)
+
+
+def test_tones_have_an_inverse():
+    """The fit as Stephen Hill wrote it down, of what comes before it."""
+    grey = np.linspace(0, 0.99, 50)[:, None] * np.ones(3)
+    mixed = np.clip(grey + np.random.default_rng(0).normal(0, 0.03, grey.shape), 0, 1)
+    into = np.array([[0.59719, 0.35458, 0.04823], [0.076, 0.90834, 0.01566], [0.0284, 0.13383, 0.83777]])
+    back = np.array(
+        [[1.60475, -0.53108, -0.07367], [-0.10208, 1.10813, -0.00605], [-0.00327, -0.07276, 1.07602]]
+    )
+    for seen in (grey, mixed):
+        v = before_tone_mapping(seen) / 0.6 @ into.T
+        fitted = (v * (v + 0.0245786) - 0.000090537) / (v * (0.983729 * v + 0.4329510) + 0.238081) @ back.T
+        assert np.abs(np.clip(fitted, 0, 1) - seen).max() < 0.01
