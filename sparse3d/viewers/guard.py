@@ -55,7 +55,8 @@ class GuardedServer:
 
     def close(self) -> None:
         """End the server."""
-        self.server.stop()
+        with redirect_stdout(io.StringIO()):  # to which viser would say so
+            self.server.stop()
 
 
 def admit(token: str, cookie: str, path: str, cookies: Sequence[str]) -> bool:

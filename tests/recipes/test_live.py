@@ -24,7 +24,7 @@ SPLATS = ("splats", "train.steps=24", "start.count=200", "start.sh_degree=1", "s
 SPLATS += ("strategy.start_step=5", "strategy.refine_every=5", "strategy.stop_step=20", "log.every=4")
 LEVEL = "refine.levels=[{pixels: 128, rays_per_side: 1}, {pixels: 64, rays_per_side: 2}]"
 VOXELS = ("voxels_three_spheres", "train.steps=24", "model.resolution=8", "refine.prune_every=6", LEVEL)
-HASH = ("hash", "train.steps=12", "refine.levels=[{pixels: 128, rays_per_side: 1}]")
+HASH = ("hash", "train.steps=6", "refine.levels=[{pixels: 128, rays_per_side: 1}]")
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +70,11 @@ def test_a_training_that_is_looked_at_ends_with_the_same_bits(photos, tmp_path, 
     monkeypatch.setattr(live, "EVERY", 0.0)
     alone, _ = trained(photos, tmp_path / "alone", changes, False)
     seen, (hook,) = trained(photos, tmp_path / "seen", changes, True)
-    assert hook.drawn >= 5, "somebody saw something"
+    assert hook.drawn >= 3, "somebody saw something"
     assert alone.keys() == seen.keys()
     assert [name for name in alone if not torch.equal(alone[name], seen[name])] == []
     assert len(hook.server._chart.data[0]) == len(hook._steps)
-    assert "step 12 of 12" in hook.server._note.content or "step 24 of 24" in hook.server._note.content
+    assert f"step {hook._steps[-1]} of {hook._steps[-1]}" in hook.server._note.content
 
 
 def test_the_time_for_showing_is_bounded(photos, tmp_path, monkeypatch):
