@@ -34,9 +34,13 @@ class StartConfig:
     """The cloud that a training begins with."""
 
     shape: Literal["gaussians", "surfels"] = "gaussians"
-    # points: those of structure from motion; auto: these where the files have 100 or more, else random
-    kind: Literal["auto", "points", "random"] = "auto"
-    count: int = 10_000  # at random; of points at most as many, 0 for all
+    # points: those of structure from motion, or of `source`; depth: of the photos' depth maps; mesh, field,
+    # cloud: of `source`; auto: points where the files have 100 or more, else random
+    kind: Literal["auto", "points", "random", "depth", "mesh", "field", "cloud"] = "auto"
+    # a file of points (.ply, .pcd, .bin, .npy: a LiDAR's), of triangles or of splats, or the folder of a run
+    # that trained a field
+    source: str = ""
+    count: int = 10_000  # Gaussians; of points and depth at most as many, 0 for all; of a cloud all
     opacity: float = 0.1
     scale: float = 1.0  # of the distance between neighbours
     sh_degree: int = 3
@@ -44,6 +48,9 @@ class StartConfig:
     def __post_init__(self):
         if not 0 < self.opacity < 1 or not self.scale > 0 or self.count < 0:
             raise ValueError(f"opacity must lie in (0, 1), scale above 0 and count not below 0, got {self}")
+        if bool(self.source) != (self.kind in ("mesh", "field", "cloud")) and self.kind != "points":
+            needs = "needs a source" if not self.source else "takes none"
+            raise ValueError(f"start.kind={self.kind} {needs}, start.source is {self.source!r}")
         if not 0 <= self.sh_degree <= 4:
             raise ValueError(f"sh_degree must lie in 0 .. 4, got {self.sh_degree}")
 
