@@ -34,9 +34,10 @@ def extract_blocks(
     """(B, X, Y, Z) float, (B, 8) int64 -> low (V,), high (V,) and faces (F, 3), int64.
 
     neighbours[b, 4 dx + 2 dy + dz] is the row of the block at that offset from b, -1 where there is none, and
-    b itself in column 0, or -1 there for a block that only lends its points to the cells of others. A vertex lies between the lattice points `low` and `high`; triangles are
-    counter-clockwise as seen from outside. `weights` (B, X, Y, Z): points with less than `min_weight` are not
-    known. ValueError for rows that are not there and for a Z above 21845.
+    b itself in column 0, or -1 there for a block that only lends its points to the cells of others. A vertex
+    lies between the lattice points `low` and `high`; triangles are counter-clockwise as seen from outside.
+    `weights` (B, X, Y, Z): points with less than `min_weight` are not known. ValueError for rows that are not
+    there and for a Z above 21845.
     """
     from sparse3d_ops.cpu import marching_cubes as body
 

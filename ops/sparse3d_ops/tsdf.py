@@ -18,7 +18,13 @@ import torch
 from torch import Tensor
 
 from sparse3d_ops.checks import check_range, check_starts, check_tensor
-from sparse3d_ops.tsdf_blocks import check_blocks_device, check_field, checked_intrinsics, checked_pose
+from sparse3d_ops.tsdf_blocks import (
+    check_blocks_device,
+    check_field,
+    checked_intrinsics,
+    checked_pose,
+    ray_numbers,
+)
 
 
 @torch.library.custom_op(
@@ -53,7 +59,7 @@ def integrate_depth(
     from sparse3d_ops.cpu import tsdf as body
 
     _check_frame(values, weights, colors, rows, blocks, depth, picture, pixel_weights)
-    places, steps, numbers = _view(
+    places, offsets, numbers = _view(
         values, blocks, intrinsics, camera_to_world, voxel_size, truncation, near, far, max_weight
     )
     packed = np.empty(depth.shape if picture is not None and len(colors) else (1, 1), np.float32)
@@ -61,15 +67,11 @@ def integrate_depth(
         body.pack_bytes(picture.contiguous().numpy(), packed.view(np.int32))
     seen = depth if pixel_weights is None else pixel_weights
     count, side = len(values), values.shape[1]
-    flat = values.numpy().reshape(count, -1), weights.numpy().reshape(count, -1)
+    flat = values.numpy().reshape(count, side**3), weights.numpy().reshape(count, side**3)
     planes = colors.numpy().reshape(len(colors), 3, side**3)
     frame = depth.contiguous().numpy(), seen.contiguous().numpy(), packed
     flags = pixel_weights is not None, picture is not None and len(colors) > 0
-    if side**3 % 16 == 0:
-        offsets = body.offsets_of(side, steps)
-        body.integrate_depth(*flat, planes, rows.numpy(), places, offsets, *frame, numbers, *flags)
-    else:
-        raise ValueError(f"a block has {side}^3 lattice points, expected a multiple of 16")
+    body.integrate_depth(*flat, planes, rows.numpy(), places, offsets, *frame, numbers, *flags)
 
 
 @integrate_depth.register_kernel("cuda")
@@ -93,10 +95,8 @@ def _(
     from sparse3d_ops.gpu import tsdf as body
 
     _check_frame(values, weights, colors, rows, blocks, depth, picture, pixel_weights)
-    places, steps, numbers = _view(
-        values, blocks, intrinsics, camera_to_world, voxel_size, truncation, near, far, max_weight
-    )
-    given = [torch.from_numpy(array).to(values.device) for array in (places, steps, numbers)]
+    view = _view(values, blocks, intrinsics, camera_to_world, voxel_size, truncation, near, far, max_weight)
+    given = [torch.from_numpy(array).to(values.device) for array in view]
     picture = picture.contiguous() if picture is not None and len(colors) else None
     pixel_weights = None if pixel_weights is None else pixel_weights.contiguous()
     body.integrate_depth(values, weights, colors, rows, *given, depth.contiguous(), picture, pixel_weights)
@@ -123,8 +123,10 @@ def _check_frame(values, weights, colors, rows, blocks, depth, picture, pixel_we
 def _check_field(values, weights, colors, rows, blocks) -> dict[str, Tensor]:
     check_tensor("values", values, ("B", "S", "S", "S"), (torch.float32,))
     count, *sides = values.shape
-    if len(set(sides)) > 1:
-        raise ValueError(f"values has shape {tuple(values.shape)}, expected blocks of equal sides")
+    if len(set(sides)) > 1 or sides[0] not in (4, 8, 16, 32):
+        raise ValueError(
+            f"values has shape {tuple(values.shape)}, expected blocks of a side of 4, 8, 16 or 32"
+        )
     check_tensor("weights", weights, tuple(values.shape), (torch.float32,))
     check_tensor("colors", colors, (count if len(colors) else 0, 3, *sides), (torch.float32,))
     check_tensor("rows", rows, ("M",), (torch.int64,))
@@ -141,8 +143,8 @@ def _check_field(values, weights, colors, rows, blocks) -> dict[str, Tensor]:
 def _view(
     values, blocks, intrinsics, camera_to_world, voxel_size, truncation, near, far, max_weight
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where the first lattice points of the blocks are in the camera's frame (M, 3) float32, steps (3, 3) of
-    one voxel along x, y and z there, and (8,) float32: fx, fy, cx, cy, truncation, near, far, max_weight."""
+    """Where the first lattice points of the blocks are in the camera's frame (M, 3) float32, where all others
+    are from it (3, S^3) float32, and (8,) float32: fx, fy, cx, cy, truncation, near, far, max_weight."""
     side = values.shape[1]
     check_field(voxel_size, side, truncation)
     _check_limits(near, far, max_weight)
@@ -151,8 +153,9 @@ def _view(
     corners = blocks[:, 1:].cpu().numpy().astype(np.float64) * (side * voxel_size)
     places = (corners - pose[:3, 3]) @ world_to_camera.T
     numbers = [*checked_intrinsics(intrinsics), truncation, near, far, max_weight]
-    steps = (voxel_size * world_to_camera.T).astype(np.float32)
-    return places.astype(np.float32), steps, np.array(numbers, np.float32)
+    steps = voxel_size * np.stack(np.meshgrid(*[np.arange(side)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    offsets = np.ascontiguousarray((steps @ world_to_camera.T).T.astype(np.float32))
+    return places.astype(np.float32), offsets, np.array(numbers, np.float32)
 
 
 def _check_limits(near: float, far: float, max_weight: float) -> None:
@@ -200,8 +203,8 @@ def integrate_rays(
     count, side = len(values), values.shape[1]
     tint = np.zeros((1, 3), np.uint8) if point_colors is None else point_colors.contiguous().numpy()
     body.integrate_rays(
-        values.numpy().reshape(count, -1),
-        weights.numpy().reshape(count, -1),
+        values.numpy().reshape(count, side**3),
+        weights.numpy().reshape(count, side**3),
         colors.numpy().reshape(len(colors), 3, side**3),
         rows.numpy(),
         blocks.contiguous().numpy(),
@@ -256,8 +259,6 @@ def _check_sweep(
     origin, voxel_size, truncation, near, far, weight, max_weight,
 ) -> np.ndarray:  # fmt: skip
     """(9,) float64: those of `tsdf_blocks`, weight, max_weight."""
-    from sparse3d_ops.tsdf_blocks import _ray_numbers
-
     named = _check_field(values, weights, colors, rows, blocks)
     check_tensor("starts", starts, (len(rows) + 1,), (torch.int64,))
     check_tensor("rays", rays, ("S",), (torch.int32,))
@@ -270,4 +271,4 @@ def _check_sweep(
     _check_limits(near, far, max_weight)
     if not 0 < weight < math.inf:
         raise ValueError(f"weight is {weight}, expected a number above 0")
-    return np.array([*_ray_numbers(points, origin, voxel_size, truncation, near, far), weight, max_weight])
+    return np.array([*ray_numbers(points, origin, voxel_size, truncation, near, far), weight, max_weight])

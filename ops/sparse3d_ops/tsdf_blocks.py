@@ -76,7 +76,7 @@ def _(depth, intrinsics, camera_to_world, voxel_size, side, truncation, near, fa
 
 
 def _depth_numbers(depth, intrinsics, camera_to_world, voxel_size, side, truncation, near, far) -> np.ndarray:
-    """(15,) float64: origin (3) and, row by row, the (3, 3) matrix that makes a direction of (column, row, 1),
+    """(15,) float64: origin (3) and, row by row, the matrix (3, 3) that makes directions of (column, row, 1),
     both in blocks; truncation, near, far."""
     check_tensor("depth", depth, ("H", "W"), (torch.float32,))
     check_field(voxel_size, side, truncation)
@@ -131,7 +131,7 @@ def ray_blocks(
     """
     from sparse3d_ops.cpu import tsdf_blocks as body
 
-    numbers = _ray_numbers(points, origin, voxel_size, truncation, near, far)
+    numbers = ray_numbers(points, origin, voxel_size, truncation, near, far)
     most = _most_ray_blocks(len(points), truncation / voxel_size, side)
     found = np.empty((len(points), most), np.int64)
     counts = np.zeros(len(points), np.int64)
@@ -152,20 +152,24 @@ def ray_blocks(
 def _(points, origin, voxel_size, side, truncation, near, far):
     from sparse3d_ops.gpu import tsdf_blocks as body
 
-    numbers = torch.from_numpy(_ray_numbers(points, origin, voxel_size, truncation, near, far))
+    numbers = torch.from_numpy(ray_numbers(points, origin, voxel_size, truncation, near, far))
     numbers = numbers.to(points.device)
-    most = _most_ray_blocks(len(points), truncation / voxel_size, side)
-    found = points.new_zeros(len(points), most, dtype=torch.int64)
+    planes = math.floor(2 * truncation / voxel_size) + 2
+    _most_ray_blocks(len(points), truncation / voxel_size, side)
+    found = points.new_zeros(len(points), 4 * planes, dtype=torch.int64)
     bad = points.new_zeros(len(points), dtype=torch.int32)
     body.ray_blocks(points.contiguous(), numbers, side, found, bad)
     if len(bad) and int(bad.max()):
         _refuse_ray(int(bad.nonzero()[0]))
     ray, column = found.nonzero(as_tuple=True)
     keys, order = torch.sort(found[ray, column], stable=True)
-    distinct, _, sizes = unique(keys)
+    ray = ray[order]
+    first = torch.ones_like(ray, dtype=torch.bool)
+    first[1:] = (keys[1:] != keys[:-1]) | (ray[1:] != ray[:-1])
+    distinct, _, sizes = unique(keys[first])
     starts = sizes.new_zeros(len(distinct) + 1)
     torch.cumsum(sizes, 0, out=starts[1:])
-    return distinct, starts, ray[order].to(torch.int32)
+    return distinct, starts, ray[first].to(torch.int32)
 
 
 @ray_blocks.register_fake
@@ -176,7 +180,7 @@ def _(points, origin, voxel_size, side, truncation, near, far):
     return keys, keys.new_empty(blocks + 1), points.new_empty(pairs, dtype=torch.int32)
 
 
-def _ray_numbers(points, origin, voxel_size, truncation, near, far) -> np.ndarray:
+def ray_numbers(points, origin, voxel_size, truncation, near, far) -> np.ndarray:
     """(7,) float64: origin (3), truncation, near and far, in voxels; voxel size."""
     check_tensor("points", points, ("N", 3), (torch.float64,))
     check_field(voxel_size, 1, truncation)

@@ -20,6 +20,7 @@ from sparse3d_ops.memory import empty
 from sparse3d_ops.tsdf_blocks import check_field, checked_intrinsics, checked_pose
 
 MOST_SAMPLES = 1 << 24  # of one ray
+MOST_PAGES = 1 << 27  # of 8^3 blocks
 
 
 @torch.library.custom_op("sparse3d::cast_field", mutates_args=(), device_types="cpu")
@@ -42,9 +43,9 @@ def cast_field(
     """slot_keys, slot_rows: the table (`hashing.build`) of the blocks (N, 4) int32; row r of it has row r of
     values and weights (B, S, S, S) and colors (B, 3, S, S, S) or (0, ...), B >= N, float32.
 
-    -> depth (height, width) float32 metres, NaN where nothing is seen between near and far; normals
-    (height, width, 3) float32 of unit length in the world, to the outside, those of the interpolated values;
-    colors (height, width, 3) float32, or (0, 0, 3). Zeros where nothing is seen.
+    -> depth (height, width) float32 metres; normals (height, width, 3) float32 of unit length in the world,
+    to the outside, those of the interpolated values; colors (height, width, 3) float32, or (0, 0, 3). Zeros
+    where nothing is seen between near and far.
     """
     from sparse3d_ops.cpu import tsdf_cast as body
 
@@ -55,20 +56,14 @@ def cast_field(
     side = values.shape[1]
     depth, normals = empty((height, width), torch.float32), empty((height, width, 3), torch.float32)
     seen = empty((height, width, 3) if len(colors) else (0, 0, 3), torch.float32)
-    ranges = body.tile_ranges(blocks.contiguous().numpy(), side, numbers, width, height)
-    body.cast(
-        slot_keys.numpy(),
-        slot_rows.numpy(),
-        values.numpy().reshape(len(values), -1),
-        weights.numpy().reshape(len(values), -1),
-        colors.numpy().reshape(len(colors), 3, side**3),
-        side,
-        numbers,
-        ranges,
-        depth.numpy(),
-        normals.numpy(),
-        seen.numpy(),
-    )
+    places = blocks.contiguous().numpy()
+    low, size, directory, pages = _page_table(places)
+    table = directory.ctypes.data, pages.ctypes.data, *low, *size
+    inside = body.octants_with_inside(table, values.numpy(), places)
+    ranges = body.tile_ranges(places, inside, side, numbers, width, height)
+    field = (array.numpy().ravel() for array in (values, weights, colors))
+    views = depth.numpy(), normals.numpy(), seen.numpy()
+    body.cast(table, *field, inside, side.bit_length() - 1, numbers, ranges, *views)
     return depth, normals, seen
 
 
@@ -96,11 +91,11 @@ def _(
         voxel_size, near, far, min_weight,
     )  # fmt: skip
     given = torch.from_numpy(numbers).to(values.device)
-    depth = values.new_empty(height, width)
-    normals = values.new_empty(height, width, 3)
-    seen = values.new_empty((height, width, 3) if len(colors) else (0, 0, 3))
+    depth = values.new_zeros(height, width)
+    normals = values.new_zeros(height, width, 3)
+    seen = values.new_zeros((height, width, 3) if len(colors) else (0, 0, 3))
     table = slot_keys.contiguous(), slot_rows.contiguous()
-    body.cast(*table, values, weights, colors, blocks, given, depth, normals, seen)
+    body.cast(*table, values, weights, colors, given, depth, normals, seen)
     return depth, normals, seen
 
 
@@ -121,8 +116,29 @@ def _(
     far,
     min_weight,
 ):
-    image = values.new_empty(height, width, 3)
-    return values.new_empty(height, width), image, image if len(colors) else values.new_empty(0, 0, 3)
+    seen = values.new_empty((height, width, 3) if len(colors) else (0, 0, 3))
+    return values.new_empty(height, width), values.new_empty(height, width, 3), seen
+
+
+def _page_table(blocks: np.ndarray) -> tuple[list[int], list[int], np.ndarray, np.ndarray]:
+    """What the body finds rows of blocks (N, 4) with, faster than by their hash: the first page, how many
+    there are along x, y and z, and both tables. ValueError for blocks that are too far from each other."""
+    from sparse3d_ops.cpu import tsdf_cast as body
+
+    if not len(blocks):
+        return [0, 0, 0], [0, 0, 0], np.empty(0, np.int32), np.empty((0, 1), np.int32)
+    low = blocks[:, 1:].min(0).astype(np.int64) >> body.PAGE
+    size = (blocks[:, 1:].max(0).astype(np.int64) >> body.PAGE) - low + 1
+    if math.prod(size.tolist()) > MOST_PAGES:
+        raise ValueError(
+            f"blocks lie up to {(size << body.PAGE).max()} blocks apart; look at fewer at once, or use "
+            "larger voxels"
+        )
+    directory = np.full(math.prod(size.tolist()), -1, np.int32)
+    none = np.empty((0, 1), np.int32)
+    pages = np.full((body.page_table(blocks, low, size, directory, none), 1 << 3 * body.PAGE), -1, np.int32)
+    body.page_table(blocks, low, size, directory, pages)
+    return low.tolist(), size.tolist(), directory, pages
 
 
 def _checked(
@@ -147,6 +163,8 @@ def _checked(
     if len(blocks) > count:
         raise ValueError(f"{len(blocks)} blocks have only {count} rows of values")
     check_field(voxel_size, sides[0], 1.0)
+    if sides[0] < 2 or sides[0] & (sides[0] - 1):
+        raise ValueError(f"blocks of {sides[0]}^3 points; rays go through those whose side is a power of two")
     fx, fy, cx, cy = checked_intrinsics(intrinsics)
     pose = checked_pose(camera_to_world)
     if width < 1 or height < 1:
@@ -154,7 +172,9 @@ def _checked(
     if not (math.isfinite(far) and 0 <= near <= far):
         raise ValueError(f"rays go from {near} to {far} m, expected finite numbers that do not fall")
     if far / voxel_size > MOST_SAMPLES:
-        raise ValueError(f"{far:g} m hold {far / voxel_size:.3g} voxels, at most {MOST_SAMPLES} are looked at")
+        raise ValueError(
+            f"{far:g} m hold {far / voxel_size:.3g} voxels, at most {MOST_SAMPLES} are looked at"
+        )
     if not min_weight > 0:
         raise ValueError(f"min_weight is {min_weight}, expected a number above 0: 0 was not seen at all")
     to_ray = np.array([[1 / fx, 0, (0.5 - cx) / fx], [0, 1 / fy, (0.5 - cy) / fy], [0, 0, 1]])

@@ -36,6 +36,9 @@ def add(commands: Commands) -> None:
         "--max-blocks", type=int, metavar="N", help="blocks of 8^3 voxels in memory (10 kB each with colours)"
     )
     fuse.add_argument("--blocks-folder", type=Path, metavar="DIR", help="where the other blocks wait")
+    fuse.add_argument(
+        "--track", action="store_true", help="find the camera's poses by ICP against what was fused (Open3D)"
+    )
     fuse.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="(default: %(default)s)")
 
 
@@ -55,6 +58,7 @@ def _run(arguments: argparse.Namespace) -> int:
         min_faces=arguments.min_faces,
         max_blocks=arguments.max_blocks,
         folder=arguments.blocks_folder,
+        track=arguments.track,
         device=arguments.device,
     )
     with Bar("frames") as progress:

@@ -119,8 +119,8 @@ class Blocks:
         need = room * bytes_of_block(self.has_colors)
         if free is not None and need > free:
             raise ValueError(
-                f"{count} blocks of {SIDE}^3 voxels need {need / 1e9:.3g} GB more, {free / 1e9:.3g} GB are free; "
-                "use larger voxels, a shorter truncation, or a folder to keep blocks in (max_blocks=)"
+                f"{count} blocks of {SIDE}^3 voxels need {need / 1e9:.3g} GB more, {free / 1e9:.3g} GB are "
+                "free; use larger voxels, a shorter truncation, or a folder to keep blocks in (max_blocks=)"
             )
 
 

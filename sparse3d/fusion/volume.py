@@ -157,6 +157,7 @@ class TSDFVolume:
             pose, *size, self.voxel_size, min(near, far), far, max(min_weight, LEAST),
         )  # fmt: skip
         tints = color.round_().clamp_(0, 255).to(torch.uint8).cpu().numpy() if self.colors else None
+        depth = depth.masked_fill_(depth == 0, math.nan)
         return RayCast(depth.cpu().numpy(), normals.cpu().numpy(), tints)
 
     def _in_view(self, intrinsics: list[float], pose: Tensor, size: tuple[int, int]) -> tuple[Tensor, float]:

@@ -3,7 +3,7 @@ TUM and ScanNet.
 
     7-Scenes  frame-000000.depth.png (millimetres), .color.png or .jpg, .pose.txt (4x4), here or in data/;
               camera-intrinsics.txt (3x3), or 7-Scenes' own
-    TUM       depth.txt, rgb.txt (time, file), groundtruth.txt (time, tx ty tz qx qy qz qw), depth in 1/5000 m;
+    TUM       depth.txt (1/5000 m), rgb.txt (time, file), groundtruth.txt (time, tx ty tz qx qy qz qw);
               camera-intrinsics.txt (3x3), or what the name of the recording says (freiburg1, 2, 3), or the
               driver's 525 pixels
     ScanNet   exported frames: depth/0.png (millimetres), color/0.jpg, pose/0.txt (4x4),

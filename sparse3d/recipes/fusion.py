@@ -15,6 +15,7 @@ import torch
 
 from sparse3d.errors import DataError
 from sparse3d.fusion.blocks import SIDE, bytes_of_block, free_memory, voxel_size_that_fits
+from sparse3d.fusion.tracking import track
 from sparse3d.fusion.volume import FAR, TSDFVolume
 from sparse3d.geometry.mesh import Mesh
 from sparse3d.io.captures import Skipped
@@ -53,6 +54,7 @@ class FusionConfig:
     min_faces: int = 0  # pieces of fewer triangles are left out, but not the largest
     max_blocks: int | None = None  # blocks in memory; the others wait in `folder`
     folder: Path | None = None
+    track: bool = False  # find the poses of an RGB-D recording that has none, or not use its own
     device: str = "cpu"
 
     def __post_init__(self):
@@ -66,10 +68,12 @@ class FusionConfig:
 
 @dataclass(frozen=True)
 class Fused:
-    """The volume, how many frames went in, and those that did not, with the reason."""
+    """The volume, how many frames went in, those that did not, with the reason, and the poses (4, 4) of all
+    frames that were to go in, by name."""
 
     volume: TSDFVolume
     frames: int
+    poses: dict[str, np.ndarray] = field(repr=False)
     skipped: tuple[Skipped, ...]
     mesh: Mesh = field(repr=False)
 
@@ -109,7 +113,8 @@ def fuse(dataset: str | Path, config: FusionConfig, progress: Progress = lambda 
     mesh = volume.mesh(config.min_weight)
     if config.min_faces:
         mesh = mesh.without_small_pieces(config.min_faces)
-    return Fused(volume, taken, tuple(skipped), mesh)
+    poses = {source.name(row): source.poses[row] for row in keep}
+    return Fused(volume, taken, poses, tuple(skipped), mesh)
 
 
 def _open(dataset: Path, config: FusionConfig) -> "_Source":
@@ -117,16 +122,21 @@ def _open(dataset: Path, config: FusionConfig) -> "_Source":
         raise DataError(dataset, "no such folder; expected an RGB-D recording or a LiDAR sequence")
     recording = find_rgbd_frames(dataset)
     if recording is not None:
+        if config.track:
+            return _Tracked(recording, config)
         if not recording.has_poses:
-            raise DataError(dataset, "no poses; give --track to find them")
+            raise DataError(dataset, "no poses in this recording; --track finds them frame by frame")
         return _Depth(recording, config)
     clouds = dataset / "velodyne" if (dataset / "velodyne").is_dir() else dataset
     if any(path.suffix.lower() in POINT_SUFFIXES for path in clouds.iterdir()):
+        if config.track:
+            raise ValueError("--track finds the poses of depth frames; LiDAR sweeps need poses.txt")
         return _Lidar(find_scans(dataset), config)
     raise DataError(
         dataset,
         "no recording: expected depth frames as 7-Scenes (frame-000000.depth.png), TUM (depth.txt) or "
-        f"ScanNet (depth/, pose/, intrinsic/) have them, or LiDAR sweeps (velodyne/ or {', '.join(POINT_SUFFIXES)})",
+        "ScanNet (depth/, pose/, intrinsic/) have them, or LiDAR sweeps (velodyne/ or "
+        f"{', '.join(POINT_SUFFIXES)})",
     )
 
 
@@ -139,6 +149,7 @@ class _Source:
 
     def __init__(self, config: FusionConfig, poses: list[np.ndarray]):
         self.config, self.poses = config, poses
+        self.skipped: tuple[Skipped, ...] = ()  # by the reader
 
     def name(self, row: int) -> str:
         raise NotImplementedError
@@ -160,7 +171,7 @@ class _Source:
                 "follow it",
                 self.name(rows[place]),
             )
-        skipped = []
+        skipped = list(self.skipped)
         for place in jumps:
             reason = "its pose jumps away from both neighbours'"
             _log.warning("frame %s is left out: %s", self.name(rows[place]), reason)
@@ -191,10 +202,11 @@ class _Source:
         need, free = in_memory * size * _ROOM, free_memory(torch.device(config.device))
         if free is not None and need > free:
             fits = voxel_size_that_fits(config.voxel_size, need, free)
+            fewer = max(8, int(free / size / _ROOM / 2))
             raise ValueError(
                 f"voxels of {config.voxel_size:g} m would need about {need / 1e9:.3g} GB of memory ({blocks} "
-                f"blocks of {SIDE}^3), {free / 1e9:.3g} GB are free; --voxel-size {fits:g} would fit, or keep "
-                f"blocks on disk: --max-blocks {max(8, int(free / size / _ROOM / 2))} --blocks-folder DIR"
+                f"blocks of {SIDE}^3), {free / 1e9:.3g} GB are free; --voxel-size {fits:g} would fit, or "
+                f"keep blocks on disk: --max-blocks {fewer} --blocks-folder DIR"
             )
 
 
@@ -204,6 +216,7 @@ class _Depth(_Source):
     def __init__(self, recording: RgbdRecording, config: FusionConfig):
         self.frames = recording.frames
         super().__init__(config, [f.camera_to_world for f in self.frames if f.camera_to_world is not None])
+        self.skipped = recording.skipped
         for name, reason in recording.skipped:
             _log.warning("frame %s is left out: %s", name, reason)
         self.has_colors = any(frame.color is not None for frame in self.frames)
@@ -223,6 +236,30 @@ class _Depth(_Source):
         frame = self.frames[row]
         depth, color = read_frame(frame, volume.colors)
         volume.integrate(depth, frame.intrinsics, self.poses[row], color)
+
+
+class _Tracked(_Depth):
+    """Depth frames whose poses are found: the first one stands at the origin of the world."""
+
+    def __init__(self, recording: RgbdRecording, config: FusionConfig):
+        super().__init__(recording, config)
+        self.poses = [np.eye(4) for _ in self.frames]
+        self._last = np.eye(4)
+        self._first = True
+
+    def refuse_too_much(self, rows: list[int]) -> None:
+        super().refuse_too_much(rows[:1])  # of the others nobody knows yet where they are
+
+    def integrate(self, volume: TSDFVolume, row: int) -> None:
+        frame = self.frames[row]
+        depth, color = read_frame(frame, volume.colors)
+        if not self._first:
+            found = track(volume, depth, np.array(frame.intrinsics), self._last)
+            if found is None:
+                raise DataError(frame.depth, "tracking was lost: too little of it fits what was fused so far")
+            self._last = found.camera_to_world
+        volume.integrate(depth, frame.intrinsics, self._last, color)
+        self.poses[row], self._first = self._last, False
 
 
 class _Lidar(_Source):

@@ -55,7 +55,16 @@ def _holes(dtype, device):
     return values, near.to(device), 0.5, weights, 1.0
 
 
+def _lent(dtype, device):
+    """Blocks that only lend their points: no cell of theirs has triangles."""
+    args = list(_holes(dtype, device))
+    args[1] = args[1].clone()
+    args[1][::3, 0] = -1
+    return tuple(args)
+
+
 CASES = {
+    "lent": _lent,
     "empty": lambda dtype, device: (
         torch.zeros(0, 2, 2, 2, dtype=dtype, device=device),
         torch.zeros(0, 8, dtype=torch.int64, device=device),

@@ -33,26 +33,12 @@ def pack_bytes(picture, packed):
             packed[row, column] = np.int32(r) | np.int32(g) << np.int32(8) | np.int32(b) << np.int32(16)
 
 
-@numba.njit(cache=True, nogil=True)
-def offsets_of(side, steps):
-    """(3, side^3) float32: where the lattice points of a block are from its first one, in the camera's
-    frame; steps (3, 3) those of one voxel along each axis."""
-    offsets = np.empty((3, side**3), np.float32)
-    for k in range(3):
-        at = 0
-        for x in range(side):
-            for y in range(side):
-                for z in range(side):
-                    offsets[k, at] = x * steps[0, k] + y * steps[1, k] + z * steps[2, k]
-                    at += 1
-    return offsets
-
-
 @numba.njit(parallel=True, cache=True, nogil=True)
 def integrate_depth(
     values, weights, colors, rows, places, offsets, depth, seen, packed, numbers, weighted, tinted
 ):
-    """values, weights (B, n) and colors (B, 3, n) are changed. `seen` (H, W) are weights where `weighted`,
+    """values, weights (B, n) and colors (B, 3, n) are changed. Lattice points are at places (M, 3) + offsets
+    (3, n) in the camera's frame. `seen` (H, W) are weights where `weighted`,
     packed (H, W) float32 the bits of `pack_bytes` where `tinted`."""
     fx, fy, cx, cy, truncation, near, far, limit = numbers
     height, width = np.float32(depth.shape[0]), np.float32(depth.shape[1])

@@ -1,25 +1,123 @@
 """Numba body of looking at a truncated distance field with a camera.
 
-Samples that cannot be known are not looked at: before the first and behind the last block that a tile of
-pixels can see, and within a block that is not there. Which samples there are does not depend on that.
+Samples that cannot be at the surface are not looked at: before the first and behind the last block with an
+inside that a tile of pixels can see, in blocks that are not there, and in octants of blocks without an
+inside. Which samples there are does not depend on that.
+
+Helpers take addresses instead of arrays: numba counts references to arrays that functions pass on, and these
+atomic counts cost more than all else here.
 """
 
 import math
 
 import numba
 import numpy as np
-
-from sparse3d_ops.cpu.hashing import find, first_slot, in_range, pack_key
-from sparse3d_ops.cpu.visible_samples import to_the_exit
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 TILE = 8  # pixels along a side
-KNOWN = 1 << 8  # blocks of which a thread remembers the rows
+PAGE = 3  # a page of the table of blocks holds 1 << PAGE of them along a side
+NONE, NO_PAGE = np.int64(-1), np.int64(-2)
+
+
+def _load(kind: types.Number, width: ir.Type):
+    @intrinsic
+    def load(typing_context, address, number):
+        """Element `number` of the array that begins at an address; not checked."""
+        signature = kind(types.int64, types.int64)
+
+        def generate(context, builder, signature, arguments):
+            begin = builder.inttoptr(arguments[0], ir.PointerType(width))
+            return builder.load(builder.gep(begin, [arguments[1]], source_etype=width), typ=width)
+
+        return signature, generate
+
+    return load
+
+
+float_at = _load(types.float32, ir.FloatType())
+int_at = _load(types.int32, ir.IntType(32))
 
 
 @numba.njit(cache=True, nogil=True)
-def tile_ranges(blocks, side, numbers, width, height):
+def page_table(blocks, low, size, directory, pages):
+    """Rows of blocks (N, 4) by their place: `directory` (size[0] * size[1] * size[2],) int32 numbers the
+    pages, -1 where there is none, from page `low` (3,) on; pages (P, 512) int32 hold rows, -1 where there is
+    no block. Both are outputs and come in -1. Returns how many pages there are; `pages` may be empty, then
+    they are only counted."""
+    count = 0
+    inner = (1 << PAGE) - 1
+    for n in range(len(blocks)):
+        a, b, c = blocks[n, 1], blocks[n, 2], blocks[n, 3]
+        x, y, z = (a >> PAGE) - low[0], (b >> PAGE) - low[1], (c >> PAGE) - low[2]
+        at = (x * size[1] + y) * size[2] + z
+        if directory[at] < 0:
+            directory[at] = count
+            count += 1
+        if len(pages):
+            pages[directory[at], ((a & inner) << PAGE | (b & inner)) << PAGE | (c & inner)] = n
+    return count
+
+
+@numba.njit
+def row_of(table, a, b, c):
+    """Row of block (a, b, c), NONE, or NO_PAGE. table: the addresses of directory and pages, low (3), size
+    (3)."""
+    x, y, z = (a >> PAGE) - table[2], (b >> PAGE) - table[3], (c >> PAGE) - table[4]
+    if x < 0 or y < 0 or z < 0 or x >= table[5] or y >= table[6] or z >= table[7]:
+        return NO_PAGE
+    page = np.int64(int_at(table[0], (x * table[6] + y) * table[7] + z))
+    if page < 0:
+        return NO_PAGE
+    inner = (1 << PAGE) - 1
+    at = ((a & inner) << PAGE | (b & inner)) << PAGE | (c & inner)
+    return np.int64(int_at(table[1], (page << (3 * PAGE)) + at))
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def octants_with_inside(table, values, blocks):
+    """(B,) uint8, a bit for each octant 4 dx + 2 dy + dz of a block: whether one of the points around its
+    cells is inside, and perhaps where none is."""
+    half = values.shape[1] // 2
+    # By octant: bit 0 any point, bits 3, 2, 1 those at its lowest x, y, z.
+    sides = np.zeros((len(values), 8), np.uint8)
+    for n in numba.prange(len(blocks)):
+        for octant in range(8):
+            a, b, c = (octant >> 2) * half, (octant >> 1 & 1) * half, (octant & 1) * half
+            found = np.int64(0)
+            for x in range(a, a + half):
+                for y in range(b, b + half):
+                    for z in range(c, c + half):
+                        found += values[n, x, y, z] > 0
+            if found:
+                at_x = at_y = at_z = np.int64(0)
+                for p in range(half):
+                    for q in range(half):
+                        at_x += values[n, a, b + p, c + q] > 0
+                        at_y += values[n, a + p, b, c + q] > 0
+                        at_z += values[n, a + p, b + q, c] > 0
+                sides[n, octant] = 1 | (at_x > 0) << 3 | (at_y > 0) << 2 | (at_z > 0) << 1
+    inside = np.zeros(len(values), np.uint8)
+    for n in numba.prange(len(blocks)):
+        for octant in range(8):
+            for k in range(8):
+                # The octant at k from this one: bits that both have are carried to the next block.
+                x = np.int64(blocks[n, 1]) + ((octant & k) >> 2)
+                y = np.int64(blocks[n, 2]) + ((octant & k) >> 1 & 1)
+                row = row_of(table, x, y, np.int64(blocks[n, 3]) + (octant & k & 1))
+                if row >= 0:
+                    found = np.int64(sides[row, octant ^ k])
+                    if found and (found >> 1) & k == k:
+                        inside[n] |= np.uint8(1 << octant)
+                        break
+    return inside
+
+
+@numba.njit(cache=True, nogil=True)
+def tile_ranges(blocks, inside, side, numbers, width, height):
     """(rows, columns, 2) float32: the least and the largest z at which the pixels of a tile can see blocks
-    (N, 4); inf and -inf where they see none."""
+    (N, 4) with `inside` (B,); inf and -inf where they see none."""
     rows, columns = (height + TILE - 1) // TILE, (width + TILE - 1) // TILE
     ranges = np.empty((rows, columns, 2), np.float32)
     ranges[..., 0], ranges[..., 1] = np.inf, -np.inf
@@ -29,6 +127,8 @@ def tile_ranges(blocks, side, numbers, width, height):
         ways[i // 3, i % 3] = numbers[3 + i]
     back = np.linalg.inv(ways)
     for n in range(len(blocks)):
+        if not inside[n]:
+            continue
         low, high = math.inf, -math.inf
         left = top = math.inf
         right = bottom = -math.inf
@@ -49,8 +149,10 @@ def tile_ranges(blocks, side, numbers, width, height):
             low, left, top, right, bottom = 0.0, 0.0, 0.0, float(width), float(height)
         if right < -1 or bottom < -1 or left > width or top > height:
             continue
-        c0, c1 = max(np.int64(left - 1) // TILE, 0), min(np.int64(right + 1) // TILE, columns - 1)
-        r0, r1 = max(np.int64(top - 1) // TILE, 0), min(np.int64(bottom + 1) // TILE, rows - 1)
+        left, top = max(left, 1.0), max(top, 1.0)
+        right, bottom = min(right, float(width)), min(bottom, float(height))
+        c0, c1 = np.int64(left - 1) // TILE, min(np.int64(right + 1) // TILE, columns - 1)
+        r0, r1 = np.int64(top - 1) // TILE, min(np.int64(bottom + 1) // TILE, rows - 1)
         # A rounding outwards, so that nothing is lost by float32.
         low, high = low * (1 - 1e-6), high * (1 + 1e-6)
         for r in range(r0, r1 + 1):
@@ -60,186 +162,225 @@ def tile_ranges(blocks, side, numbers, width, height):
     return ranges
 
 
-@numba.njit(inline="always")
-def remembered(slot_keys, slot_rows, keys, rows, a, b, c):
-    """Slot of `keys` (KNOWN,) and `rows` (KNOWN, 8) that has block (a, b, c): the rows of it and of the
-    blocks at 4 dx + 2 dy + dz beyond, -1 where there is none."""
-    key = pack_key(0, a, b, c)
-    slot = first_slot(key, KNOWN - 1)
-    if keys[slot] != key:
-        keys[slot] = key
-        rows[slot, 0] = find(slot_keys, slot_rows, key)
-        for k in range(1, 8):
-            rows[slot, k] = np.int32(-2)  # not asked for yet
-    return slot
+@numba.njit
+def point_of(table, bits, own, a, b, c, i, j, l):
+    """Number of the lattice point (i, j, l) of block (a, b, c), in row `own`; of its upper neighbours where
+    one of the three is a side's length. NONE where there is no block."""
+    over = (i >> bits) | (j >> bits) | (l >> bits)
+    row = row_of(table, a + (i >> bits), b + (j >> bits), c + (l >> bits)) if over else own
+    last = (np.int64(1) << bits) - 1
+    at = ((i & last) << bits | (j & last)) << bits | (l & last)
+    return (row << (3 * bits)) + at if row >= 0 else NONE
 
 
-@numba.njit(inline="always")
-def beyond(slot_keys, slot_rows, rows, slot, a, b, c, over):
-    """The row of a neighbour of a remembered block."""
-    row = rows[slot, over]
-    if row == -2:
-        x, y, z = a + (over >> 2), b + (over >> 1 & 1), c + (over & 1)
-        row = find(slot_keys, slot_rows, pack_key(0, x, y, z)) if in_range(x, y, z) else np.int32(-1)
-        rows[slot, over] = row
-    return row
+@numba.njit
+def points_around(table, bits, own, i, j, l):
+    """Numbers of the eight lattice points around the cell (i, j, l), corner 4 dx + 2 dy + dz, whose block is
+    in row `own`; the first is NONE where one is missing."""
+    last = (np.int64(1) << bits) - 1
+    a, b, c = i >> bits, j >> bits, l >> bits
+    i, j, l = i & last, j & last, l & last
+    if i < last and j < last and l < last:
+        p = (own << (3 * bits)) + ((i << bits | j) << bits | l)
+        y, x = np.int64(1) << bits, np.int64(1) << (2 * bits)
+        return p, p + 1, p + y, p + y + 1, p + x, p + x + 1, p + x + y, p + x + y + 1
+    p0 = point_of(table, bits, own, a, b, c, i, j, l)
+    p1 = point_of(table, bits, own, a, b, c, i, j, l + 1)
+    p2 = point_of(table, bits, own, a, b, c, i, j + 1, l)
+    p3 = point_of(table, bits, own, a, b, c, i, j + 1, l + 1)
+    p4 = point_of(table, bits, own, a, b, c, i + 1, j, l)
+    p5 = point_of(table, bits, own, a, b, c, i + 1, j, l + 1)
+    p6 = point_of(table, bits, own, a, b, c, i + 1, j + 1, l)
+    p7 = point_of(table, bits, own, a, b, c, i + 1, j + 1, l + 1)
+    if min(min(min(p1, p2), min(p3, p4)), min(min(p5, p6), p7)) < 0:
+        p0 = NONE
+    return p0, p1, p2, p3, p4, p5, p6, p7
 
 
-@numba.njit(inline="always")
+@numba.njit
+def eight(address, p):
+    """The values of eight points."""
+    return (
+        float_at(address, p[0]),
+        float_at(address, p[1]),
+        float_at(address, p[2]),
+        float_at(address, p[3]),
+        float_at(address, p[4]),
+        float_at(address, p[5]),
+        float_at(address, p[6]),
+        float_at(address, p[7]),
+    )
+
+
+@numba.njit
 def mixed(v, fx, fy, fz):
-    """The trilinear interpolation of eight values, corner 4 dx + 2 dy + dz."""
+    """The trilinear interpolation of eight values."""
     a, b = v[0] + fz * (v[1] - v[0]), v[2] + fz * (v[3] - v[2])
     c, d = v[4] + fz * (v[5] - v[4]), v[6] + fz * (v[7] - v[6])
     a, c = a + fy * (b - a), c + fy * (d - c)
     return a + fx * (c - a)
 
 
-@numba.njit(inline="always")
-def around(slot_keys, slot_rows, keys, rows, side, x, y, z, at, block):
-    """The eight lattice points around (x, y, z): their rows `block` (8,) and numbers there `at` (8,), outputs.
-    Returns whether all have blocks."""
-    i, j, k = np.int64(math.floor(x)), np.int64(math.floor(y)), np.int64(math.floor(z))
-    a, b, c = i // side, j // side, k // side
-    if not in_range(a, b, c):
-        return False
-    slot = remembered(slot_keys, slot_rows, keys, rows, a, b, c)
-    if rows[slot, 0] < 0:
-        return False
-    i, j, k = i - a * side, j - b * side, k - c * side
-    for corner in range(8):
-        p, q, r = i + (corner >> 2), j + (corner >> 1 & 1), k + (corner & 1)
-        over = (4 if p == side else 0) + (2 if q == side else 0) + (1 if r == side else 0)
-        row = beyond(slot_keys, slot_rows, rows, slot, a, b, c, over) if over else rows[slot, 0]
-        if row < 0:
-            return False
-        block[corner] = row
-        at[corner] = ((p % side) * side + q % side) * side + r % side
-    return True
+@numba.njit
+def least_of(v):
+    return min(min(min(v[0], v[1]), min(v[2], v[3])), min(min(v[4], v[5]), min(v[6], v[7])))
 
 
-@numba.njit(inline="always")
-def value_at(field, weights, least, x, y, z, at, block, v):
-    """The value at a place whose points `around` found, NaN where one is not known; v (8,) is an output."""
-    for corner in range(8):
-        if not weights[block[corner], at[corner]] >= least:
-            return math.nan
-        v[corner] = field[block[corner], at[corner]]
-    return mixed(v, x - math.floor(x), y - math.floor(y), z - math.floor(z))
+@numba.njit
+def most_of(v):
+    return max(max(max(v[0], v[1]), max(v[2], v[3])), max(max(v[4], v[5]), max(v[6], v[7])))
+
+
+@numba.njit
+def sample(table, bits, values, weights, least, x, y, z):
+    """The value at a place, NaN where one of the eight points around is not known; and their numbers."""
+    fx, fy, fz = math.floor(x), math.floor(y), math.floor(z)
+    i, j, l = np.int64(fx), np.int64(fy), np.int64(fz)
+    own = row_of(table, i >> bits, j >> bits, l >> bits)
+    p = (NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE)
+    if own >= 0:
+        p = points_around(table, bits, own, i, j, l)
+    if p[0] < 0 or not least_of(eight(weights, p)) >= least:
+        return math.nan, p
+    return mixed(eight(values, p), x - fx, y - fy, z - fz), p
+
+
+@numba.njit
+def slope(a, b, c, d, e, f, g, h, s, t):
+    """How a trilinear interpolation rises from the side a, b, c, d to the side e, f, g, h, at (s, t) of it:
+    the second of each pair lies along t, the second pair along s."""
+    first, second = (e - a) + t * ((f - b) - (e - a)), (g - c) + t * ((h - d) - (g - c))
+    return first + s * (second - first)
+
+
+@numba.njit
+def to_leave(cell, shift, v, inverse, origin):
+    """At which t a ray is out of the cube of side 1 << shift that `cell` lies in, along one axis."""
+    if v == 0:
+        return math.inf
+    return ((((cell >> shift) + (v > 0)) << shift) - origin) * inverse
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def cast(
-    slot_keys, slot_rows, values, weights, colors, side, numbers, ranges, depth, normals, seen
-):
-    """depth (H, W), normals and seen (H, W, 3) are outputs."""
+def cast(table, values, weights, colors, inside, bits, numbers, ranges, depth, normals, seen):
+    """table of `row_of`, inside (B,) of `octants_with_inside`; values and weights (B n,), colors (B 3 n,); a
+    block has a side of 1 << bits. depth (H, W), normals and seen (H, W, 3) are outputs.
+
+    The rays of a tile take their steps in turn: a step waits for memory and for itself, and those of other
+    rays fill the time.
+    """
     height, width = depth.shape
-    ox, oy, oz = numbers[0], numbers[1], numbers[2]
     near, far, least = numbers[21], numbers[22], numbers[23]
+    ox, oy, oz = numbers[0], numbers[1], numbers[2]
     tinted = len(seen) > 0
-    for band in numba.prange(len(ranges)):
-        keys, rows = np.zeros(KNOWN, np.int64), np.empty((KNOWN, 8), np.int32)
-        at, block = np.empty(8, np.int64), np.empty(8, np.int64)
-        v, tint = np.empty(8), np.empty(8)
-        for row in range(band * TILE, min((band + 1) * TILE, height)):
-            for column in range(width):
-                depth[row, column] = math.nan
-                for k in range(3):
-                    normals[row, column, k] = 0
-                if tinted:
-                    for k in range(3):
-                        seen[row, column, k] = 0
-                begin = max(near, np.float64(ranges[band, column // TILE, 0]))
-                end = min(far, np.float64(ranges[band, column // TILE, 1]))
-                if not begin <= end:
-                    continue
+    value_at, weight_at = np.int64(values.ctypes.data), np.int64(weights.ctypes.data)
+    color_at, points = np.int64(colors.ctypes.data), np.int64(1) << (3 * bits)
+    across = ranges.shape[1]
+    for tile in numba.prange(ranges.shape[0] * across):
+        top, left = tile // across * TILE, tile % across * TILE
+        bottom, right = min(top + TILE, height), min(left + TILE, width)
+        for row in range(top, bottom):
+            for column in range(left, right):
+                depth[row, column] = 0
+                for n in range(3):
+                    normals[row, column, n] = 0
+                    if tinted:
+                        seen[row, column, n] = 0
+        begin = max(near, np.float64(ranges[tile // across, tile % across, 0]))
+        end = min(far, np.float64(ranges[tile // across, tile % across, 1]))
+        if not begin <= end:
+            continue
+        ways, count = np.empty((TILE * TILE, 8)), 0
+        number, walking = np.empty(TILE * TILE, np.int64), np.empty(TILE * TILE, np.int64)
+        deep = np.zeros(TILE * TILE, np.bool_)
+        for row in range(top, bottom):
+            for column in range(left, right):
+                ray = (row - top) * TILE + column - left
                 vx = numbers[3] * column + numbers[4] * row + numbers[5]
                 vy = numbers[6] * column + numbers[7] * row + numbers[8]
                 vz = numbers[9] * column + numbers[10] * row + numbers[11]
-                step = 1 / math.sqrt(vx * vx + vy * vy + vz * vz)
-                k = np.int64(math.ceil(near / step))
-                k = max(k, np.int64(begin / step))
-                before, f = math.nan, math.nan
-                found = False
-                while k * step <= end:
-                    t = k * step
-                    x, y, z = ox + t * vx, oy + t * vy, oz + t * vz
-                    i, j, l = np.int64(math.floor(x)), np.int64(math.floor(y)), np.int64(math.floor(z))
-                    a, b, c = i // side, j // side, l // side
-                    if not in_range(a, b, c):
-                        break
-                    slot = remembered(slot_keys, slot_rows, keys, rows, a, b, c)
-                    own = rows[slot, 0]
-                    if own < 0:  # no sample that lies surely within this block is looked at
-                        before = math.nan
-                        rest = to_the_exit(x / side, vx / side, a)
-                        rest = min(rest, to_the_exit(y / side, vy / side, b))
-                        rest = min(rest, to_the_exit(z / side, vz / side, c))
-                        k += max(np.int64(rest / step), 1)
-                        continue
-                    i, j, l = i - a * side, j - b * side, l - c * side
-                    if i < side - 1 and j < side - 1 and l < side - 1:
-                        p = (i * side + j) * side + l
-                        plane = side * side
-                        v[0], v[1] = values[own, p], values[own, p + 1]
-                        v[2], v[3] = values[own, p + side], values[own, p + side + 1]
-                        v[4], v[5] = values[own, p + plane], values[own, p + plane + 1]
-                        v[6], v[7] = values[own, p + plane + side], values[own, p + plane + side + 1]
-                        whole = True
-                    else:
-                        whole = around(slot_keys, slot_rows, keys, rows, side, x, y, z, at, block)
-                        if whole:
-                            for n in range(8):
-                                v[n] = values[block[n], at[n]]
-                    if not whole:
-                        before = math.nan
-                        k += 1
-                        continue
-                    top = max(max(max(v[0], v[1]), max(v[2], v[3])), max(max(v[4], v[5]), max(v[6], v[7])))
-                    if not top > 0:  # not inside; whether it is known matters if the next one is
-                        before = -1.0
-                        k += 1
-                        continue
-                    f = mixed(v, x - math.floor(x), y - math.floor(y), z - math.floor(z))
-                    if not (f > 0 and before <= 0):
-                        before = f
-                        k += 1
-                        continue
-                    # Of both samples, with weights now.
-                    around(slot_keys, slot_rows, keys, rows, side, x, y, z, at, block)
-                    f = value_at(values, weights, least, x, y, z, at, block, v)
-                    s = (k - 1) * step
-                    x, y, z = ox + s * vx, oy + s * vy, oz + s * vz
-                    before = math.nan
-                    if s >= near and around(slot_keys, slot_rows, keys, rows, side, x, y, z, at, block):
-                        before = value_at(values, weights, least, x, y, z, at, block, v)
-                    if before <= 0 and f > 0:
-                        found = True
-                        break
-                    before = f
-                    k += 1
-                if not found:
+                rate = math.sqrt(vx * vx + vy * vy + vz * vz)
+                ways[ray, 0], ways[ray, 1], ways[ray, 2], ways[ray, 3] = vx, vy, vz, 1 / rate
+                ways[ray, 4] = 1 / vx if vx != 0 else math.inf
+                ways[ray, 5] = 1 / vy if vy != 0 else math.inf
+                ways[ray, 6] = 1 / vz if vz != 0 else math.inf
+                ways[ray, 7] = rate
+                number[ray] = max(np.int64(math.ceil(near * rate)), np.int64(begin * rate))
+                walking[count] = ray
+                count += 1
+        while count:
+            going = 0
+            for turn in range(count):
+                ray = walking[turn]
+                vx, vy, vz, step = ways[ray, 0], ways[ray, 1], ways[ray, 2], ways[ray, 3]
+                k = number[ray]
+                t = k * step
+                if not t <= end:
                     continue
-                low, high, f_low, f_high = (k - 1) * step, k * step, before, f
-                t = low - f_low / (f_high - f_low) * (high - low)
+                walking[going] = ray
+                going += 1
                 x, y, z = ox + t * vx, oy + t * vy, oz + t * vz
-                g = math.nan
-                if around(slot_keys, slot_rows, keys, rows, side, x, y, z, at, block):
-                    g = value_at(values, weights, least, x, y, z, at, block, v)
-                if g > 0:
-                    high, f_high = t, g
-                elif g <= 0:
-                    low, f_low = t, g
-                if g == g:
-                    t = low - f_low / (f_high - f_low) * (high - low)
-                    x, y, z = ox + t * vx, oy + t * vy, oz + t * vz
-                    if around(slot_keys, slot_rows, keys, rows, side, x, y, z, at, block):
-                        g = value_at(values, weights, least, x, y, z, at, block, v)
-                if not (t >= near and t <= far):
+                fx, fy, fz = math.floor(x), math.floor(y), math.floor(z)
+                i, j, l = np.int64(fx), np.int64(fy), np.int64(fz)
+                own = row_of(table, i >> bits, j >> bits, l >> bits)
+                # No sample that lies surely within a block that is not there is looked at, nor within an
+                # octant without anything inside.
+                shift = bits - 1
+                if own < 0:
+                    shift = bits if own == NONE else bits + PAGE
+                octant = (i >> shift & 1) << 2 | (j >> shift & 1) << 1 | (l >> shift & 1)
+                if own < 0 or not inside[own] >> octant & 1:
+                    leave = min(
+                        to_leave(i, shift, vx, ways[ray, 4], ox),
+                        min(
+                            to_leave(j, shift, vy, ways[ray, 5], oy),
+                            to_leave(l, shift, vz, ways[ray, 6], oz),
+                        ),
+                    )
+                    deep[ray] = False
+                    number[ray] = max(np.int64(min(leave, end) * ways[ray, 7] - 1e-6), k) + 1
                     continue
+                number[ray] = k + 1
+                was = deep[ray]
+                deep[ray] = False
+                p = points_around(table, bits, own, i, j, l)
+                if p[0] < 0:
+                    continue
+                v = eight(value_at, p)
+                if not most_of(v) > 0 or not mixed(v, x - fx, y - fy, z - fz) > 0:
+                    continue
+                deep[ray] = True
+                if was:
+                    continue
+                # Inside after a sample that was not, or not known: both once more, with weights.
+                s = t - step
+                if not s >= near or not least_of(eight(weight_at, p)) >= least:
+                    continue
+                f = mixed(v, x - fx, y - fy, z - fz)
+                x, y, z = ox + s * vx, oy + s * vy, oz + s * vz
+                before, p = sample(table, bits, value_at, weight_at, least, x, y, z)
+                if not before <= 0:
+                    continue
+                going -= 1
+                low, high, g = s, t, math.nan
+                for _ in range(2):
+                    t = low - before / (f - before) * (high - low)
+                    x, y, z = ox + t * vx, oy + t * vy, oz + t * vz
+                    g, p = sample(table, bits, value_at, weight_at, least, x, y, z)
+                    if g > 0:
+                        high, f = t, g
+                    elif g <= 0:
+                        low, before = t, g
+                    else:
+                        break
+                if t > far:
+                    continue
+                row, column = top + ray // TILE, left + ray % TILE
                 depth[row, column] = t
-                if g != g:  # between two known places there is one that is not: no normal, no colour
+                if not g == g:  # between two known places there is one that is not: no normal, no colour
                     continue
                 fx, fy, fz = x - math.floor(x), y - math.floor(y), z - math.floor(z)
+                v = eight(value_at, p)
                 gx = slope(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], fy, fz)
                 gy = slope(v[0], v[1], v[4], v[5], v[2], v[3], v[6], v[7], fx, fz)
                 gz = slope(v[0], v[2], v[4], v[6], v[1], v[3], v[5], v[7], fx, fy)
@@ -250,14 +391,21 @@ def cast(
                     normals[row, column, 2] = -gz / length
                 if tinted:
                     for n in range(3):
-                        for corner in range(8):
-                            tint[corner] = colors[block[corner], n, at[corner]]
-                        seen[row, column, n] = mixed(tint, fx, fy, fz)
+                        seen[row, column, n] = mixed(tints(color_at, p, bits, points * n), fx, fy, fz)
+            count = going
 
 
-@numba.njit(inline="always")
-def slope(a, b, c, d, e, f, g, h, s, t):
-    """How a trilinear interpolation rises from the side a, b, c, d to the side e, f, g, h, at (s, t) of it:
-    the second of each pair lies along t, the second pair along s."""
-    first, second = (e - a) + t * ((f - b) - (e - a)), (g - c) + t * ((h - d) - (g - c))
-    return first + s * (second - first)
+@numba.njit
+def tints(address, p, bits, plane):
+    """One channel of the colours of eight points, which lie in three planes a block."""
+    begin = address + 4 * plane
+    return (
+        float_at(begin, p[0] + ((p[0] >> (3 * bits)) << (3 * bits + 1))),
+        float_at(begin, p[1] + ((p[1] >> (3 * bits)) << (3 * bits + 1))),
+        float_at(begin, p[2] + ((p[2] >> (3 * bits)) << (3 * bits + 1))),
+        float_at(begin, p[3] + ((p[3] >> (3 * bits)) << (3 * bits + 1))),
+        float_at(begin, p[4] + ((p[4] >> (3 * bits)) << (3 * bits + 1))),
+        float_at(begin, p[5] + ((p[5] >> (3 * bits)) << (3 * bits + 1))),
+        float_at(begin, p[6] + ((p[6] >> (3 * bits)) << (3 * bits + 1))),
+        float_at(begin, p[7] + ((p[7] >> (3 * bits)) << (3 * bits + 1))),
+    )
