@@ -22,7 +22,7 @@ _MOST_GROWTH, _FREE = 200, 1 << 24
 
 def write_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], words: Mapping[str, str]) -> None:
     """Write atomically. ValueError for another ending."""
-    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     match Path(path).suffix.lower():
         case ".safetensors":
             write_bytes(path, safetensors.numpy.save(whole, metadata=dict(words)))

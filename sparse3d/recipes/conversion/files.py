@@ -1,12 +1,11 @@
 """Files of every representation: what one holds, reading and writing it."""
 
-import json
-import struct
 from pathlib import Path
 
 from sparse3d.errors import DataError
 from sparse3d.fields.voxel_field import VoxelField
 from sparse3d.gaussians.cloud import GaussianCloud
+from sparse3d.gaussians.formats.gltf_splats import holds_splats
 from sparse3d.gaussians.formats.sog import META
 from sparse3d.gaussians.formats.table import ENDINGS as SPLAT_ENDINGS
 from sparse3d.gaussians.formats.table import read_splats, write_splats
@@ -14,6 +13,7 @@ from sparse3d.gaussians.repair import repair
 from sparse3d.geometry.mesh import Mesh
 from sparse3d.geometry.painted_points import PaintedPoints
 from sparse3d.io.array_files import ARRAY_ENDINGS
+from sparse3d.io.gltf import Gltf
 from sparse3d.io.mesh_frames import WORLD, MeshFrame
 from sparse3d.io.meshes import MESH_ENDINGS, read_mesh, write_mesh
 from sparse3d.io.painted_points import read_painted_points, write_painted_points
@@ -26,8 +26,6 @@ from sparse3d.recipes.conversion.voxel_files import read_voxel_file, write_voxel
 from sparse3d.recipes.scenes import load_run, scene_of
 
 _SPLATS = (Kind.GAUSSIANS, Kind.SURFELS)
-_KHR_SPLATS = "KHR_gaussian_splatting"
-_GLB = b"glTF"
 # What a file of an ending can hold, the likeliest first.
 _OF_ENDING: dict[str, tuple[Kind, ...]] = {
     ".glb": (Kind.MESH, Kind.GAUSSIANS),
@@ -75,7 +73,7 @@ def source_is_splats(path: str | Path) -> bool:
     if name.endswith(".compressed.ply"):
         return True
     if name.endswith((".ply", ".glb")) and path.is_file():
-        return _ply_kind(path) in _SPLATS if name.endswith(".ply") else _glb_has_splats(path)
+        return _ply_kind(path) in _SPLATS if name.endswith(".ply") else holds_splats(Gltf(path))
     return name.endswith(tuple(SPLAT_ENDINGS)) and not name.endswith((".ply", ".glb"))
 
 
@@ -135,17 +133,3 @@ def _ply_kind(path: Path) -> Kind:
     if "packed_position" in names or {"f_dc_0", "opacity", "rot_0"} <= names:
         return Kind.GAUSSIANS if "packed_position" in names or "scale_2" in names else Kind.SURFELS
     return Kind.MESH if has_faces(header) else Kind.POINTS
-
-
-def _glb_has_splats(path: Path) -> bool:
-    """By its JSON. False for what is damaged: whoever reads it says how."""
-    with open(path, "rb") as file:
-        head = file.read(20)
-        if len(head) < 20 or head[:4] != _GLB:
-            return False
-        text = file.read(struct.unpack_from("<I", head, 12)[0])
-    try:
-        used = json.loads(text.decode("utf-8")).get("extensionsUsed", [])
-    except (ValueError, AttributeError, RecursionError):
-        return False
-    return isinstance(used, list) and _KHR_SPLATS in used

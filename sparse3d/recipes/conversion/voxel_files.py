@@ -25,7 +25,7 @@ from sparse3d.mesh.occupancy import OccupiedVoxels
 from sparse3d.mesh.signed_band import SignedBand
 from sparse3d.recipes.conversion.kinds import Kind
 from sparse3d.recipes.conversion.views import FIELD_OF_VIEW, bounds_of, ring, sight
-from sparse3d.recipes.radiance.config import PhotosConfig, RadianceConfig
+from sparse3d.recipes.radiance.config import LevelConfig, PhotosConfig, RadianceConfig, RefineConfig
 
 _FORMAT = "1"
 _MOST_COORDINATE = (1 << 17) - 1
@@ -130,6 +130,7 @@ def write_voxel_run(path: str | Path, field: VoxelField) -> None:
         tree = RadianceConfig(
             model=field.config,
             data=PhotosConfig(root=root, bounds="config", background="white"),
+            refine=RefineConfig(levels=(LevelConfig(),)),
             train=TrainConfig(steps=1),
         )
         configs.dump(tree, temporary / "config.yaml")
