@@ -21,6 +21,7 @@ MOST_BYTES = 300_000
 def test_a_demo_draws_a_picture_without_a_display(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.syspath_prepend(ROOT / "demos" / name)  # as `python demos/NAME/run.py` does
     monkeypatch.setattr("sys.argv", ["run.py", "--quick", "--headless", "out.png"])
     runpy.run_path(str(ROOT / "demos" / name / "run.py"), run_name="__main__")
     captions = capsys.readouterr().out
@@ -51,5 +52,5 @@ def test_a_demo_says_what_it_is_and_shows_it(name):
     for named in re.findall(r"python (demos/\S+\.py)((?: [^#\n]*)?)", text):
         assert (ROOT / named[0]).is_file()
         source = (ROOT / named[0]).read_text(encoding="utf-8")
-        for option in re.findall(r"--[a-z]+", named[1]):
+        for option in re.findall(r"--[a-z-]+", named[1]):
             assert f'"{option}"' in source or option in ("--headless", "--quick"), option
