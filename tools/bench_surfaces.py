@@ -1,4 +1,4 @@
-"""Time surfaces on voxels: distances from meshes, marching cubes, bands and dual grids, and how exact they are.
+"""Time surfaces on voxels: distances, marching cubes, bands and dual grids, and how exact they are.
 
 python tools/bench_surfaces.py [--meshes bunny.obj ...] [--resolution 256] [--dense 256] [--sparse 1024]
                                [--threads 1 2] [--repeats 5]

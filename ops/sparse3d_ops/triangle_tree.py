@@ -78,8 +78,8 @@ def nearest_triangle(
     _check(boxes, corners, rows, queries)
     _check_limit(limit)
     squares, found, weights = _room(queries)
-    arrays = (part.contiguous().numpy() for part in (boxes, corners, rows))
-    body.nearest(*arrays, _array(queries), limit, squares.numpy(), found.numpy(), weights.numpy())
+    tree = boxes.contiguous().numpy(), corners.contiguous().numpy(), rows.contiguous().numpy()
+    body.nearest(*tree, _array(queries), limit, squares.numpy(), found.numpy(), weights.numpy())
     return squares, found, weights
 
 
@@ -90,8 +90,8 @@ def _(boxes, corners, rows, queries, limit):
     _check(boxes, corners, rows, queries)
     _check_limit(limit)
     squares, found, weights = _room(queries)
-    parts = [part.contiguous() for part in (boxes, corners, rows)]
-    body.nearest(*parts, queries.detach().double().contiguous(), limit, squares, found, weights)
+    tree = boxes.contiguous(), corners.contiguous(), rows.contiguous()
+    body.nearest(*tree, queries.detach().double().contiguous(), limit, squares, found, weights)
     return squares, found, weights
 
 
@@ -116,8 +116,8 @@ def winding_number(
 
     _check_winding(boxes, moments, corners, queries, accuracy)
     total = queries.new_empty(len(queries), dtype=torch.float64)
-    arrays = (part.contiguous().numpy() for part in (moments, corners))
-    body.winding(*arrays, _array(queries), min(accuracy, _LARGE), total.numpy())
+    tree = moments.contiguous().numpy(), corners.contiguous().numpy()
+    body.winding(*tree, _array(queries), min(accuracy, _LARGE), total.numpy())
     return total
 
 

@@ -77,8 +77,9 @@ def default_origin(mesh: Mesh, voxel_size: float) -> np.ndarray:
     multiples of the voxel, where designed shapes have their faces: a face in a plane of the lattice touches
     its edges instead of crossing them."""
     check_voxel_size(voxel_size)
-    low = mesh.vertices.min(0, initial=np.inf).astype(np.float64)
-    return (np.floor(np.where(np.isfinite(low), low, 0) / voxel_size) - _SHIFT) * voxel_size
+    used = mesh.vertices[np.unique(mesh.faces)].astype(np.float64)
+    low = used.min(0) if len(used) else np.zeros(3)
+    return (np.floor(low / voxel_size) - _SHIFT) * voxel_size
 
 
 def check_voxel_size(voxel_size: float) -> None:
@@ -86,11 +87,18 @@ def check_voxel_size(voxel_size: float) -> None:
         raise ValueError(f"voxel_size is {voxel_size}, expected metres above 0")
 
 
-def blocks_near(distance: MeshDistance, voxel_size: float, origin: np.ndarray, reach: float) -> BandBlocks:
+def blocks_near(
+    distance: MeshDistance,
+    voxel_size: float,
+    origin: np.ndarray,
+    reach: float,
+    bytes_a_point: int = _BYTES_A_POINT,
+) -> BandBlocks:
     """All blocks with a point within `reach` metres of a mesh, and their distances.
 
     ValueError for a voxel size that is not above 0, one so small that the mesh does not fit the lattice, or
-    that needs more memory than there is: it says how much, and which voxel size would do.
+    that needs more memory than there is, `bytes_a_point` for each point of the blocks: it says how much, and
+    which voxel size would do.
     """
     check_voxel_size(voxel_size)
     vertices = distance.mesh.vertices[np.unique(distance.mesh.faces)].astype(np.float64)
@@ -118,7 +126,12 @@ def blocks_near(distance: MeshDistance, voxel_size: float, origin: np.ndarray, r
             near.append(np.isfinite(distance.unsigned(origin + voxel_size * middles, limit)))
         blocks = blocks[np.concatenate(near)]
         # A surface has four times the blocks at half their side; a thick band less.
-        _check_room(len(blocks) * (1 if levels == 0 else 3**levels), voxel_size, distance)
+        extent = float(np.ptp(vertices, axis=0).max())
+        check_room(
+            len(blocks) * 3**levels * POINTS * bytes_a_point,
+            f"the band at a voxel size of {voxel_size:g} ({extent / voxel_size:.0f} voxels along the mesh)",
+            lambda part: f"a voxel size of {voxel_size / part**0.5:.3g} would fit",
+        )
         if levels == 0:
             break
         side, levels = side // 2, levels - 1
@@ -130,12 +143,3 @@ def blocks_near(distance: MeshDistance, voxel_size: float, origin: np.ndarray, r
         places = found.places(found.points(part))
         distances[part] = distance.unsigned(places, reach).reshape(-1, POINTS)
     return found
-
-
-def _check_room(blocks: int, voxel_size: float, distance: MeshDistance) -> None:
-    extent = float(np.ptp(distance.mesh.vertices, axis=0).max())
-    check_room(
-        blocks * POINTS * _BYTES_A_POINT,
-        f"the band at a voxel size of {voxel_size:g} ({extent / voxel_size:.0f} voxels along the mesh)",
-        lambda part: f"a voxel size of {voxel_size / part**0.5:.3g} would fit",
-    )

@@ -66,15 +66,12 @@ class MeshDistance:
 
 
 def nearest_colors(distance: MeshDistance, places: np.ndarray) -> np.ndarray:
-    """(N, 3) uint8: the colours of a mesh that has some, at its points nearest to places (N, 3)."""
-    mesh = distance.mesh
-    assert mesh.colors is not None
+    """(N, 3) uint8: what is painted on a mesh (`Mesh.colors_at`), at its points nearest to places (N, 3)."""
     found = np.empty((len(places), 3), np.uint8)
     for begin in range(0, len(places), _AT_ONCE):
         part = slice(begin, begin + _AT_ONCE)
         _, face, weights = distance.nearest(places[part])
-        mixed = (weights[:, :, None] * mesh.colors[mesh.faces[face]]).sum(1)
-        found[part] = mixed.round().clip(0, 255).astype(np.uint8)
+        found[part] = np.rint(distance.mesh.colors_at(face, weights).clip(0, 1) * 255).astype(np.uint8)
     return found
 
 

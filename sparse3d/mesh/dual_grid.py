@@ -118,7 +118,7 @@ def mesh_to_dual_grid(
     vertices = np.empty((len(keys), 3))
     body.solve(forms, regularization, vertices)
     grid = DualGrid(unpack(keys).numpy(), vertices.astype(np.float32), flags, voxel_size, origin)
-    if mesh.colors is None:
+    if not mesh.has_paint:
         return grid
     colors = nearest_colors(MeshDistance(mesh), grid.places)
     return DualGrid(grid.voxels, grid.vertices, grid.crossed, voxel_size, origin, colors)

@@ -63,7 +63,7 @@ class LatticeBlocks:
 @dataclass(frozen=True)
 class Surface:
     """V vertices on lattice edges, at the part `fraction` (V,) of the way from point `low` to `high`, which
-    are rows (V,) of the list; `faces` (F, 3) int64, counter-clockwise as seen from where values are less."""
+    are rows (V,) of the list; `faces` (F, 3) int32, counter-clockwise as seen from where values are less."""
 
     low: np.ndarray
     high: np.ndarray
@@ -86,7 +86,9 @@ def surface_of(points: np.ndarray, values: np.ndarray) -> Surface:
     rows = np.empty(spread.numel(), np.int32)
     del spread
     rows[blocks.numbers] = np.arange(len(points), dtype=np.int32)
-    return Surface(rows[low.numpy()], rows[high.numpy()], fraction.numpy(), faces.numpy())
+    ends = rows[low.numpy()], rows[high.numpy()]
+    del rows, blocks, low, high  # at fine resolutions each is as large as the surface
+    return Surface(*ends, fraction.numpy(), faces.int().numpy())
 
 
 def _homes(points: np.ndarray) -> torch.Tensor:

@@ -93,7 +93,7 @@ def band_from_mesh(
     points = np.pad(band.points(chosen), ((0, 0), (1, 0)))
     values = band.distances[chosen]
     np.negative(values, out=values, where=inside[chosen])
-    colors = None if mesh.colors is None else nearest_colors(distance, band.places(points[:, 1:]))
+    colors = nearest_colors(distance, band.places(points[:, 1:])) if mesh.has_paint else None
     return SignedBand(points, values, voxel_size, origin, colors)
 
 

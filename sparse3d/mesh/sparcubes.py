@@ -24,10 +24,12 @@ from sparse3d.mesh.lattice_crossings import crossings, in_voxels
 from sparse3d.mesh.signed_band import SignedBand, step_of
 from sparse3d_ops.cpu import band_pieces
 
-OUTSIDE, INSIDE, SHEET = 1, 2, 3  # in this order of precedence where two sides reach a point at once
+# Where two sides reach a point at once, the first takes it.
+OUTSIDE, INSIDE, SHEET = 1, 2, 3
 # Half the thickness of a wrapped sheet, voxels. A corner on the sheet is so deep inside; the surface then
 # runs at this part of the way to the next corner.
 _THIN = 0.05
+_BYTES_A_POINT = 80  # the band's, crossed edges, labels and pieces
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +53,7 @@ def mesh_to_sparcubes(
         raise ValueError(f"seal is {seal}, expected 1 to 16 voxels")
     distance = MeshDistance(mesh)
     origin = default_origin(mesh, voxel_size) if origin is None else np.asarray(origin, np.float64)
-    band = blocks_near(distance, voxel_size, origin, (seal / 2 + 2.5) * voxel_size)
+    band = blocks_near(distance, voxel_size, origin, (seal / 2 + 2.5) * voxel_size, _BYTES_A_POINT)
     crossed, beside = _crossed(mesh, band), band.beside()
     labels = _cores(band, beside, seal)
     fresh = np.empty_like(labels)
@@ -72,7 +74,7 @@ def mesh_to_sparcubes(
         _, face, weights = distance.nearest(places)
         onto = (weights[:, :, None] * mesh.vertices[mesh.faces[face]].astype(np.float64)).sum(1)
         offsets[sheet] = (onto - places) / voxel_size
-    colors = None if mesh.colors is None else nearest_colors(distance, band.places(points[:, 1:]))
+    colors = nearest_colors(distance, band.places(points[:, 1:])) if mesh.has_paint else None
     return DeformedBand(SignedBand(points, values, voxel_size, origin, colors), offsets)
 
 
@@ -107,17 +109,18 @@ def _cores(band: BandBlocks, beside: np.ndarray, seal: float) -> np.ndarray:
     core = band.distances.reshape(-1) >= least
     # The blocks that are not there are all far away from the mesh: regions of them join what they touch.
     low = band.blocks.min(0) - 1
-    size = band.blocks.max(0) + 2 - low
+    size = tuple((band.blocks.max(0) + 2 - low).tolist())
     check_room(
         int(np.prod(size, dtype=float)) * 6,
-        f"the flood around a mesh of {' x '.join(map(str, 4 * size))} voxels",
+        f"the flood around a mesh of {' x '.join(str(4 * n) for n in size)} voxels",
         lambda part: f"a voxel size of {band.voxel_size / part ** (1 / 3):.3g} would fit",
     )
     empty = np.ones(size, bool)
     empty[tuple((band.blocks - low).T)] = False
-    regions, count = label(empty)
+    regions = np.empty(size, np.int32)
+    count = int(label(empty, output=regions))  # pyright: ignore[reportArgumentType]
     roots, piece = np.unique(parent[core], return_inverse=True)
-    of_point = np.full(len(parent), -1, np.int64)
+    of_point = np.full(len(parent), -1, np.int32)
     of_point[core] = piece
     links = []
     for side in range(6):

@@ -3,6 +3,7 @@
 import numpy as np
 
 from sparse3d.geometry.mesh import Mesh
+from sparse3d.geometry.mesh import joined as joined_meshes
 
 
 def box(low=(-1.0, -0.5, -0.25), high=(1.0, 0.5, 0.25)) -> Mesh:
@@ -44,14 +45,12 @@ def icosphere(radius=1.0, middle=(0.0, 0.0, 0.0), rounds=3) -> Mesh:
 def hemisphere(radius=1.0, rounds=4) -> Mesh:
     """The upper part of an icosphere, open below."""
     mesh = icosphere(radius, rounds=rounds)
-    return mesh.select((mesh.vertices[mesh.faces][:, :, 2] > -1e-6).all(1))
+    return mesh.select(mesh.vertices[mesh.faces][:, :, 2].min(1) > -1e-6)
 
 
 def joined(*meshes: Mesh) -> Mesh:
     """One mesh of several, which stay apart."""
-    starts = np.cumsum([0, *[len(mesh.vertices) for mesh in meshes]])
-    faces = [mesh.faces + start for mesh, start in zip(meshes, starts, strict=False)]
-    return Mesh(np.concatenate([mesh.vertices for mesh in meshes]), np.concatenate(faces))
+    return joined_meshes(meshes)
 
 
 def turned(mesh: Mesh) -> Mesh:

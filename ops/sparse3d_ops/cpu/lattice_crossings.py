@@ -184,6 +184,22 @@ def add_crossings(slot_keys, slot_rows, edges, heights, normals, faces, forms):
 
 
 @numba.njit(cache=True, nogil=True)
+def _strip(t, b, c, i):
+    """How far along the axis c the part of a triangle reaches that lies between i and i + 1 along b."""
+    least, most = np.inf, -np.inf
+    for k in range(3):
+        ub, uc, vb, vc = t[k, b], t[k, c], t[(k + 1) % 3, b], t[(k + 1) % 3, c]
+        if max(ub, vb) < i or min(ub, vb) > i + 1:
+            continue
+        at, to = uc, vc
+        if ub != vb:
+            at = uc + (min(max(i, ub), i + 1) - ub) / (vb - ub) * (vc - uc)
+            to = uc + (min(max(i, vb), i + 1) - ub) / (vb - ub) * (vc - uc)
+        least, most = min(least, at, to), max(most, at, to)
+    return least, most
+
+
+@numba.njit(cache=True, nogil=True)
 def add_faces(slot_keys, slot_rows, triangles, normals, weight, forms):
     """The plane of each triangle, to the voxels that it lies in, weighted by the area in them: what cuts a
     surface into triangles does not matter. Walks over the columns of voxels across which it is flattest."""
@@ -200,22 +216,10 @@ def add_faces(slot_keys, slot_rows, triangles, normals, weight, forms):
         tall = (abs(n[b]) + abs(n[c])) / (2 * abs(n[axis]))
         bottom = min(t[0, axis], t[1, axis], t[2, axis])
         top = max(t[0, axis], t[1, axis], t[2, axis])
-        turn = 1.0 if n[axis] > 0 else -1.0
-        for i in range(
-            math.floor(min(t[0, b], t[1, b], t[2, b])), math.floor(max(t[0, b], t[1, b], t[2, b])) + 1
-        ):
-            for j in range(
-                math.floor(min(t[0, c], t[1, c], t[2, c])), math.floor(max(t[0, c], t[1, c], t[2, c])) + 1
-            ):
-                beside = False
-                for k in range(3):  # the column wholly on the outer side of a side of the triangle
-                    eb, ec = t[(k + 1) % 3, b] - t[k, b], t[(k + 1) % 3, c] - t[k, c]
-                    far = turn * (eb * (j + 0.5 - t[k, c]) - ec * (i + 0.5 - t[k, b]))
-                    if far < -(abs(eb) + abs(ec)) / 2:
-                        beside = True
-                        break
-                if beside:
-                    continue
+        low, high = min(t[0, b], t[1, b], t[2, b]), max(t[0, b], t[1, b], t[2, b])
+        for i in range(math.floor(low), math.floor(high) + 1):
+            least, most = _strip(t, b, c, i)
+            for j in range(math.floor(least), math.floor(most) + 1):
                 middle = t[0, axis] - (n[b] * (i + 0.5 - t[0, b]) + n[c] * (j + 0.5 - t[0, c])) / n[axis]
                 first = math.floor(max(middle - tall, bottom))
                 for h in range(first, math.floor(min(middle + tall, top)) + 1):
