@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from sparse3d.gaussians.cloud import GaussianCloud
-from sparse3d.gaussians.render import Shade, SplatConfig, SplatView, colors, kept_gradients
+from sparse3d.gaussians.render import Shade, SplatConfig, SplatView, colors, kept_gradients, project_cloud
 from sparse3d.gaussians.shapes import rotation_matrices
 from sparse3d.geometry.cameras import Camera
 from sparse3d_ops.contributors import Contributors, strongest_gaussians, strongest_surfels
-from sparse3d_ops.splat_projection import project_gaussians
 from sparse3d_ops.splat_tiles import Tiles, list_splats
 from sparse3d_ops.surfel_blend import blend_gaussians, blend_surfels
 from sparse3d_ops.surfel_projection import project_surfels
@@ -94,17 +93,17 @@ class _Projection(NamedTuple):
 
 
 def _project(cloud: GaussianCloud, view: SplatView, config: SplatConfig) -> _Projection:
-    opacities, scales = torch.sigmoid(cloud.opacities), torch.exp(cloud.scales)
-    inputs = (cloud.means, cloud.quats, scales, opacities.detach())
-    camera = (view.world_to_camera, view.intrinsics, view.size)
     if cloud.surfels:
+        if not view.is_pinhole:
+            raise ValueError("surfels are drawn for pinholes alone; undistort the photos first")
+        opacities = torch.sigmoid(cloud.opacities)
+        inputs = cloud.means, cloud.quats, torch.exp(cloud.scales), opacities.detach()
+        camera = view.world_to_camera, view.intrinsics, view.size
         means2d, form, depths, normals, reach = project_surfels(*inputs, *camera, near=config.near)
     else:
-        ball = project_gaussians(*inputs, *camera, near=config.near, blur=config.blur)
+        ball, opacities = project_cloud(cloud, view, config)
         means2d, form, depths, reach, _ = ball
         normals = shortest_axes(cloud, view.centre)
-        if config.mode == "antialiased":
-            opacities = opacities * ball.compensation
     tiles = list_splats(means2d.detach(), reach, depths.detach(), view.size)
     return _Projection(means2d, form, depths, opacities, normals, reach, tiles)
 

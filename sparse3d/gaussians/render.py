@@ -10,7 +10,8 @@ from torch import Tensor
 
 from sparse3d.gaussians import backends
 from sparse3d.gaussians.cloud import GaussianCloud
-from sparse3d.geometry.cameras import Camera
+from sparse3d.gaussians.lens_projection import project_through_lens
+from sparse3d.geometry.cameras import Camera, Lens
 from sparse3d_ops.spherical_harmonics import sh_colors
 from sparse3d_ops.splat_blend import Blended
 from sparse3d_ops.splat_projection import Projected, project_gaussians
@@ -21,26 +22,30 @@ Shade = Callable[[Tensor], Tensor]  # what makes other colours of those of N Gau
 
 @dataclass(frozen=True)
 class SplatView:
-    """A pinhole camera as the ops take it: world_to_camera (4, 4), intrinsics (4,) as fx fy cx cy, and the
-    image's size (width, height)."""
+    """A camera as the ops take it: world_to_camera (4, 4), intrinsics (4,) as fx fy cx cy, and the image's
+    size (width, height). Through a `lens` that is no pinhole's a Gaussian is drawn to first order
+    (`lens_projection`)."""
 
     world_to_camera: Tensor
     intrinsics: Tensor
     size: tuple[int, int]
+    lens: Lens = Lens()
 
     @staticmethod
     def of(camera: Camera, like: Tensor) -> "SplatView":
-        """With the dtype and on the device of `like`. ValueError for a lens with distortion: a Gaussian's
-        image is not a Gaussian's there."""
-        if camera.lens.fisheye or any(camera.lens.coefficients):
-            raise ValueError("the lens is no pinhole; undistort the photos first")
+        """With the dtype and on the device of `like`."""
         pose = np.linalg.inv(camera.camera_to_world)
         numbers = [camera.fx, camera.fy, camera.cx, camera.cy]
         return SplatView(
             torch.as_tensor(pose).to(like),
             torch.tensor(numbers, dtype=torch.float64).to(like),
             (camera.width, camera.height),
+            camera.lens,
         )
+
+    @property
+    def is_pinhole(self) -> bool:
+        return not self.lens.fisheye and not any(self.lens.coefficients)
 
     @property
     def centre(self) -> Tensor:
@@ -104,23 +109,22 @@ def splat(
     """Project a cloud of 3-D Gaussians. Where gradients are wanted, `projected.means2d` keeps its own in
     `.grad`, and so does `absolute` if it is asked for."""
     config = config or SplatConfig()
-    opacities = torch.sigmoid(cloud.opacities)
-    projected = project_gaussians(
-        cloud.means,
-        cloud.quats,
-        torch.exp(cloud.scales),
-        opacities.detach(),
-        view.world_to_camera,
-        view.intrinsics,
-        view.size,
-        near=config.near,
-        blur=config.blur,
-    )
-    if config.mode == "antialiased":
-        opacities = opacities * projected.compensation
+    projected, opacities = project_cloud(cloud, view, config)
     zeros = kept_gradients(projected.means2d, absolute)
     tiles = backends.tiles_of(projected, view.size, config.backend)
     return Splats(projected, opacities, tiles, zeros, view.size)
+
+
+def project_cloud(cloud: GaussianCloud, view: SplatView, config: SplatConfig) -> tuple[Projected, Tensor]:
+    """3-D Gaussians before a view, and the opacities (N,) that are to be blended."""
+    opacities = torch.sigmoid(cloud.opacities)
+    inputs = cloud.means, cloud.quats, torch.exp(cloud.scales), opacities.detach()
+    camera = view.world_to_camera, view.intrinsics, view.size
+    if view.is_pinhole:
+        projected = project_gaussians(*inputs, *camera, near=config.near, blur=config.blur)
+    else:
+        projected = project_through_lens(*inputs, *camera, view.lens, near=config.near, blur=config.blur)
+    return projected, opacities * projected.compensation if config.mode == "antialiased" else opacities
 
 
 def kept_gradients(means2d: Tensor, absolute: bool) -> Tensor | None:

@@ -63,14 +63,15 @@ def scene_of_field(loaded: radiance.LoadedField) -> ReconstructedScene:
 
 
 def scene_of_cloud(loaded: splatting.LoadedCloud) -> ReconstructedScene:
-    """A cloud is where most of its Gaussians are; of any lens it shows what a pinhole would see. ValueError
-    for an empty one."""
+    """A cloud is where most of its Gaussians are; surfels show of any lens what a pinhole would see.
+    ValueError for an empty one."""
     config, means = loaded.config, loaded.cloud.means.detach().cpu().numpy()
     if not len(means):
         raise ValueError("the cloud is empty: nothing was left of it in training")
 
     def draw(camera: Camera, background: Vector) -> Shown:
-        return splatting.show_cloud(loaded, replace(camera, lens=Lens()), background)
+        seen_by = replace(camera, lens=Lens()) if loaded.cloud.surfels else camera
+        return splatting.show_cloud(loaded, seen_by, background)
 
     low, high = np.quantile(means, [(1 - MOST) / 2, (1 + MOST) / 2], axis=0)
     reach = max(float(np.linalg.norm(high - low)) / 2, 1e-6)

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from sparse3d.gaussians.geometry import contributors, render_geometry
+from sparse3d.gaussians.initial import from_points
 from sparse3d.gaussians.render import SplatConfig, SplatView, render
+from sparse3d.geometry.cameras import Camera, Lens
 from tests.gaussians.clouds import DOUBLE, some_cloud
 
 VIEW = SplatView(
@@ -34,3 +36,28 @@ def test_geometry_has_the_colours_of_the_picture(mode):
     torch.testing.assert_close(seen.color, drawn.color)
     torch.testing.assert_close(seen.alpha, drawn.alpha)
     torch.testing.assert_close(seen.depth, drawn.depth)
+
+
+@pytest.mark.parametrize("lens", [Lens((0.1, -0.05, 0.01, -0.02)), Lens((0.05,), fisheye=True)])
+def test_a_lens_shows_gaussians_where_the_camera_sees_them(lens):
+    camera = Camera(60.0, 62.0, 31.0, 25.0, 64, 48, lens=lens)
+    place = torch.tensor([[0.6, -0.35, 2.0]], dtype=DOUBLE)
+    dot = from_points(place, torch.ones(1, 3, dtype=DOUBLE), sh_degree=0, opacity=0.9, scale=3.0)
+    view = SplatView.of(camera, dot.means)
+    straight = SplatView(view.world_to_camera, view.intrinsics, view.size)
+    wanted = camera.project(place.numpy())[0][0]
+    for draw in (render, render_geometry):
+        found = [
+            _middle(draw(dot, seen_by, torch.zeros(3, dtype=DOUBLE)).alpha) for seen_by in (view, straight)
+        ]
+        assert found[0] == pytest.approx(wanted, abs=0.05)
+        assert abs(found[1] - wanted).max() > 0.15, "the lens matters here"
+    flat = from_points(place, torch.ones(1, 3, dtype=DOUBLE), sh_degree=0, surfels=True)
+    with pytest.raises(ValueError, match="surfels are drawn for pinholes"):
+        render_geometry(flat, view, WHITE)
+
+
+def _middle(alpha):
+    """Of the light, in pixels."""
+    y, x = (torch.arange(n, dtype=DOUBLE) + 0.5 for n in alpha.shape)
+    return torch.stack([(alpha.sum(0) * x).sum(), (alpha.sum(1) * y).sum()]).div(alpha.sum()).numpy()

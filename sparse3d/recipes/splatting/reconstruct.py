@@ -168,7 +168,7 @@ def judge(
 
 @torch.no_grad()
 def show_cloud(loaded: "LoadedCloud", camera: Camera, background: Vector) -> Shown:
-    """What a pinhole camera sees of a trained cloud."""
+    """What a camera sees of a trained cloud."""
     cloud = loaded.cloud
     behind = torch.tensor(background).to(cloud.means)
     draw = render_geometry if cloud.surfels else render
