@@ -63,10 +63,12 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     with Bar("frames") as progress:
         fused = fuse(arguments.dataset, config, progress)
+    blocks = len(fused.volume.blocks.all_keys)
+    fused.volume.close()
     write_mesh(arguments.out, fused.mesh)
     left_out = f", {len(fused.skipped)} left out" if fused.skipped else ""
     say(
-        f"{fused.frames} frames{left_out}: {len(fused.volume.blocks.all_keys)} blocks, "
+        f"{fused.frames} frames{left_out}: {blocks} blocks, "
         f"{len(fused.mesh.faces)} triangles: {arguments.out}"
     )
     return 0

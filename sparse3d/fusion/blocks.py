@@ -90,6 +90,9 @@ class Blocks:
         changed[:] = False
         return keys
 
+    def close(self) -> None:
+        """Nothing to remove: all blocks are in memory."""
+
     def _append(self, keys: Tensor) -> Tensor:
         """Rows of new blocks, unseen."""
         begin, end = self.count, self.count + len(keys)

@@ -37,7 +37,7 @@ class StreamedBlocks(Blocks):
         self._records: dict[int, int] = {}  # by key: the record of a block that waits
         self._waiting_changed: set[int] = set()
         self._free_records: list[int] = []
-        self._files: list[BinaryIO] = []
+        self._files: list[Path] = []
         self._make_room(max_blocks)
 
     @property
@@ -85,9 +85,8 @@ class StreamedBlocks(Blocks):
 
     def close(self) -> None:
         """Remove the files. Blocks that wait are lost."""
-        for file in self._files:
-            file.close()
-            Path(file.name).unlink(missing_ok=True)
+        for path in self._files:
+            path.unlink(missing_ok=True)
         self._files.clear()
         self._records.clear()
 
@@ -134,24 +133,30 @@ class StreamedBlocks(Blocks):
     def _write(self, row: int, key: int) -> None:
         record = self._free_records.pop() if self._free_records else len(self._records)
         parts = [self.values[row], self.weights[row], *([self.colors[row]] if self.has_colors else [])]
-        file = self._at_record(record)
-        file.write(torch.cat([part.flatten() for part in parts]).cpu().numpy().tobytes())
+        with self._at_record(record) as file:
+            file.write(torch.cat([part.flatten() for part in parts]).cpu().numpy().tobytes())
         self._records[key] = record
         if bool(self.changed[row]):
             self._waiting_changed.add(key)
 
     def _read_record(self, number: int) -> np.ndarray:
-        file, size = self._at_record(number), bytes_of_block(self.has_colors)
-        data = file.read(size)
+        size = bytes_of_block(self.has_colors)
+        with self._at_record(number) as file:
+            data = file.read(size)
         if len(data) != size:
             raise DataError(file.name, "was cut short while blocks waited in it")
         return np.frombuffer(bytearray(data), np.float32)
 
     def _at_record(self, number: int) -> BinaryIO:
-        """The file that holds a record, at its place."""
+        """The file that holds a record, open at its place. Not a memory map: writing to one on a full disk
+        ends the process without a word."""
         while number // PER_FILE >= len(self._files):
-            # Not a memory map: writing to one on a full disk ends the process without a word.
-            self._files.append(open(self.folder / f"blocks-{len(self._files):05d}.bin", "w+b", buffering=0))
-        file = self._files[number // PER_FILE]
+            self._files.append(self.folder / f"blocks-{len(self._files):05d}.bin")
+            self._files[-1].touch()
+        path = self._files[number // PER_FILE]
+        try:
+            file = open(path, "r+b", buffering=0)
+        except FileNotFoundError as error:
+            raise DataError(path, "was removed while blocks waited in it") from error
         file.seek(number % PER_FILE * bytes_of_block(self.has_colors))
         return file

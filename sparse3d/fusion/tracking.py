@@ -50,7 +50,7 @@ def track(
         result = registration.registration_icp(
             source, target, part * reach, pose, registration.TransformationEstimationPointToPlane()
         )
-        pose = np.asarray(result.transformation)
+        pose = np.array(result.transformation)
     assert result is not None
     if result.fitness < LEAST_FITNESS:
         return None

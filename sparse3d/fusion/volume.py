@@ -42,7 +42,7 @@ class TSDFVolume:
     voxel_size: metres. truncation: metres before and behind a surface that are kept, default 4 voxels; less
     than 2 makes holes, and it should exceed the depth's noise. max_weight: from there on old frames are
     forgotten as new ones come. min_depth, max_depth: metres, what lies outside does not count. With
-    `max_blocks` at most so many blocks are in memory, and the others wait in `folder`.
+    `max_blocks` at most so many blocks are in memory, and the others wait in `folder` until `close`.
 
     Raises ValueError for sizes that make no sense and for blocks that need more memory than there is.
     """
@@ -96,7 +96,7 @@ class TSDFVolume:
         Where a volume with colours gets none with a frame, it keeps what it has.
         """
         depth = self._tensor(depth, torch.float32)
-        pose = torch.as_tensor(camera_to_world, dtype=torch.float64).cpu()
+        pose = _pose(camera_to_world)
         numbers = [float(value) for value in np.asarray(intrinsics).ravel()]
         field = self.voxel_size, self.truncation, *self.limits
         keys = depth_blocks(depth, numbers, pose, self.voxel_size, SIDE, self.truncation, *self.limits)
@@ -146,12 +146,11 @@ class TSDFVolume:
         """What a camera sees: intrinsics (4,) fx, fy, cx, cy, pose (4, 4), size (width, height); near and far
         in metres, far to the end of the volume by default. With a folder, the blocks that the camera can see
         must fit into max_blocks."""
-        pose = torch.as_tensor(camera_to_world, dtype=torch.float64).cpu()
+        pose = _pose(camera_to_world)
         numbers = [float(value) for value in np.asarray(intrinsics).ravel()]
-        keys, reach = self._in_view(numbers, pose, size)
+        keys, far = self._in_view(numbers, pose, size, math.inf if far is None else far)
         self.blocks.take(keys, create=False)
         blocks = self.blocks
-        far = reach if far is None else min(far, reach)
         depth, normals, color = cast_field(
             *blocks.table, blocks.values, blocks.weights, blocks.colors, hashing.unpack(blocks.keys), numbers,
             pose, *size, self.voxel_size, min(near, far), far, max(min_weight, LEAST),
@@ -160,21 +159,23 @@ class TSDFVolume:
         depth = depth.masked_fill_(depth == 0, math.nan)
         return RayCast(depth.cpu().numpy(), normals.cpu().numpy(), tints)
 
-    def _in_view(self, intrinsics: list[float], pose: Tensor, size: tuple[int, int]) -> tuple[Tensor, float]:
-        """The keys of the blocks that reach into a camera's view, and the z of the furthest of them."""
+    def _in_view(
+        self, intrinsics: list[float], pose: Tensor, size: tuple[int, int], far: float
+    ) -> tuple[Tensor, float]:
+        """The keys of the blocks that reach into a camera's view up to z = far, and the far end of them."""
         keys = self.blocks.all_keys
         side = SIDE * self.voxel_size
         centres = (hashing.unpack(keys)[:, 1:].double().cpu() + 0.5) * side
         x, y, z = ((centres - pose[:3, 3]) @ pose[:3, :3]).T
         fx, fy, cx, cy = intrinsics
         radius = side * math.sqrt(3) / 2
-        seen = z > -radius
+        seen = (z > -radius) & (z < far + radius)
         # A sphere lies outside of a plane through the camera if its centre is a radius away from it.
         for across, focal, low, high in ((x, fx, cx, size[0] - cx), (y, fy, cy, size[1] - cy)):
             seen &= (focal * across + low * z) > -radius * math.hypot(focal, low)
             seen &= (high * z - focal * across) > -radius * math.hypot(focal, high)
         reach = float(z[seen].max()) + radius if bool(seen.any()) else 0.0
-        return keys[seen.to(keys.device)], max(reach, 0.0)
+        return keys[seen.to(keys.device)], min(max(reach, 0.0), far)
 
     def changed_mesh(self, min_weight: float = 0.0) -> Mesh:
         """The surface that `mesh` gives, its faces in another order; only blocks that changed since the last
@@ -182,6 +183,10 @@ class TSDFVolume:
         if self._cache.min_weight != min_weight:
             self._cache = Cache(self.blocks, min_weight)
         return as_mesh(self._cache.update(self.blocks), self.voxel_size)
+
+    def close(self) -> None:
+        """Remove the files of blocks that wait; these are lost, and the volume is of no more use."""
+        self.blocks.close()
 
     def _tensor(self, array: Array, dtype: torch.dtype) -> Tensor:
         if isinstance(array, np.ndarray) and not array.flags.writeable:
@@ -192,3 +197,8 @@ class TSDFVolume:
                 f"got {str(tensor.dtype).removeprefix('torch.')}; colours are uint8, all else numbers"
             )
         return tensor.to(self.device, dtype)
+
+
+def _pose(matrix: Array) -> Tensor:
+    array = matrix.detach().cpu().numpy() if isinstance(matrix, Tensor) else matrix
+    return torch.from_numpy(np.array(array, dtype=np.float64))

@@ -181,33 +181,40 @@ class _Source:
     def refuse_too_much(self, rows: list[int]) -> None:
         """ValueError with the estimate where the blocks need more memory than is free."""
         config = self.config
-        looks = [rows[k] for k in np.unique(np.linspace(0, len(rows) - 1, _LOOKS).round().astype(int))]
-        truncation = (config.truncation or 4 * config.voxel_size) * _COARSE
+        size = bytes_of_block(config.colors and self.has_colors) * _ROOM
+        free = free_memory(torch.device(config.device))
+        if free is None:
+            return
+        truncation = config.truncation or 4 * config.voxel_size
+        blocks = self._estimate(rows, config.voxel_size, truncation)
+        if min(blocks, config.max_blocks or blocks) * size <= free:
+            return
+        fits, need = config.voxel_size, blocks
+        while need * size > free:
+            fits = voxel_size_that_fits(fits, need * size, free)
+            need = self._estimate(rows, fits, truncation * fits / config.voxel_size)
+        raise ValueError(
+            f"voxels of {config.voxel_size:g} m would need about {blocks * size / 1e9:.3g} GB of memory "
+            f"({blocks} blocks of {SIDE}^3), {free / 1e9:.3g} GB are free; --voxel-size {fits:g} would fit, or "
+            f"keep blocks on disk: --max-blocks {max(8, int(free / size / 2))} --blocks-folder DIR"
+        )
+
+    def _estimate(self, rows: list[int], voxel_size: float, truncation: float) -> int:
+        """How many blocks a few of the frames touch, at least."""
         found, measured = [], 0
-        for row in looks:
+        for place in np.unique(np.linspace(0, len(rows) - 1, _LOOKS).round().astype(int)):
             try:
-                keys, count = self.keys(row, config.voxel_size * _COARSE, truncation)
+                keys, count = self.keys(rows[place], voxel_size * _COARSE, truncation * _COARSE)
             except DataError:  # told when it is its turn
                 continue
             found.append(keys)
             measured += count
         if not found:
-            return
+            return 0
         blocks = len(torch.unique(torch.cat(found))) * _COARSE**2
         # However small voxels are, a measurement touches no more blocks than its own way through truncation.
-        way = 2 * (truncation / _COARSE) / (SIDE * config.voxel_size)
-        blocks = int(min(blocks, measured * (1 + 3 * way) * len(rows) / len(found)))
-        size = bytes_of_block(config.colors and self.has_colors)
-        in_memory = blocks if config.max_blocks is None else min(blocks, config.max_blocks)
-        need, free = in_memory * size * _ROOM, free_memory(torch.device(config.device))
-        if free is not None and need > free:
-            fits = voxel_size_that_fits(config.voxel_size, need, free)
-            fewer = max(8, int(free / size / _ROOM / 2))
-            raise ValueError(
-                f"voxels of {config.voxel_size:g} m would need about {need / 1e9:.3g} GB of memory ({blocks} "
-                f"blocks of {SIDE}^3), {free / 1e9:.3g} GB are free; --voxel-size {fits:g} would fit, or "
-                f"keep blocks on disk: --max-blocks {fewer} --blocks-folder DIR"
-            )
+        way = 2 * truncation / (SIDE * voxel_size)
+        return int(min(blocks, measured * (1 + 3 * way) * len(rows) / len(found)))
 
 
 class _Depth(_Source):

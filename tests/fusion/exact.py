@@ -5,8 +5,8 @@ import numpy as np
 from sparse3d.geometry.orbits import looking
 
 RADIUS, ROOM = 0.5, np.array([1.5, 1.5, 1.2])  # of the ball around the origin; half the sides of the room
-SIZE = (96, 72)
-INTRINSICS = np.array([80.0, 80.0, 48.0, 36.0])
+SIZE = (160, 120)
+INTRINSICS = np.array([133.0, 133.0, 80.0, 60.0])
 
 
 def around(count, distance=1.1, height=0.3):

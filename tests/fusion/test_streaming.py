@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 
 from sparse3d.fusion.volume import TSDFVolume
 from tests.fusion.exact import INTRINSICS, SIZE, around, ball_in_room
 
 VOXEL = 0.04
-BUDGET = 700
+BUDGET = 400
 
 
 def _fuse(**options):
@@ -28,7 +29,7 @@ def test_the_mesh_is_the_same_bit_for_bit_and_memory_is_bounded(tmp_path):
     np.testing.assert_array_equal(streamed.changed_mesh().vertices, want.vertices)
     assert streamed.blocks.count <= BUDGET
     assert sum(path.stat().st_size for path in (tmp_path / "blocks").iterdir()) > 0
-    streamed.blocks.close()
+    streamed.close()
     assert not list((tmp_path / "blocks").iterdir())
 
 
@@ -65,11 +66,15 @@ def test_folders_that_hold_something_and_budgets_below_a_cell_are_refused(tmp_pa
         TSDFVolume(VOXEL, max_blocks=2, folder=tmp_path / "blocks")
 
 
-def test_a_file_that_was_cut_short_is_told(tmp_path):
+def test_files_that_were_removed_or_cut_short_are_told(tmp_path):
     from sparse3d.errors import DataError
 
     volume = _fuse(max_blocks=BUDGET, folder=tmp_path / "blocks")
-    for path in (tmp_path / "blocks").iterdir():
-        path.write_bytes(b"")
+    key = next(iter(volume.blocks._records))
+    (path,) = (tmp_path / "blocks").iterdir()
+    path.write_bytes(b"")
     with pytest.raises(DataError, match="cut short"):
+        volume.blocks._bring_back(torch.tensor([key]))
+    path.unlink()
+    with pytest.raises(DataError, match="was removed"):
         volume.mesh()

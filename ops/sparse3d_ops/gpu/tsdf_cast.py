@@ -38,24 +38,78 @@ def point_of(slot_keys, slot_rows, slots, x, y, z, corner: tl.constexpr, SIDE: t
 
 
 @triton.jit
-def share(x, upper: tl.constexpr):
-    part = x - tl.floor(x)
-    return part if upper else 1 - part
+def value_at(slot_keys, slot_rows, slots, array, x, y, z, corner: tl.constexpr, SIDE: tl.constexpr, wanted):
+    """Of an array (B, SIDE^3) as float64; NaN where there is no block."""
+    row, at = point_of(slot_keys, slot_rows, slots, x, y, z, corner, SIDE, wanted)
+    there = wanted & (row >= 0)
+    value = tl.load(array + row * SIDE * SIDE * SIDE + at, mask=there, other=float("nan"))
+    return value.to(tl.float64)
+
+
+@triton.jit
+def mixed(v0, v1, v2, v3, v4, v5, v6, v7, fx, fy, fz):
+    """The trilinear interpolation, rounded as the numba body rounds."""
+    a, b = v0 + fz * (v1 - v0), v2 + fz * (v3 - v2)
+    c, d = v4 + fz * (v5 - v4), v6 + fz * (v7 - v6)
+    a, c = a + fy * (b - a), c + fy * (d - c)
+    return a + fx * (c - a)
+
+
+@triton.jit
+def slope(a, b, c, d, e, f, g, h, s, t):
+    """How it rises from the side a, b, c, d to the side e, f, g, h, at (s, t) of it."""
+    first, second = (e - a) + t * ((f - b) - (e - a)), (g - c) + t * ((h - d) - (g - c))
+    return first + s * (second - first)
+
+
+@triton.jit
+def eight(slot_keys, slot_rows, slots, array, x, y, z, SIDE: tl.constexpr, wanted):
+    """The values of an array at the eight points around."""
+    v0 = value_at(slot_keys, slot_rows, slots, array, x, y, z, 0, SIDE, wanted)
+    v1 = value_at(slot_keys, slot_rows, slots, array, x, y, z, 1, SIDE, wanted)
+    v2 = value_at(slot_keys, slot_rows, slots, array, x, y, z, 2, SIDE, wanted)
+    v3 = value_at(slot_keys, slot_rows, slots, array, x, y, z, 3, SIDE, wanted)
+    v4 = value_at(slot_keys, slot_rows, slots, array, x, y, z, 4, SIDE, wanted)
+    v5 = value_at(slot_keys, slot_rows, slots, array, x, y, z, 5, SIDE, wanted)
+    v6 = value_at(slot_keys, slot_rows, slots, array, x, y, z, 6, SIDE, wanted)
+    v7 = value_at(slot_keys, slot_rows, slots, array, x, y, z, 7, SIDE, wanted)
+    return v0, v1, v2, v3, v4, v5, v6, v7
 
 
 @triton.jit
 def sample(slot_keys, slot_rows, slots, values, weights, least, x, y, z, SIDE: tl.constexpr, wanted):
     """The values at places, NaN where one of the eight points around is not known."""
-    value = tl.zeros_like(x)
-    known = wanted
-    for corner in tl.static_range(8):
-        row, at = point_of(slot_keys, slot_rows, slots, x, y, z, corner, SIDE, wanted)
-        here = wanted & (row >= 0)
-        at = row * SIDE * SIDE * SIDE + at
-        known = known & here & (tl.load(weights + at, mask=here, other=0).to(tl.float64) >= least)
-        part = share(x, corner >> 2) * share(y, corner >> 1 & 1) * share(z, corner & 1)
-        value += part * tl.load(values + at, mask=here, other=0).to(tl.float64)
-    return tl.where(known, value, float("nan"))
+    v0, v1, v2, v3, v4, v5, v6, v7 = eight(slot_keys, slot_rows, slots, weights, x, y, z, SIDE, wanted)
+    known = wanted & (v0 >= least) & (v1 >= least) & (v2 >= least) & (v3 >= least)
+    known = known & (v4 >= least) & (v5 >= least) & (v6 >= least) & (v7 >= least)
+    v0, v1, v2, v3, v4, v5, v6, v7 = eight(slot_keys, slot_rows, slots, values, x, y, z, SIDE, known)
+    fx, fy, fz = x - tl.floor(x), y - tl.floor(y), z - tl.floor(z)
+    return tl.where(known, mixed(v0, v1, v2, v3, v4, v5, v6, v7, fx, fy, fz), float("nan"))
+
+
+@triton.jit
+def tint(slot_keys, slot_rows, slots, colors, channel: tl.constexpr, x, y, z, SIDE: tl.constexpr, wanted):
+    """One channel of colors (B, 3, SIDE^3), interpolated."""
+    fx, fy, fz = x - tl.floor(x), y - tl.floor(y), z - tl.floor(z)
+    v0 = tint_at(slot_keys, slot_rows, slots, colors, channel, x, y, z, 0, SIDE, wanted)
+    v1 = tint_at(slot_keys, slot_rows, slots, colors, channel, x, y, z, 1, SIDE, wanted)
+    v2 = tint_at(slot_keys, slot_rows, slots, colors, channel, x, y, z, 2, SIDE, wanted)
+    v3 = tint_at(slot_keys, slot_rows, slots, colors, channel, x, y, z, 3, SIDE, wanted)
+    v4 = tint_at(slot_keys, slot_rows, slots, colors, channel, x, y, z, 4, SIDE, wanted)
+    v5 = tint_at(slot_keys, slot_rows, slots, colors, channel, x, y, z, 5, SIDE, wanted)
+    v6 = tint_at(slot_keys, slot_rows, slots, colors, channel, x, y, z, 6, SIDE, wanted)
+    v7 = tint_at(slot_keys, slot_rows, slots, colors, channel, x, y, z, 7, SIDE, wanted)
+    return mixed(v0, v1, v2, v3, v4, v5, v6, v7, fx, fy, fz)
+
+
+@triton.jit
+def tint_at(
+    slot_keys, slot_rows, slots, colors, channel: tl.constexpr, x, y, z, corner: tl.constexpr,
+    SIDE: tl.constexpr, wanted,
+):  # fmt: skip
+    row, at = point_of(slot_keys, slot_rows, slots, x, y, z, corner, SIDE, wanted)
+    plane = colors + (3 * row + channel) * SIDE * SIDE * SIDE + at
+    return tl.load(plane, mask=wanted & (row >= 0), other=0).to(tl.float64)
 
 
 @triton.jit(do_not_specialize=["items", "slots", "width"])
@@ -84,8 +138,9 @@ def cast_kernel(
     vx, vy = direction(numbers, 3, column, row), direction(numbers, 6, column, row)
     vz = direction(numbers, 9, column, row)
     near, far, least = tl.load(numbers + 21), tl.load(numbers + 22), tl.load(numbers + 23)
-    step = 1 / tl.sqrt(vx * vx + vy * vy + vz * vz)
-    k = tl.ceil(near / step)
+    rate = tl.sqrt(vx * vx + vy * vy + vz * vz)
+    step = 1 / rate
+    k = tl.ceil(near * rate)
     before = tl.full((BLOCK,), float("nan"), tl.float64)
     low, high = tl.zeros((BLOCK,), tl.float64), tl.zeros((BLOCK,), tl.float64)
     f_low, f_high = tl.zeros((BLOCK,), tl.float64), tl.full((BLOCK,), 1.0, tl.float64)
@@ -124,20 +179,11 @@ def cast_kernel(
     tl.store(depth + pixel, t.to(tl.float32), mask=found)
     found = found & (g == g)
     x, y, z = ox + t * vx, oy + t * vy, oz + t * vz
-    gx, gy, gz = tl.zeros_like(t), tl.zeros_like(t), tl.zeros_like(t)
-    red, green, blue = tl.zeros_like(t), tl.zeros_like(t), tl.zeros_like(t)
-    for corner in tl.static_range(8):
-        own, at = point_of(slot_keys, slot_rows, slots, x, y, z, corner, SIDE, found)
-        value = tl.load(values + own * SIDE * SIDE * SIDE + at, mask=found, other=0).to(tl.float64)
-        sx, sy, sz = share(x, corner >> 2), share(y, corner >> 1 & 1), share(z, corner & 1)
-        gx += (1.0 if corner & 4 else -1.0) * sy * sz * value
-        gy += (1.0 if corner & 2 else -1.0) * sx * sz * value
-        gz += (1.0 if corner & 1 else -1.0) * sx * sy * value
-        if TINTED:
-            plane = colors + 3 * own * SIDE * SIDE * SIDE + at
-            red += sx * sy * sz * tl.load(plane, mask=found, other=0).to(tl.float64)
-            green += sx * sy * sz * tl.load(plane + SIDE * SIDE * SIDE, mask=found, other=0).to(tl.float64)
-            blue += sx * sy * sz * tl.load(plane + 2 * SIDE * SIDE * SIDE, mask=found, other=0).to(tl.float64)
+    v0, v1, v2, v3, v4, v5, v6, v7 = eight(slot_keys, slot_rows, slots, values, x, y, z, SIDE, found)
+    fx, fy, fz = x - tl.floor(x), y - tl.floor(y), z - tl.floor(z)
+    gx = slope(v0, v1, v2, v3, v4, v5, v6, v7, fy, fz)
+    gy = slope(v0, v1, v4, v5, v2, v3, v6, v7, fx, fz)
+    gz = slope(v0, v2, v4, v6, v1, v3, v5, v7, fx, fy)
     length = tl.sqrt(gx * gx + gy * gy + gz * gz)
     sloped = found & (length > 0)
     length = tl.where(sloped, length, 1.0)
@@ -145,9 +191,9 @@ def cast_kernel(
     tl.store(normals + 3 * pixel + 1, (-gy / length).to(tl.float32), mask=sloped)
     tl.store(normals + 3 * pixel + 2, (-gz / length).to(tl.float32), mask=sloped)
     if TINTED:
-        tl.store(seen + 3 * pixel, red.to(tl.float32), mask=found)
-        tl.store(seen + 3 * pixel + 1, green.to(tl.float32), mask=found)
-        tl.store(seen + 3 * pixel + 2, blue.to(tl.float32), mask=found)
+        for channel in tl.static_range(3):
+            color = tint(slot_keys, slot_rows, slots, colors, channel, x, y, z, SIDE, found)
+            tl.store(seen + 3 * pixel + channel, color.to(tl.float32), mask=found)
 
 
 def cast(
