@@ -31,6 +31,10 @@ def test_configs_are_found_by_name_from_an_installed_wheel(tmp_path):
         wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info",
     }
 
+    assert {f"sparse3d/viewers/page/{name}" for name in ("page.html", "viewer.css", "viewer.js")} <= set(
+        names
+    )
+
     home = tmp_path / "environment"
     venv.create(home, with_pip=True)
     python = home / "bin" / "python"

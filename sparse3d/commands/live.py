@@ -26,8 +26,9 @@ from sparse3d.recipes.scenes import Loaded, scene_of
 from sparse3d.recipes.splatting.config import SplattingConfig
 from sparse3d.recipes.splatting.model import SplatTraining
 from sparse3d.recipes.splatting.reconstruct import LoadedCloud
-from sparse3d.viewers.exhibit_page import Curve, ExhibitServer
+from sparse3d.viewers.exhibit_page import ExhibitServer
 from sparse3d.viewers.guard import LOOPBACK
+from sparse3d.viewers.panel import Curve
 
 SHARE = 0.2  # of the time that may go into showing the training
 EVERY = 2.0  # seconds from one state to the next that is shown
@@ -93,7 +94,7 @@ class ShowLive(Hook):
         # Terms that begin later have fewer values: those that were there from the first step on are shown.
         names = [name for name, values in self._losses.items() if len(values) == len(self._steps)]
         steps = np.array(self._steps[::thin])
-        self.server.plot([Curve(name, steps, np.array(self._losses[name][::thin])) for name in names])
+        self.server.losses.show([Curve(name, steps, np.array(self._losses[name][::thin])) for name in names])
         self.server.note(f"step {trainer.step} of {trainer.total_steps}")
         self._shown = time.perf_counter()
 

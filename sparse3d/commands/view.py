@@ -168,15 +168,13 @@ def _reconstruction(arguments: argparse.Namespace, run: Path) -> int | None:
 
     if task_of_run(run).name not in ("radiance", "splatting"):
         return None
-    import threading
-
     from PIL import Image
 
     from sparse3d.commands import view_scenes
     from sparse3d.errors import require_extra
 
     _check_alone(arguments)
-    shown = view_scenes.ShownRun(run, arguments.checkpoint, arguments.device, arguments.up)
+    shown = view_scenes.ShownRun(run, arguments.checkpoint, arguments.device, arguments.up, arguments.data)
     if arguments.out is not None:
         _save(arguments.out, Image.fromarray(view_scenes.picture_of_run(shown, _size(arguments))))
         say(f"written to {arguments.out}")
@@ -185,7 +183,18 @@ def _reconstruction(arguments: argparse.Namespace, run: Path) -> int | None:
         return _write_page(arguments.html, shown.show(mesh=True)[0])
     require_extra("viser", "viz")
     server = view_scenes.serve_run(shown, arguments.port, arguments.host)
-    return _serve(server, lambda: view_scenes.follow(shown, server, threading.Event().wait))
+
+    def show(first: bool) -> None:
+        server.show(*shown.show(), stand=first)
+
+    return _serve(server, lambda: shown.follow(server, show, _until_interrupted))
+
+
+def _until_interrupted(seconds: float) -> bool:
+    import time
+
+    time.sleep(seconds)
+    return False
 
 
 # ---- clouds with boxes -------------------------------------------------------------------------------------
@@ -208,7 +217,19 @@ def _clouds(arguments: argparse.Namespace) -> int:
     if arguments.browser:
         from sparse3d.viewers.browser import SceneServer
 
-        return _serve(SceneServer(len(names), scene, arguments.port, start, arguments.host))
+        server = SceneServer(len(names), scene, arguments.port, start, arguments.host)
+        run = Path(arguments.thing).expanduser()
+        if not (run / "config.yaml").is_file():
+            return _serve(server)
+        from sparse3d.commands.view_watch import WatchedRun
+
+        watched = WatchedRun(run, arguments.checkpoint)
+        server.losses.show(watched.curves())
+
+        def show(first: bool) -> None:
+            server.replace(_gallery(arguments).scene)
+
+        return _serve(server, lambda: watched.follow(server, show, _until_interrupted))
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise ValueError("there is no display here; use --out picture.png, --html page.html or --browser")
     from sparse3d.viewers.window import KEYS, SceneWindow

@@ -2,7 +2,6 @@
 as pictures of them, or as their mesh where a page has to live without this program."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -10,23 +9,18 @@ from typing import NamedTuple
 import numpy as np
 
 from sparse3d.commands.view_files import usable
+from sparse3d.commands.view_watch import WatchedRun
 from sparse3d.data.photos import PosedPhotos
-from sparse3d.engine.progress import read_metrics
-from sparse3d.errors import DataError
 from sparse3d.fields.mesh import MeshConfig, field_mesh
 from sparse3d.geometry.cameras import Camera
 from sparse3d.geometry.orbits import orbit, upright
 from sparse3d.recipes.radiance.config import PhotosConfig, Vector
 from sparse3d.recipes.radiance.reconstruct import LoadedField, photos_of_split
-from sparse3d.recipes.run_folder import RunFolder
 from sparse3d.recipes.scenes import Loaded, ReconstructedScene, load_run, scene_of
 from sparse3d.recipes.tasks import task_of_run
 from sparse3d.viewers.exhibit import DARK, UP, Exhibit, Viewpoint, before
-from sparse3d.viewers.exhibit_page import Curve, ExhibitServer
+from sparse3d.viewers.exhibit_page import ExhibitServer
 from sparse3d.viewers.seen import Seen, Sight, paint
-
-WAIT = 2.0  # seconds between two looks at a run's folder
-_MOST_CURVE_POINTS = 2000
 
 
 class Stand(NamedTuple):
@@ -89,21 +83,22 @@ def waiting(title: str, up: str | None = None) -> Exhibit:
     return Exhibit(title, before(np.zeros(3), 3.0, UP[up or "z"]))
 
 
-class ShownRun:
-    """A run as exhibits: of its checkpoint as it is now, which may be another one later."""
+class ShownRun(WatchedRun):
+    """A run as exhibits: of its checkpoint as it is now, which may be another one later. `data_root` takes
+    the place of that of the config."""
 
-    def __init__(self, run: Path, checkpoint: str, device: str | None, up: str | None):
-        self.run, self.checkpoint, self.device, self.up = run, checkpoint, device, up
-        self.folder = RunFolder(run)
+    def __init__(
+        self,
+        run: Path,
+        checkpoint: str,
+        device: str | None = None,
+        up: str | None = None,
+        data_root: str | None = None,
+    ):
+        super().__init__(run, checkpoint)
+        self.device, self.up, self.data_root = device, up, data_root
         self.title = run.resolve().name
         self._stand: Stand | None = None
-
-    def newest(self) -> Path | None:
-        """The checkpoint that is asked for; None where there is none yet."""
-        try:
-            return self.folder.checkpoints.find(self.checkpoint)
-        except FileNotFoundError:
-            return None
 
     def show(self, mesh: bool = False) -> tuple[Exhibit, Sight]:
         """What it holds (see `exhibit_of_loaded`), and what cameras see of it. FileNotFoundError where there
@@ -111,14 +106,11 @@ class ShownRun:
         loaded = quickly(load_run(self.run, self.checkpoint, self.device))
         scene = scene_of(loaded)
         if self._stand is None:
-            self._stand = stand_of(scene.data, scene.middle)
+            data = scene.data if self.data_root is None else replace(scene.data, root=self.data_root)
+            self._stand = stand_of(data, scene.middle)
         title = f"{self.title}, step {step_of(loaded.checkpoint)}"
         exhibit = exhibit_of_loaded(title, loaded, scene, self._stand, self.up, mesh)
         return exhibit, sight_of(scene, self._stand.background)
-
-    def curves(self) -> list[Curve]:
-        """The losses so far."""
-        return curves_of(self.folder.metrics)
 
 
 def in_bytes(background: Vector | None) -> tuple[int, int, int]:
@@ -148,7 +140,6 @@ def picture_of_run(shown: ShownRun, size: tuple[int, int]) -> np.ndarray:
 
 def serve_run(shown: ShownRun, port: int, host: str) -> ExhibitServer:
     """A page of a run, with what its checkpoint holds, or without anything yet."""
-    shown.folder.check()
     objects = task_of_run(shown.run).name == "splatting"
     if shown.newest() is None:
         server = ExhibitServer(waiting(shown.title, shown.up), port, host, BLANK, objects)
@@ -156,29 +147,8 @@ def serve_run(shown: ShownRun, port: int, host: str) -> ExhibitServer:
     else:
         exhibit, sight = shown.show()
         server = ExhibitServer(exhibit, port, host, sight, objects)
-    server.plot(shown.curves())
+    server.losses.show(shown.curves())
     return server
-
-
-def follow(shown: ShownRun, server: ExhibitServer, until: Callable[[float], bool]) -> None:
-    """Show each new checkpoint and the losses as they come. `until(seconds)` waits, and says whether that was
-    all."""
-    shown_now, length = shown.newest(), -1
-    while not until(WAIT):
-        metrics = shown.folder.metrics
-        if metrics.is_file() and (now := metrics.stat().st_size) != length:
-            length = now
-            server.plot(shown.curves())
-        newest = shown.newest()
-        if newest == shown_now:
-            continue
-        try:
-            server.show(*shown.show(), stand=shown_now is None)
-            server.note("")
-            shown_now = newest
-        except (DataError, FileNotFoundError, ValueError) as error:
-            # It may have been cleared away for a newer one while it was read: the next look finds that.
-            server.note(str(error))
 
 
 def _nothing(camera: Camera) -> Seen:
@@ -188,19 +158,6 @@ def _nothing(camera: Camera) -> Seen:
 
 # Of what there is nothing to be seen of yet.
 BLANK = Sight(_nothing, np.zeros(3), 1.0)
-
-
-def curves_of(metrics: Path) -> list[Curve]:
-    """The losses of a `metrics.jsonl` by name, the total first; of many steps a part, evenly."""
-    lines = [line for line in read_metrics(metrics) if line["kind"] == "train"] if metrics.is_file() else []
-    if not lines:
-        return []
-    lines = lines[:: -(-len(lines) // _MOST_CURVE_POINTS)]
-    steps = np.array([line["step"] for line in lines], dtype=np.float64)
-    names = list(dict.fromkeys(name for line in lines for name in line["losses"]))
-    parts = {name: [line["losses"].get(name, np.nan) for line in lines] for name in names}
-    totals = {"loss": [line["loss"] for line in lines]}
-    return [Curve(name, steps, np.array(values)) for name, values in {**totals, **parts}.items()]
 
 
 def step_of(checkpoint: Path) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 
 from sparse3d.viewers.colors import class_color
 from sparse3d.viewers.guard import LOOPBACK, GuardedServer
+from sparse3d.viewers.panel import LossPlot, plain
 from sparse3d.viewers.scene import COLORINGS, TRUTH_COLOR, Boxes, Scene, box_lines
 
 
@@ -25,6 +26,8 @@ class SceneServer(GuardedServer):
         self._size = gui.add_slider("point size (m)", 0.01, 0.3, 0.01, 0.05)
         self._truth = gui.add_checkbox("labelled boxes", True)
         self._title = gui.add_markdown("")
+        self._note = gui.add_markdown("", visible=False)
+        self.losses = LossPlot(gui)
         for control in (self._frame, self._color, self._size, self._truth):
             control.on_update(lambda event: self.show())
         self.server.scene.set_up_direction("+z")
@@ -48,8 +51,17 @@ class SceneServer(GuardedServer):
             )
             self._lines("/found", scene.found, None)
             self._lines("/labelled", scene.truth if self._truth.value else Boxes.none(), TRUTH_COLOR)
-            rows = [f"- {row.text}" for row in scene.legend(by, self._truth.value)]
-            self._title.content = "\n".join([f"**{scene.title}**, by {by}", "", *rows])
+            rows = [f"- {plain(row.text)}" for row in scene.legend(by, self._truth.value)]
+            self._title.content = "\n".join([f"**{plain(scene.title)}**, by {by}", "", *rows])
+
+    def replace(self, scene: Callable[[int], Scene]) -> None:
+        """Take the same frames from somewhere else, as from a model that knows more."""
+        self._scene = scene
+        self.show()
+
+    def note(self, text: str) -> None:
+        """A line below the title."""
+        self._note.content, self._note.visible = plain(text), bool(text)
 
     def _lines(self, name: str, boxes: Boxes, color: tuple[int, int, int] | None) -> None:
         ends = box_lines(boxes.boxes)

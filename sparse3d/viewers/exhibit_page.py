@@ -5,8 +5,7 @@ what can tell them, are drawn here for the camera of each browser (`rendered`).
 """
 
 import threading
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,26 +14,20 @@ from sparse3d.gaussians.cloud import GaussianCloud
 from sparse3d.gaussians.formats.quantizing import colors_of, opacity_bytes, to_bytes
 from sparse3d.gaussians.shapes import covariances
 from sparse3d.geometry.mesh import Mesh
-from sparse3d.viewers.exhibit import UP, Exhibit, Viewpoint
+from sparse3d.viewers.exhibit import UP, Exhibit, Lines, Points, Viewpoint
 from sparse3d.viewers.guard import LOOPBACK, GuardedServer
+from sparse3d.viewers.panel import LossPlot, plain
 from sparse3d.viewers.rendered import PictureServer
 from sparse3d.viewers.seen import KINDS, Sight
-from sparse3d.viewers.still import PLAIN
+from sparse3d.viewers.still import PLAIN, is_painted
 from sparse3d.viewers.tones import glb_for_viser
 
 _OBJECTS = "what is there"
+_THINGS = "/things"
 # viser keeps covariances in float16, whose numbers have all digits from 6e-5 to 6e4: half of them are put
 # near the middle of that.
 _MIDDLE_VARIANCE = 0.5
 _LARGEST = 6e4
-
-
-class Curve(NamedTuple):
-    """A loss over steps: both (N,)."""
-
-    name: str
-    steps: np.ndarray
-    values: np.ndarray
 
 
 class ExhibitServer(GuardedServer):
@@ -59,7 +52,9 @@ class ExhibitServer(GuardedServer):
         gui.configure_theme(dark_mode=sum(exhibit.background) < 384, show_share_button=False)
         self._title = gui.add_markdown("")
         self._note = gui.add_markdown("", visible=False)
-        self._chart, self._curves, self._splats = None, (), None
+        self.losses = LossPlot(gui)
+        self._splats: Any = None
+        self._there: set[str] = set()
         names = [name for name, up in UP.items() if np.allclose(up, exhibit.viewpoint.up, atol=1e-4)]
         ways = tuple(UP) if names else ("as given", *UP)
         self._up = gui.add_dropdown("up", ways, initial_value=names[0] if names else "as given")
@@ -78,24 +73,18 @@ class ExhibitServer(GuardedServer):
         """Another exhibit in place of the one before; whoever looks stays where he stands, or goes to where
         one looks at it from first (`stand`)."""
         with self._changing, self.server.atomic():
-            former, self._exhibit = self._exhibit, exhibit
-            scene = self.server.scene
-            for number, mesh in enumerate(exhibit.meshes):
-                self._add_mesh(f"/things/mesh_{number}", mesh)
-            for number in range(len(exhibit.meshes), len(former.meshes)):
-                scene.remove_by_name(f"/things/mesh_{number}")
-            if exhibit.splats is not None:
-                self._add_splats("/things/splats", exhibit.splats)
-            if exhibit.points is not None:
-                places = exhibit.points.places.astype(np.float32)
-                scene.add_point_cloud(
-                    "/things/points", places, exhibit.points.colors, point_size=exhibit.points.size
-                )
-            if exhibit.lines is not None:
-                colors = exhibit.lines.colors[:, None].repeat(2, 1)
-                scene.add_line_segments("/things/lines", exhibit.lines.ends.astype(np.float32), colors)
-            rows = [f"- {row.text}" for row in exhibit.legend]
-            self._title.content = "\n".join([f"**{_plain(exhibit.title)}**", "", *rows])
+            self._exhibit = exhibit
+            there = {f"{_THINGS}/mesh_{number}": mesh for number, mesh in enumerate(exhibit.meshes)}
+            parts = {"splats": exhibit.splats, "points": exhibit.points, "lines": exhibit.lines}
+            there |= {f"{_THINGS}/{name}": part for name, part in parts.items() if part is not None}
+            for name in self._there - there.keys():
+                self.server.scene.remove_by_name(name)
+                self._splats = None if name.endswith("splats") else self._splats
+            for name, part in there.items():
+                self._add(name, part)
+            self._there = set(there)
+            rows = [f"- {plain(row.text)}" for row in exhibit.legend]
+            self._title.content = "\n".join([f"**{plain(exhibit.title)}**", "", *rows])
         if stand:
             self._stand(exhibit.viewpoint)
             self._move(exhibit.viewpoint)
@@ -104,31 +93,7 @@ class ExhibitServer(GuardedServer):
 
     def note(self, text: str) -> None:
         """A line below the title."""
-        self._note.content, self._note.visible = _plain(text), bool(text)
-
-    def plot(self, curves: Sequence[Curve]) -> None:
-        """Curves over the same steps, on a logarithmic scale; the same ones as before with more steps."""
-        from viser import uplot
-
-        if not curves or not len(curves[0].steps):
-            return
-        data = (curves[0].steps.astype(np.float64), *(np.maximum(c.values, 1e-12) for c in curves))
-        names = tuple(curve.name for curve in curves)
-        if self._chart is not None and names == self._curves:
-            self._chart.data = data
-            return
-        if self._chart is not None:
-            self._chart.remove()
-        palette = ("#5ad7ff", "#ffaa33", "#ff5f8c", "#78eb96", "#be8cff", "#ffe66e")
-        lines = [uplot.Series(label=n, stroke=palette[i % 6], width=2) for i, n in enumerate(names)]
-        self._curves = names
-        self._chart = self.server.gui.add_uplot(
-            data,
-            (uplot.Series(label="step"), *lines),
-            scales={"x": uplot.Scale(time=False), "y": uplot.Scale(distr=3)},
-            title="losses",
-            aspect=1.4,
-        )
+        self._note.content, self._note.visible = plain(text), bool(text)
 
     def close(self) -> None:
         if self.pictures is not None:
@@ -138,7 +103,7 @@ class ExhibitServer(GuardedServer):
     def _choose(self) -> None:
         assert self.pictures is not None
         objects = self._kind.value == _OBJECTS
-        self.server.scene.add_frame("/things", show_axes=False, visible=objects)
+        self.server.scene.add_frame(_THINGS, show_axes=False, visible=objects)
         self.pictures.renew(kind=None if objects else self._kind.value)
 
     def _turn(self) -> None:
@@ -161,13 +126,32 @@ class ExhibitServer(GuardedServer):
         first.fov = float(np.radians(view.field_of_view))
         first.near, first.far = view.distance * 1e-3, 2 * (view.distance + self._exhibit.reach)
 
+    def _add(self, name: str, part: Mesh | GaussianCloud | Points | Lines) -> None:
+        scene = self.server.scene
+        match part:
+            case Mesh():
+                self._add_mesh(name, part)
+            case GaussianCloud():
+                self._add_splats(name, part)
+            case Points():
+                scene.add_point_cloud(
+                    name,
+                    part.places.astype(np.float32),
+                    part.colors,
+                    point_size=part.size,
+                    point_shape="rounded",
+                )
+            case Lines():
+                colors = part.colors[:, None].repeat(2, 1)
+                scene.add_line_segments(name, part.ends.astype(np.float32), colors)
+
     def _add_mesh(self, name: str, mesh: Mesh) -> None:
-        if mesh.colors is None:
-            self.server.scene.add_mesh_simple(
-                name, mesh.vertices, mesh.faces.astype(np.uint32), color=PLAIN, side="double"
-            )
-            return
-        self.server.scene.add_glb(name, glb_for_viser(mesh), cast_shadow=False, receive_shadow=False)
+        scene = self.server.scene
+        if is_painted(mesh):
+            scene.add_glb(name, glb_for_viser(mesh), cast_shadow=False, receive_shadow=False)
+        else:
+            faces = mesh.faces.astype(np.uint32)
+            scene.add_mesh_simple(name, mesh.vertices, faces, color=PLAIN, side="double")
 
     def _add_splats(self, name: str, cloud: GaussianCloud) -> None:
         scale, packed = packed_for_viser(cloud)
@@ -194,8 +178,3 @@ def packed_for_viser(cloud: GaussianCloud) -> tuple[float, np.ndarray]:
     rows["color"][:, :3] = to_bytes(255 * colors_of(cloud.sh0))
     rows["color"][:, 3] = opacity_bytes(cloud.opacities)
     return float(1 / factor), rows.view(np.uint32).reshape(-1, 8)
-
-
-def _plain(text: str) -> str:
-    """Text as text in Markdown: names of files must not become markup, links or pictures."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]()<>#+-.!|~&$:" else c for c in text)

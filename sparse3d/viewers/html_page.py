@@ -1,6 +1,7 @@
 """An exhibit as one file: a page that needs no server and no network, for any browser with WebGL 2.
 
-The file holds the viewer (`page/`), a head in JSON and the arrays, zlib-compressed in base64. Its content
+The file holds the viewer (`page/`), a head in JSON and the arrays, zlib-compressed in base64; textures are
+JPEGs. Its content
 security policy forbids every request, and every script but ours, whatever titles say.
 
 Gaussians take 32 bytes: mean 3 x float32 | colour and opacity 4 x uint8 | natural logarithms of the
@@ -12,6 +13,7 @@ the degree's `ranges`. Surfels are Gaussians of no thickness.
 import base64
 import hashlib
 import html
+import io
 import json
 import re
 import zlib
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from sparse3d.gaussians.cloud import GaussianCloud
 from sparse3d.gaussians.formats.quantizing import colors_of, opacity_bytes, to_bytes
@@ -27,6 +30,7 @@ from sparse3d.gaussians.repair import LEAST_LOG_SCALE, normalized
 from sparse3d.geometry.mesh import Mesh
 from sparse3d.io.files import write_text
 from sparse3d.viewers.exhibit import Exhibit
+from sparse3d.viewers.still import AMBIENT, PLAIN, is_shaded
 
 # Browsers hold the base64 text as one string, of at most 2^29 characters; four stand for three bytes.
 MOST_BYTES = 3 << 27
@@ -107,6 +111,7 @@ def _head(exhibit: Exhibit) -> dict[str, Any]:
         "background": exhibit.background,
         "legend": [row._asdict() for row in exhibit.legend],
         "parts": [],
+        "ambient": AMBIENT,
         "blur": exhibit.drawing.blur,
         "near": exhibit.drawing.near,
         # A surfel's own width keeps it visible from the side, not what the blur takes from it.
@@ -116,15 +121,33 @@ def _head(exhibit: Exhibit) -> dict[str, Any]:
 
 
 def _mesh(mesh: Mesh, arrays: _Arrays, origin: list[float]) -> dict[str, Any]:
-    part = {"kind": "mesh", "vertices": len(mesh.vertices), "indices": mesh.faces.size}
-    part["positions"] = arrays.add(mesh.vertices - np.array(origin), "<f4")
+    texture = mesh.material.texture if mesh.has_texture and mesh.material is not None else None
     normals = np.zeros((len(mesh.vertices), 4), np.int8)
     normals[:, :3] = np.rint(127 * mesh.vertex_normals)
-    part["normals"] = arrays.add(normals, "i1")
-    part["faces"] = arrays.add(mesh.faces, "<u4")
-    if mesh.colors is not None:
+    part: dict[str, Any] = {"kind": "mesh", "shaded": is_shaded(mesh), "paint": PLAIN}
+    if mesh.material is not None:
+        part["paint"] = [round(255 * value) for value in mesh.material.color]
+    rows = mesh.faces.ravel() if texture is not None else np.arange(len(mesh.vertices))
+    faces = np.arange(mesh.faces.size) if texture is not None else mesh.faces
+    part |= {"vertices": len(rows), "indices": mesh.faces.size}
+    part["positions"] = arrays.add(mesh.vertices[rows] - np.array(origin), "<f4")
+    part["normals"] = arrays.add(normals[rows], "i1")
+    part["faces"] = arrays.add(faces, "<u4")
+    if texture is not None:
+        assert mesh.uv is not None
+        part["uv"] = arrays.add(mesh.uv.reshape(-1, 2), "<f4")
+        picture = _picture(texture)
+        part |= {"picture": arrays.add(np.frombuffer(picture, np.uint8), "u1"), "length": len(picture)}
+    elif mesh.colors is not None:
         part["colors"] = arrays.add(_opaque(mesh.colors), "u1")
     return part
+
+
+def _picture(texture: np.ndarray) -> bytes:
+    """A texture as a JPEG without losses that one sees."""
+    file = io.BytesIO()
+    Image.fromarray(texture).save(file, "JPEG", quality=95, subsampling=0)
+    return file.getvalue()
 
 
 def _splats(cloud: GaussianCloud, arrays: _Arrays, origin: list[float]) -> dict[str, Any]:

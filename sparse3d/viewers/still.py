@@ -7,11 +7,14 @@ from PIL import Image, ImageDraw, ImageFont
 from sparse3d.gaussians.geometry import render_geometry
 from sparse3d.gaussians.render import SplatView, render
 from sparse3d.geometry.cameras import Camera
+from sparse3d.geometry.mesh import Mesh
+from sparse3d.mesh.raster import rasterized
 from sparse3d.viewers.exhibit import Exhibit
-from sparse3d.viewers.raster import fill_squares, fill_triangles
+from sparse3d.viewers.squares import fill_squares
 
 SIZE = (1600, 900)
-PLAIN = (199, 204, 214)  # of triangles that have no colour; these are shaded
+PLAIN = (199, 204, 214)  # of triangles that have no colour
+AMBIENT = 0.3  # part of the light that comes from everywhere, where things are shaded
 _OVERSAMPLING = 2
 _LINE_WIDTH = 1.5  # pixels
 _NEAR = 1e-3  # of the way to what one looks at
@@ -54,17 +57,11 @@ def _opaque(exhibit: Exhibit, camera: Camera) -> Image.Image:
     large = camera.resized(camera.width * _OVERSAMPLING, camera.height * _OVERSAMPLING)
     pixels = np.full((large.height, large.width, 3), exhibit.background, dtype=np.float32)
     depth = np.full((large.height, large.width), np.inf, dtype=np.float32)
-    lens = np.array([large.fx, large.fy, large.cx, large.cy])
-    pose, near = large.camera_to_world, _NEAR * exhibit.viewpoint.distance
     for mesh in exhibit.meshes:
-        seen = (mesh.vertices - pose[:3, 3]) @ pose[:3, :3]
-        if mesh.colors is None:  # a lamp beside the eye, from both sides
-            facing = np.abs((mesh.vertex_normals @ pose[:3, :3] * seen).sum(1)) / np.linalg.norm(seen, axis=1)
-            colors = (0.3 + 0.7 * facing)[:, None] * np.array(PLAIN)
-        else:
-            colors = mesh.colors.astype(np.float64)
-        fill_triangles(seen, colors, mesh.faces, lens, near, pixels, depth)
+        _draw_mesh(mesh, large, pixels, depth)
     if exhibit.points is not None:
+        lens = np.array([large.fx, large.fy, large.cx, large.cy])
+        pose, near = large.camera_to_world, _NEAR * exhibit.viewpoint.distance
         seen = (exhibit.points.places - pose[:3, 3]) @ pose[:3, :3]
         colors = exhibit.points.colors.astype(np.float64)
         fill_squares(seen, colors, exhibit.points.size, lens, near, pixels, depth)
@@ -73,7 +70,49 @@ def _opaque(exhibit: Exhibit, camera: Camera) -> Image.Image:
         ribbons, faces = _ribbons(ends, _LINE_WIDTH * _OVERSAMPLING / large.fx, near)
         colors = exhibit.lines.colors.astype(np.float64).repeat(4, axis=0)
         fill_triangles(ribbons, colors, faces, lens, near, pixels, depth)
+    if exhibit.lines is not None:
+        pose, near = large.camera_to_world, _NEAR * exhibit.viewpoint.distance
+        ends = (exhibit.lines.ends - pose[:3, 3]) @ pose[:3, :3]
+        ribbons, faces = _ribbons(ends, _LINE_WIDTH * _OVERSAMPLING / large.fx, near)
+        places = ribbons @ pose[:3, :3].T + pose[:3, 3]
+        _draw_mesh(Mesh(places, faces, exhibit.lines.colors.repeat(4, axis=0)), large, pixels, depth)
     return Image.fromarray(np.rint(pixels).astype(np.uint8)).reduce(_OVERSAMPLING)
+
+
+def _draw_mesh(mesh: Mesh, camera: Camera, pixels: np.ndarray, depth: np.ndarray) -> None:
+    """Into a z-buffer. Triangles with a corner behind the camera are left out."""
+    pose = camera.camera_to_world
+    seen = (mesh.vertices - pose[:3, 3]) @ pose[:3, :3]
+    before = seen[:, 2] > 0
+    nearness = np.where(before, 1 / np.where(before, seen[:, 2], 1), 0)
+    corners = seen[:, :2] * nearness[:, None] * (camera.fx, camera.fy) + (camera.cx, camera.cy)
+    found = rasterized(corners[mesh.faces], nearness[mesh.faces], (camera.width, camera.height))
+    hit = found.face >= 0
+    face, weights = found.face[hit], found.weights[hit].astype(np.float64)
+    rows = mesh.faces[face]
+    z = (weights * seen[rows, 2]).sum(1)
+    nearer = z < depth[hit]
+    hit[hit] = nearer
+    face, weights, rows = face[nearer], weights[nearer], rows[nearer]
+    colors = 255 * mesh.colors_at(face, weights).clip(0, 1) if is_painted(mesh) else np.array(PLAIN)
+    if is_shaded(mesh):  # by a lamp beside the eye, from both sides
+        place = (weights[..., None] * seen[rows]).sum(1)
+        normal = (weights[..., None] * mesh.vertex_normals[rows]).sum(1) @ pose[:3, :3]
+        cosine = np.abs((normal * place).sum(1)) / np.maximum(
+            np.linalg.norm(normal, axis=1) * np.linalg.norm(place, axis=1), 1e-12
+        )
+        colors = (AMBIENT + (1 - AMBIENT) * cosine)[:, None] * colors
+    depth[hit], pixels[hit] = z[nearer], colors
+
+
+def is_painted(mesh: Mesh) -> bool:
+    """Whether it says which colour it has."""
+    return mesh.colors is not None or mesh.material is not None
+
+
+def is_shaded(mesh: Mesh) -> bool:
+    """Whether it is drawn as if a lamp stood beside the eye: it has no colours, or they hold no light yet."""
+    return not is_painted(mesh) or mesh.material is not None and not mesh.material.unlit
 
 
 def _ribbons(ends: np.ndarray, width: float, near: float) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,8 @@
 three.js, which draws that page, maps the tones of every lit or unlit mesh from a file by a fit to ACES
 (Stephen Hill's: colours times 1 / 0.6, a matrix, (v^2 + 0.0245786 v - 0.000090537) / (0.983729 v^2 + 0.432951
 v + 0.238081), a matrix). Colours of photos went through a camera's own curve already, so the inverse is
-written into the file. The most saturated ones have none; they come out as the nearest that does.
+written into the file. The most saturated ones have none; they come out as the nearest that does. A texture
+has 8 bits, too few for what the inverse makes of pale colours: textured meshes come out as viser shows them.
 """
 
 import tempfile
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from sparse3d.geometry.material import srgb_to_linear
 from sparse3d.geometry.mesh import Mesh
-from sparse3d.io.glb import srgb_to_linear
+from sparse3d.io.glb import write_glb
 from sparse3d.io.gltf import ARRAY_BUFFER, ELEMENT_BUFFER, FLOAT, write_glb_tables
 
 _INTO = np.array(
@@ -34,7 +36,17 @@ def before_tone_mapping(linear: np.ndarray) -> np.ndarray:
 
 
 def glb_for_viser(mesh: Mesh) -> bytes:
-    """A mesh with colours as a .glb for viser alone."""
+    """A mesh with colours, a material or a texture as a .glb for viser alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "mesh.glb"
+        if mesh.has_texture or (mesh.material is not None and not mesh.material.unlit):
+            write_glb(path, mesh)
+        else:
+            _write_colors(path, mesh.with_vertex_colors())
+        return path.read_bytes()
+
+
+def _write_colors(path: Path, mesh: Mesh) -> None:
     assert mesh.colors is not None
     drawn = before_tone_mapping(srgb_to_linear(mesh.colors / 255))
     vectors = {"componentType": FLOAT, "type": "VEC3"}
@@ -53,7 +65,4 @@ def glb_for_viser(mesh: Mesh) -> bytes:
         "meshes": [{"primitives": [primitive]}],
         "materials": [{"extensions": {"KHR_materials_unlit": {}}, "doubleSided": True}],
     }
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "mesh.glb"
-        write_glb_tables(path, tree, tables)
-        return path.read_bytes()
+    write_glb_tables(path, tree, tables)

@@ -11,7 +11,8 @@ pytest.importorskip("viser")
 from sparse3d import cli  # noqa: E402
 from sparse3d.commands import live, view_scenes  # noqa: E402
 from sparse3d.commands.live import ShowLive  # noqa: E402
-from sparse3d.commands.view_scenes import ShownRun, curves_of, follow, serve_run  # noqa: E402
+from sparse3d.commands.view_scenes import ShownRun, serve_run  # noqa: E402
+from sparse3d.commands.view_watch import curves_of  # noqa: E402
 from sparse3d.data.three_spheres import ThreeSpheresConfig, write_three_spheres  # noqa: E402
 from sparse3d.engine.checkpoint import CheckpointFolder, read_checkpoint  # noqa: E402
 from sparse3d.recipes import tasks  # noqa: E402
@@ -73,7 +74,7 @@ def test_a_training_that_is_looked_at_ends_with_the_same_bits(photos, tmp_path, 
     assert hook.drawn >= 3, "somebody saw something"
     assert alone.keys() == seen.keys()
     assert [name for name in alone if not torch.equal(alone[name], seen[name])] == []
-    assert len(hook.server._chart.data[0]) == len(hook._steps)
+    assert len(hook.server.losses.chart.data[0]) == len(hook._steps)
     assert f"step {hook._steps[-1]} of {hook._steps[-1]}" in hook.server._note.content
 
 
@@ -92,7 +93,7 @@ def test_the_page_of_a_run_follows_its_checkpoints(photos, tmp_path, capsys):
     shown = ShownRun(run, "last", "cpu", None)
     server = serve_run(shown, 0, "127.0.0.1")
     try:
-        assert "step 8" in server._title.content and len(server._chart.data[0]) == 2
+        assert "step 8" in server._title.content and len(server.losses.chart.data[0]) == 2
         rounds = iter([False, False, True])
 
         def until(seconds):
@@ -100,8 +101,8 @@ def test_the_page_of_a_run_follows_its_checkpoints(photos, tmp_path, capsys):
                 recipe.train(config, run, resume=True)
             return over
 
-        follow(shown, server, until)
-        assert "step 24" in server._title.content and len(server._chart.data[0]) == 6
+        shown.follow(server, lambda first: server.show(*shown.show(), stand=first), until)
+        assert "step 24" in server._title.content and len(server.losses.chart.data[0]) == 6
         assert len(server._exhibit.splats) == len(server._splats.buffer) > 200
         # Where one looks from is where the photos were taken from.
         view = server._exhibit.viewpoint
@@ -131,7 +132,7 @@ def test_a_run_without_a_checkpoint_is_waited_for(photos, tmp_path):
                 (tmp_path / "later").rename(kept)
             return next(rounds)
 
-        follow(shown, server, until)
+        shown.follow(server, lambda first: server.show(*shown.show(), stand=first), until)
         assert server.pictures.sight is not view_scenes.BLANK and not server._note.visible
         assert server._exhibit.viewpoint.up == UP["y"]
     finally:

@@ -5,6 +5,7 @@ import torch
 
 from sparse3d.data.three_spheres import CENTRES, RADII
 from sparse3d.gaussians.cloud import SH0, GaussianCloud
+from sparse3d.geometry.material import Material
 from sparse3d.geometry.mesh import Mesh
 
 PAINT = np.array([[220, 40, 30], [40, 190, 60], [50, 70, 230]], dtype=np.uint8)
@@ -23,6 +24,17 @@ def sphere_mesh(colors=True, at=(0.0, 0.0, 0.0), rings=32):
     vertices = np.concatenate([unit.reshape(-1, 3) * r + c for c, r in zip(CENTRES, RADII, strict=True)])
     everything = np.concatenate([faces + k * count for k in range(3)])
     return Mesh(vertices + np.array(at), everything, PAINT.repeat(count, axis=0) if colors else None)
+
+
+def textured_mesh(unlit=True):
+    """A chequered panel of 2 x 2 metres before -y, its texture four times across and once up, u from -1."""
+    texture = np.zeros((8, 16, 3), np.uint8)
+    texture[:4, :8], texture[:4, 8:] = PAINT[0], PAINT[1]
+    texture[4:, :8], texture[4:, 8:] = PAINT[2], (240, 240, 240)
+    vertices = np.array([[-1, 0, 1], [1, 0, 1], [1, 0, -1], [-1, 0, -1]])
+    faces = np.array([[0, 3, 1], [1, 3, 2]])
+    places = np.array([[-1, 0], [3, 0], [3, 1], [-1, 1]], dtype=np.float32)
+    return Mesh(vertices, faces, uv=places[faces], material=Material(texture=texture, unlit=unlit))
 
 
 def sphere_cloud(count=1500, degree=2, seed=0, surfels=False, at=(0.0, 0.0, 0.0)):

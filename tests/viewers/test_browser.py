@@ -76,6 +76,18 @@ def test_only_this_machine_reaches_it(server):
         pass
 
 
+def test_another_model_takes_over(server):
+    def other(number):
+        made = scene(number)
+        return Scene(f"![better]({number})", made.points, found=made.found, box_classes=("Van",))
+
+    server.replace(other)
+    try:
+        assert "\\!\\[better\\]" in server._title.content, "as words, not as a picture"
+    finally:
+        server.replace(scene)
+
+
 def test_two_servers_have_two_tokens(server):
     other = SceneServer(1, scene)
     try:

@@ -1,5 +1,7 @@
 """What is shown, from where, and the picture of it that needs no browser."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -17,10 +19,9 @@ from sparse3d.viewers.exhibit import (
     exhibit_of_scene,
     exhibit_of_splats,
 )
-from sparse3d.viewers.raster import fill_triangles
 from sparse3d.viewers.scene import Boxes, Scene
 from sparse3d.viewers.still import PLAIN, draw_exhibit
-from tests.viewers.spheres import PAINT, sphere_cloud, sphere_mesh
+from tests.viewers.spheres import PAINT, sphere_cloud, sphere_mesh, textured_mesh
 
 
 @pytest.mark.parametrize("up", UP.values(), ids=UP)
@@ -92,18 +93,25 @@ def test_a_mesh_without_colours_is_shaded_from_the_eye():
     assert picture[inside(exhibit, (200, 150)) == 0].mean(1).min() < 120, "its edge is dark"
 
 
-def test_what_passes_the_eye_is_cut_off_there():
-    """A floor that goes on behind the camera: below the horizon is its colour and the depth of a plane."""
-    corners = np.array([[-50, 1, -50], [50, 1, -50], [50, 1, 50], [-50, 1, 50]], dtype=float)
-    pixels, depth = np.zeros((40, 40, 3), np.float32), np.full((40, 40), np.inf, np.float32)
-    lens = np.array([20.0, 20, 20, 20])
-    paint = np.full((4, 3), 9.0)
-    for faces in ([[0, 1, 2], [0, 2, 3]], [[1, 2, 0], [2, 3, 0]], [[2, 0, 1], [3, 0, 2]]):
-        pixels[:], depth[:] = 0, np.inf
-        fill_triangles(corners, paint, np.array(faces), lens, 0.1, pixels, depth)
-        rows = np.arange(21, 40)
-        assert np.allclose(depth[rows], (20 / (rows + 0.5 - 20))[:, None], rtol=1e-5)
-        assert (pixels[rows] == 9).all() and not np.isfinite(depth[:20]).any()
+def test_a_texture_is_where_its_coordinates_say():
+    view = Viewpoint((0, -4, 0), (0, 0, 0), field_of_view=2 * np.degrees(np.arctan(0.25)))
+    picture = np.asarray(draw_exhibit(Exhibit("", view, (textured_mesh(),)), (80, 80), title=False))
+    # Four times across: middles of the eight columns, of the upper and the lower half.
+    columns, upper, lower = np.arange(5, 80, 10), picture[20], picture[60]
+    assert np.abs(upper[columns].astype(int) - np.tile(PAINT[:2], (4, 1))).max() <= 1
+    assert np.abs(lower[columns].astype(int) - np.tile([PAINT[2], [240] * 3], (4, 1))).max() <= 1
+
+
+def test_the_nearer_of_two_meshes_is_seen():
+    near = replace(textured_mesh(), vertices=textured_mesh().vertices * [0.5, 1, 0.5] + [0, -1, 0])
+    far = Mesh(textured_mesh().vertices, textured_mesh().faces, np.full((4, 3), 77, np.uint8))
+    view = Viewpoint((0, -4, 0), (0, 0, 0), field_of_view=50)
+    pictures = [
+        np.asarray(draw_exhibit(Exhibit("", view, meshes), (60, 60), title=False))
+        for meshes in ((near, far), (far, near))
+    ]
+    assert np.array_equal(*pictures)
+    assert (pictures[0] == 77).all(2).any() and (pictures[0][30, 30] != 77).any()
 
 
 def test_gaussians_are_drawn_by_the_renderer():

@@ -11,15 +11,26 @@ import pytest
 pytest.importorskip("viser")
 
 from sparse3d.data.three_spheres import trace  # noqa: E402
-from sparse3d.viewers.exhibit import UP, Exhibit, Viewpoint, before, exhibit_of_mesh, exhibit_of_splats  # noqa: E402
-from sparse3d.viewers.exhibit_page import Curve, ExhibitServer, packed_for_viser  # noqa: E402
+from sparse3d.geometry.material import Material  # noqa: E402
+from sparse3d.viewers.exhibit import (  # noqa: E402
+    UP,
+    Exhibit,
+    Lines,
+    Points,
+    Viewpoint,
+    before,
+    exhibit_of_mesh,
+    exhibit_of_splats,
+)
+from sparse3d.viewers.exhibit_page import ExhibitServer, packed_for_viser  # noqa: E402
 from sparse3d.viewers.guard import GuardedServer  # noqa: E402
+from sparse3d.viewers.panel import Curve, plain  # noqa: E402
 from sparse3d.viewers.rendered import camera_of  # noqa: E402
 from sparse3d.viewers.seen import Seen, Sight, paint  # noqa: E402
 from sparse3d.viewers.still import draw_exhibit  # noqa: E402
 from sparse3d.viewers.tones import before_tone_mapping  # noqa: E402
 from tests.viewers.conftest import screenshot  # noqa: E402
-from tests.viewers.spheres import sphere_cloud, sphere_mesh  # noqa: E402
+from tests.viewers.spheres import sphere_cloud, sphere_mesh, textured_mesh  # noqa: E402
 
 # Where nothing of viser's own lies over the picture: its panel, its hint about software, its axes.
 CLEAR = slice(160, 520), slice(20, 560)
@@ -102,6 +113,28 @@ def test_triangles_and_the_mouse(serve, page):
     assert hosts == {f"http://127.0.0.1:{server.port}"}
 
 
+def test_meshes_of_every_paint_and_what_comes_instead(serve, page):
+    """A texture, a material, nothing; then points and lines in their place, then something that is not there
+    is gone."""
+    exhibit = replace(exhibit_of_mesh("panel", textured_mesh()), background=LIGHT)
+    server = serve(exhibit)
+    page.goto(server.url)
+    (client,) = connected(server, page)
+    comes_close(page, on_page(exhibit, client), to=25)  # as viser's tones have it
+    paint = Material((0.2, 0.5, 0.8))
+    server.show(replace(exhibit, meshes=(replace(textured_mesh(), material=paint, uv=None),)))
+    comes_close(page, on_page(server._exhibit, client), to=2)
+    places = np.random.default_rng(0).uniform(-0.5, 0.5, (3000, 3))
+    points = Points(places, np.full((3000, 3), 30, np.uint8), 0.08)
+    server.show(Exhibit("points", exhibit.viewpoint, points=points, background=LIGHT))
+    comes_close(page, on_page(server._exhibit, client), to=20)  # of 3 pixels: square, and without edges
+    ends, green = np.array([[[-1.0, 0, 0], [1, 0, 0]]]), np.array([[0, 200, 0]], np.uint8)
+    server.show(Exhibit("a line", exhibit.viewpoint, lines=Lines(ends, green), background=LIGHT))
+    page.wait_for_timeout(300)
+    seen = screenshot(page)[CLEAR]
+    assert 20 < (seen.min(2) < 100).sum() < 3000, "a line and nothing else"
+
+
 def test_gaussians_and_what_they_become(serve, page):
     exhibit = exhibit_of_splats("spheres", sphere_cloud(degree=0), UP["z"])
     exhibit = replace(exhibit, background=LIGHT, drawing=replace(exhibit.drawing, mode="classic"))
@@ -115,10 +148,10 @@ def test_gaussians_and_what_they_become(serve, page):
     server.show(fewer)
     comes_close(page, on_page(fewer, client), to=0.12 * shown)
     steps = np.arange(5)
-    server.plot([Curve("loss", steps, 1 / (1 + steps)), Curve("color", steps, 1 / (2 + steps))])
-    server.plot([Curve("loss", np.arange(9), np.ones(9)), Curve("color", np.arange(9), np.ones(9))])
+    server.losses.show([Curve("loss", steps, 1 / (1 + steps)), Curve("color", steps, 1 / (2 + steps))])
+    server.losses.show([Curve("loss", np.arange(9), np.ones(9)), Curve("color", np.arange(9), np.ones(9))])
     page.get_by_text("losses").wait_for()
-    assert len(server._chart.data[0]) == 9
+    assert len(server.losses.chart.data[0]) == 9
 
 
 def spheres_seen(camera):
@@ -204,6 +237,10 @@ def test_a_port_that_was_asked_for_is_the_one():
     server = GuardedServer(port)
     assert server.port == port and f"127.0.0.1:{port}/?token={server.token}" in server.url
     server.close()
+
+
+def test_words_are_words():
+    assert plain("![a](b) <i> {c} *d* _e_ 1.5 (2)") == r"\!\[a\](b) \<i\> \{c\} \*d\* \_e\_ 1.5 (2)"
 
 
 def test_covariances_of_any_size_keep_their_digits():

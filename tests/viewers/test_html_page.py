@@ -2,11 +2,13 @@
 nobody for anything."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from sparse3d.gaussians.render import SplatConfig
+from sparse3d.geometry.material import Material
 from sparse3d.viewers import html_page
 from sparse3d.viewers.exhibit import (
     UP,
@@ -22,7 +24,7 @@ from sparse3d.viewers.html_page import page_of, write_html
 from sparse3d.viewers.scene import Boxes, LegendRow, Scene
 from sparse3d.viewers.still import draw_exhibit
 from tests.viewers.conftest import SIZE, screenshot
-from tests.viewers.spheres import sphere_cloud, sphere_mesh
+from tests.viewers.spheres import sphere_cloud, sphere_mesh, textured_mesh
 
 FAR = (4e5, 5.4e6, 120.0)  # as maps count metres
 EXHIBITS = {
@@ -31,6 +33,11 @@ EXHIBITS = {
     "gaussians": exhibit_of_splats("gaussians", sphere_cloud(), UP["z"]),
     "classic": exhibit_of_splats("classic", sphere_cloud(degree=3), UP["-y"], SplatConfig(mode="classic")),
     "plain": exhibit_of_splats("plain", sphere_cloud(degree=0), UP["y"]),
+    "texture": exhibit_of_mesh("texture", textured_mesh()),
+    "lit texture": exhibit_of_mesh("lit texture", textured_mesh(unlit=False)),
+    "material": exhibit_of_mesh(
+        "material", replace(sphere_mesh(colors=False), material=Material((0.9, 0.6, 0.1), unlit=False))
+    ),
     "points": Exhibit(
         "points",
         Viewpoint((FAR[0], FAR[1] - 3, FAR[2] + 1), FAR),
@@ -163,7 +170,7 @@ def test_keys_and_switches(page, tmp_path):
     page.select_option("#up", "y")
     settle(page)
     assert view_of(page, exhibit).up == (0, 1, 0)
-    page.check("#light")
+    page.check("#other")
     page.uncheck("#layers input")
     settle(page)
     assert (screenshot(page)[:, 340:] == 255).all(), "nothing but the light background beside the panel"

@@ -79,15 +79,18 @@ const FRAGMENT = "#version 300 es\nprecision highp float;\nout vec4 shown;\n";
 const SOURCES = {
   mesh: [`${CAMERA}
     layout(location=0) in vec3 position; layout(location=1) in vec3 normal; layout(location=2) in vec4 color;
-    out vec3 across; out vec3 away; out vec3 paint;
+    layout(location=3) in vec2 corner;
+    out vec3 across; out vec3 away; out vec3 paint; out vec2 at;
     void main() {
-      across = normal; away = eye - position; paint = color.rgb;
+      across = normal; away = eye - position; paint = color.rgb; at = corner;
       gl_Position = clip(seen(position));
     }`, `${FRAGMENT}
-    in vec3 across; in vec3 away; in vec3 paint; uniform float shade;
+    in vec3 across; in vec3 away; in vec3 paint; in vec2 at;
+    uniform float shade; uniform float ambient; uniform bool textured; uniform sampler2D picture;
     void main() {
-      float lit = 0.3 + 0.7 * abs(dot(normalize(across), normalize(away)));
-      shown = vec4(paint * mix(1., lit, shade), 1.);
+      float lit = ambient + (1. - ambient) * abs(dot(normalize(across), normalize(away)));
+      vec3 own = textured ? texture(picture, at).rgb : paint;
+      shown = vec4(own * mix(1., lit, shade), 1.);
     }`],
   points: [`${CAMERA}
     layout(location=0) in vec3 position; layout(location=2) in vec4 color;
@@ -198,7 +201,8 @@ const SOURCES = {
 // ---- what is drawn ------------------------------------------------------------------------------------------
 
 const gl = canvas.getContext("webgl2", { antialias: true, alpha: false, powerPreference: "high-performance" });
-const state = { light: false, shade: false, dirty: true, frames: 0 };
+const isLight = head.background[0] + head.background[1] + head.background[2] > 384;
+const state = { other: false, shade: false, dirty: true, frames: 0 };
 const layers = []; // {name, shown, blended, draw()}
 
 function program(name) {
@@ -253,12 +257,16 @@ function looked(shaders) { // uniforms of the camera
   gl.uniform2f(shaders.at("range"), Math.max(camera.distance * 1e-3, far * 1e-5), far);
 }
 
-function meshLayer(part, data) {
-  const shaders = program("mesh"), plain = !("colors" in part);
+let slots = 0; // of textures, each has its own
+
+async function meshLayer(part, data) {
+  const shaders = program("mesh"), plain = !("colors" in part), textured = "picture" in part;
+  const slot = textured ? await pictureTexture(data.bytes(part.picture, part.length)) : 0;
   const array = vertices(() => {
     attribute(0, data.floats(part.positions, 3 * part.vertices), 3, gl.FLOAT);
     attribute(1, data.bytes(part.normals, 4 * part.vertices), 3, gl.BYTE, { stride: 4 });
     if (!plain) attribute(2, data.bytes(part.colors, 4 * part.vertices), 4, gl.UNSIGNED_BYTE);
+    if (textured) attribute(3, data.floats(part.uv, 2 * part.vertices), 2, gl.FLOAT);
     buffer(data.words(part.faces, part.indices), gl.ELEMENT_ARRAY_BUFFER);
   });
   return {
@@ -266,7 +274,10 @@ function meshLayer(part, data) {
     draw() {
       looked(shaders);
       gl.uniform1f(shaders.at("shade"), state.shade ? 1 : 0);
-      if (plain) gl.vertexAttrib4f(2, 0.78, 0.8, 0.84, 1);
+      gl.uniform1f(shaders.at("ambient"), head.ambient);
+      gl.uniform1i(shaders.at("textured"), textured ? 1 : 0);
+      gl.uniform1i(shaders.at("picture"), slot);
+      if (plain) gl.vertexAttrib4f(2, ...part.paint.map((value) => value / 255), 1);
       gl.bindVertexArray(array);
       gl.drawElements(gl.TRIANGLES, part.indices, gl.UNSIGNED_INT, 0);
     },
@@ -309,7 +320,19 @@ function lineLayer(part, data) {
   };
 }
 
-function texture(slot, words) { // RGBA32UI, in rows
+async function pictureTexture(bytes) { // its slot; first row on top, as texture coordinates count
+  const picture = await createImageBitmap(new Blob([bytes], { type: "image/jpeg" }), { colorSpaceConversion: "none" });
+  const slot = slots++;
+  gl.activeTexture(gl.TEXTURE0 + slot);
+  gl.bindTexture(gl.TEXTURE_2D, gl.createTexture());
+  gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, gl.RGBA, gl.UNSIGNED_BYTE, picture);
+  gl.generateMipmap(gl.TEXTURE_2D);
+  gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.LINEAR_MIPMAP_LINEAR);
+  return slot;
+}
+
+function wordTexture(words) { // RGBA32UI, in rows; its slot
+  const slot = slots++;
   const wide = Math.min(4096, gl.getParameter(gl.MAX_TEXTURE_SIZE)), high = Math.ceil(words.length / 4 / wide);
   if (high > gl.getParameter(gl.MAX_TEXTURE_SIZE)) throw new Error("this browser's textures are too small for so many Gaussians");
   const whole = new Uint32Array(4 * wide * high);
@@ -319,14 +342,15 @@ function texture(slot, words) { // RGBA32UI, in rows
   gl.bindTexture(gl.TEXTURE_2D, made);
   gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA32UI, wide, high, 0, gl.RGBA_INTEGER, gl.UNSIGNED_INT, whole);
   for (const name of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) gl.texParameteri(gl.TEXTURE_2D, name, gl.NEAREST);
+  return slot;
 }
 
 function splatLayer(part, data) {
   const shaders = program("splats"), count = part.count;
   const words = data.words(part.texels, 8 * count), floats = data.floats(part.texels, 8 * count);
-  texture(0, words);
+  const texels = wordTexture(words);
   const degree = part.degree ?? 0, blocks = degree;
-  texture(1, degree ? data.words(part.harmonics, 4 * blocks * count) : new Uint32Array(4));
+  const harmonics = wordTexture(degree ? data.words(part.harmonics, 4 * blocks * count) : new Uint32Array(4));
   const order = new Uint32Array(count), depth = new Float32Array(count), bins = new Uint32Array((1 << 16) + 1);
   let numbers, sorted = "";
   const array = vertices(() => {
@@ -361,8 +385,8 @@ function splatLayer(part, data) {
     draw() {
       sort();
       looked(shaders);
-      gl.uniform1i(shaders.at("texels"), 0);
-      gl.uniform1i(shaders.at("harmonics"), 1);
+      gl.uniform1i(shaders.at("texels"), texels);
+      gl.uniform1i(shaders.at("harmonics"), harmonics);
       gl.uniform1f(shaders.at("blur"), head.blur);
       gl.uniform1f(shaders.at("first"), head.near);
       gl.uniform1i(shaders.at("antialiased"), head.antialiased ? 1 : 0);
@@ -378,7 +402,7 @@ function draw() {
   const wide = Math.round(canvas.clientWidth * devicePixelRatio), high = Math.round(canvas.clientHeight * devicePixelRatio);
   if (canvas.width !== wide || canvas.height !== high) { canvas.width = wide; canvas.height = high; }
   gl.viewport(0, 0, wide, high);
-  const [r, g, b] = state.light ? [255, 255, 255] : head.background;
+  const [r, g, b] = state.other ? (isLight ? [11, 13, 20] : [255, 255, 255]) : head.background;
   gl.depthMask(true);
   gl.clearColor(r / 255, g / 255, b / 255, 1);
   gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
@@ -476,10 +500,11 @@ function panel() {
     camera.place(add(camera.target, eye, camera.distance), up);
     changed();
   });
-  byId("light").addEventListener("change", (event) => { state.light = event.target.checked; changed(); });
+  byId("other").addEventListener("change", (event) => { state.other = event.target.checked; changed(); });
+  byId("other").parentElement.append(isLight ? " dark background" : " light background");
   const meshes = head.parts.filter((part) => part.kind === "mesh");
   byId("shading").hidden = !meshes.length;
-  state.shade = byId("shade").checked = meshes.some((part) => !("colors" in part));
+  state.shade = byId("shade").checked = meshes.some((part) => part.shaded);
   byId("shade").addEventListener("change", (event) => { state.shade = event.target.checked; changed(); });
   byId("reset").addEventListener("click", () => { camera.first(); changed(); });
   if (location.hash === "#bare") document.body.classList.add("bare"); // the picture alone
@@ -509,7 +534,7 @@ async function start() {
   if (!gl) throw new Error("this browser has no WebGL 2, or it is switched off");
   const data = await unpacked();
   const makers = { mesh: meshLayer, splats: splatLayer, points: pointLayer, lines: lineLayer };
-  for (const part of head.parts) layers.push({ shown: true, ...makers[part.kind](part, data) });
+  for (const part of head.parts) layers.push({ shown: true, ...await makers[part.kind](part, data) });
   camera.first();
   panel();
   draw();
