@@ -59,19 +59,13 @@ def _opaque(exhibit: Exhibit, camera: Camera) -> Image.Image:
     depth = np.full((large.height, large.width), np.inf, dtype=np.float32)
     for mesh in exhibit.meshes:
         _draw_mesh(mesh, large, pixels, depth)
+    pose, near = large.camera_to_world, _NEAR * exhibit.viewpoint.distance
     if exhibit.points is not None:
         lens = np.array([large.fx, large.fy, large.cx, large.cy])
-        pose, near = large.camera_to_world, _NEAR * exhibit.viewpoint.distance
         seen = (exhibit.points.places - pose[:3, 3]) @ pose[:3, :3]
         colors = exhibit.points.colors.astype(np.float64)
         fill_squares(seen, colors, exhibit.points.size, lens, near, pixels, depth)
     if exhibit.lines is not None:
-        ends = (exhibit.lines.ends - pose[:3, 3]) @ pose[:3, :3]
-        ribbons, faces = _ribbons(ends, _LINE_WIDTH * _OVERSAMPLING / large.fx, near)
-        colors = exhibit.lines.colors.astype(np.float64).repeat(4, axis=0)
-        fill_triangles(ribbons, colors, faces, lens, near, pixels, depth)
-    if exhibit.lines is not None:
-        pose, near = large.camera_to_world, _NEAR * exhibit.viewpoint.distance
         ends = (exhibit.lines.ends - pose[:3, 3]) @ pose[:3, :3]
         ribbons, faces = _ribbons(ends, _LINE_WIDTH * _OVERSAMPLING / large.fx, near)
         places = ribbons @ pose[:3, :3].T + pose[:3, 3]
