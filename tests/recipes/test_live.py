@@ -1,5 +1,6 @@
 """A training that is looked at: the page follows it, and the training does not notice."""
 
+import socket
 from types import SimpleNamespace
 
 import numpy as np
@@ -149,3 +150,25 @@ def test_curves_of_a_long_run_are_thinned(tmp_path):
     assert (loss.name, color.name) == ("loss", "color") and len(loss.steps) <= 2000
     assert loss.values == pytest.approx(1 / loss.steps) and loss.steps[0] == 1
     assert curves_of(tmp_path / "none") == []
+
+
+def test_the_command_tells_where_the_training_can_be_seen(photos, tmp_path, capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr(live, "EVERY", 0.0)
+    monkeypatch.setattr(live.ShowLive, "after_train", lambda self, trainer: seen.append(self.server))
+    command = ["reconstruct", str(photos), "--config", VOXELS[0], *VOXELS[1:], "--out", str(tmp_path / "run")]
+    options = ["--view", "--no-turntable", "--no-mesh"]
+    assert cli.main([*command, *options]) == 0
+    (server,) = seen
+    out = capsys.readouterr().out
+    assert server.url in out.splitlines() and "step 24 of 24" in server._note.content
+    with pytest.raises(OSError), socket.create_connection(("127.0.0.1", server.port), timeout=5):
+        pass  # it ends with the training
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen(1)
+        port = other.getsockname()[1]
+        again = [*command[:-1], str(tmp_path / "other"), *options, "--port", str(port)]
+        assert cli.main(again) == 2
+        assert f"port {port} of 127.0.0.1 is in use" in capsys.readouterr().err
+        assert not (tmp_path / "other").exists(), "told before anything begins"
