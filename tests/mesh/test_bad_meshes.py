@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from sparse3d.geometry import memory
 from sparse3d.geometry.mesh import Mesh
 from sparse3d.mesh.distance import MeshDistance
 from sparse3d.mesh.dual_grid import dual_grid_to_mesh, mesh_to_dual_grid
@@ -71,10 +72,17 @@ def test_huge_coordinates_are_taken_with_large_voxels_and_refused_with_small(way
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_long_diagonal_needle_costs_what_it_is(way):
-    """Not what the box around it holds, which is 10000 voxels along each axis."""
+def test_a_long_diagonal_needle_costs_what_it_is(way, monkeypatch):
+    """Not what the box around it holds, which is 10000 voxels along each axis. The flood of sparcubes goes
+    through that box in steps of four, and says so."""
     needle = Mesh(np.array([[0, 0, 0], [1000, 1000, 1000], [1000, 1000, 1000.01]]), np.array([[0, 1, 2]]))
-    found = WAYS[way](needle, 0.1)
+    if way == "sparcubes":
+        monkeypatch.setattr(memory, "available_bytes", lambda: 8 << 30)
+        with pytest.raises(
+            ValueError, match=r"flood around a mesh of 10020 x .* a voxel size of .* would fit"
+        ):
+            WAYS[way](needle, 0.1)
+    found = WAYS[way](needle, 1.0 if way == "sparcubes" else 0.1)
     assert len(found.vertices) < 500_000
 
 

@@ -131,6 +131,7 @@ def test_faces_in_planes_of_the_lattice_are_crossed_once():
 def test_colours_are_carried():
     mesh = icosphere(rounds=4)
     found = there_and_back(mesh.with_colors(((mesh.vertices + 1) / 2 * 255).astype(np.uint8)))
+    assert found.colors is not None
     assert np.abs(found.colors - (found.vertices + 1) / 2 * 255).max() < 5
 
 

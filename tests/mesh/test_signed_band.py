@@ -67,8 +67,10 @@ def test_colours_are_those_of_the_nearest_place():
     shades = ((mesh.vertices + 1) / 2 * 255).astype(np.uint8)
     band = band_from_mesh(mesh.with_colors(shades), VOXEL)
     directions = band.places / np.linalg.norm(band.places, axis=1, keepdims=True)
+    assert band.colors is not None
     assert np.abs(band.colors - (directions + 1) / 2 * 255).max() < 4
     found = band_to_mesh(band)
+    assert found.colors is not None
     assert np.abs(found.colors - (found.vertices + 1) / 2 * 255).max() < 5
 
 

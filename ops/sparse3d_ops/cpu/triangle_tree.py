@@ -120,10 +120,12 @@ def _better(v, w, d, best_v, best_w, best):
 
 @numba.njit(cache=True, nogil=True)
 def _square_at(c, x, y, z, v, w):
-    """Squared distance to the point a + v (b - a) + w (c - a)."""
-    dx = c[0] + v * (c[3] - c[0]) + w * (c[6] - c[0]) - x
-    dy = c[1] + v * (c[4] - c[1]) + w * (c[7] - c[1]) - y
-    dz = c[2] + v * (c[5] - c[2]) + w * (c[8] - c[2]) - z
+    """Squared distance to the point (1 - v - w) a + v b + w c: at a corner exactly the corner's, the same for
+    all triangles around it."""
+    u = 1 - v - w
+    dx = u * c[0] + v * c[3] + w * c[6] - x
+    dy = u * c[1] + v * c[4] + w * c[7] - y
+    dz = u * c[2] + v * c[5] + w * c[8] - z
     return dx * dx + dy * dy + dz * dz
 
 
@@ -156,7 +158,8 @@ def point_triangle(c, x, y, z):
 @numba.njit(cache=True, nogil=True)
 def walk(boxes, corners, rows, x, y, z, best, nodes, ways):
     """The nearest triangle that is no further away than the root of `best`: (square, its place in the tree or
-    -1, v, w). nodes and ways (DEEP,) are room."""
+    -1, v, w). nodes and ways (DEEP,) are room. Boxes are left out only where they are further away by more
+    than roundings, so that what is found depends on nothing but the triangles."""
     leaves, count = len(boxes) >> 1, len(corners)
     place, v, w = np.int64(-1), 0.0, 0.0
     top = 0
@@ -164,18 +167,18 @@ def walk(boxes, corners, rows, x, y, z, best, nodes, ways):
     while top >= 0:
         node, way = nodes[top], ways[top]
         top -= 1
-        if not way <= best:
+        if not way <= best * SLACK:
             continue
         while node < leaves:
             near, far = 2 * node, 2 * node + 1
             near_way, far_way = box_square(boxes[near], x, y, z), box_square(boxes[far], x, y, z)
             if far_way < near_way:
                 near, far, near_way, far_way = far, near, far_way, near_way
-            if far_way <= best:
+            if far_way <= best * SLACK:
                 top += 1
                 nodes[top], ways[top] = far, far_way
             node = near
-            if not near_way <= best:
+            if not near_way <= best * SLACK:
                 break
         if node < leaves:
             continue
@@ -268,8 +271,8 @@ def nearest(boxes, corners, rows, queries, limit, squares, found, weights):
                     if d < best or (d == best and (place < 0 or rows[f] < rows[place])):
                         best, place, v, w = d, f, a, b
             else:
-                if before >= 0:  # no further than there; a triangle as near with a lower row may exist
-                    best = min(best, _square_at(corners[before], qx, qy, qz, v, w))
+                if before >= 0:  # no further than there, but for roundings
+                    best = min(best, _square_at(corners[before], qx, qy, qz, v, w) * SLACK)
                 best, place, v, w = walk(boxes, corners, rows, qx, qy, qz, best, nodes, ways)
                 before = place
             if place < 0:

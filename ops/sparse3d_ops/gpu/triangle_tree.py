@@ -33,9 +33,10 @@ def _part(numerator, denominator):
 
 @triton.jit
 def _square_at(ax, ay, az, bx, by, bz, cx, cy, cz, x, y, z, v, w):
-    dx = ax + v * (bx - ax) + w * (cx - ax) - x
-    dy = ay + v * (by - ay) + w * (cy - ay) - y
-    dz = az + v * (bz - az) + w * (cz - az) - z
+    u = 1 - v - w
+    dx = u * ax + v * bx + w * cx - x
+    dy = u * ay + v * by + w * cy - y
+    dz = u * az + v * bz + w * cz - z
     return dx * dx + dy * dy + dz * dz
 
 
@@ -113,7 +114,7 @@ def nearest_kernel(
     turn = 0
     walking = inside
     while tl.max(walking.to(tl.int32), 0) > 0:
-        near = walking & (box_square(boxes, node, x, y, z, walking) <= best)
+        near = walking & (box_square(boxes, node, x, y, z, walking) <= best + best * 1e-9)
         leaf = node - leaves
         at_leaf = near & (leaf >= 0)
         leaf = tl.where(at_leaf, leaf, 0)
