@@ -4,11 +4,11 @@ Block b holds lattice points b * SIDE to (b + 1) * SIDE - 1; what is kept for th
 """
 
 import math
-import os
 
 import torch
 from torch import Tensor
 
+from sparse3d.geometry.memory import available_bytes as free_memory
 from sparse3d_ops import hashing
 
 # 8^3 and not 16^3: on 640 x 480 depth at 1 cm blocks of 8^3 take 0.6 times the memory and 0.7 times the time
@@ -20,21 +20,6 @@ _FIRST = 1024  # blocks that there is room for at first
 def bytes_of_block(colors: bool) -> int:
     """What a block takes in memory: distance and weight, and red, green, blue, 4 bytes each."""
     return SIDE**3 * 4 * (5 if colors else 2)
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that can still be taken; None where the system does not tell."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo") as file:
-            rows = dict(line.split(":", 1) for line in file)
-        return 1024 * int(rows["MemAvailable"].split()[0])
-    except (OSError, KeyError, ValueError):  # another system
-        try:
-            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-        except (AttributeError, OSError, ValueError):
-            return None
 
 
 class Blocks:
