@@ -5,7 +5,7 @@ along the optical axis, step being voxel_size by the length of the pixel's ray a
 lattice points are interpolated, and known where all eight points around are: in a block that is there, with
 enough weight. The surface is where the first known value above 0 (inside) follows a known one that is not:
 first on the line between both, then once more on the line between the value there and the one on the other
-side of 0.
+side of 0. Normals and colours are those of the first of these two places.
 """
 
 import math
@@ -47,6 +47,8 @@ def cast_field(
     to the outside, those of the interpolated values; colors (height, width, 3) float32, or (0, 0, 3). Zeros
     where nothing is seen between near and far.
     """
+    import numba
+
     from sparse3d_ops.cpu import tsdf_cast as body
 
     numbers = _checked(
@@ -63,7 +65,9 @@ def cast_field(
     ranges = body.tile_ranges(places, inside, side, numbers, width, height)
     field = (array.numpy().ravel() for array in (values, weights, colors))
     views = depth.numpy(), normals.numpy(), seen.numpy()
-    body.cast(table, *field, inside, side.bit_length() - 1, numbers, ranges, *views)
+    # Threads take parts in turn: near parts of a picture take longer than far ones.
+    order = np.argsort(np.arange(len(ranges)) % numba.get_num_threads(), kind="stable")
+    body.cast(table, *field, inside, side.bit_length() - 1, numbers, ranges, order, *views)
     return depth, normals, seen
 
 

@@ -148,9 +148,10 @@ class TSDFVolume:
         must fit into max_blocks."""
         pose = _pose(camera_to_world)
         numbers = [float(value) for value in np.asarray(intrinsics).ravel()]
-        keys, far = self._in_view(numbers, pose, size, math.inf if far is None else far)
-        self.blocks.take(keys, create=False)
-        blocks = self.blocks
+        blocks, far = self.blocks, math.inf if far is None else far
+        if not math.isfinite(far) or isinstance(blocks, StreamedBlocks):
+            keys, far = self._in_view(numbers, pose, size, far)
+            blocks.take(keys, create=False)
         depth, normals, color = cast_field(
             *blocks.table, blocks.values, blocks.weights, blocks.colors, hashing.unpack(blocks.keys), numbers,
             pose, *size, self.voxel_size, min(near, far), far, max(min_weight, LEAST),

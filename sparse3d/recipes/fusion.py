@@ -195,8 +195,8 @@ class _Source:
             need = self._estimate(rows, fits, truncation * fits / config.voxel_size)
         raise ValueError(
             f"voxels of {config.voxel_size:g} m would need about {blocks * size / 1e9:.3g} GB of memory "
-            f"({blocks} blocks of {SIDE}^3), {free / 1e9:.3g} GB are free; --voxel-size {fits:g} would fit, or "
-            f"keep blocks on disk: --max-blocks {max(8, int(free / size / 2))} --blocks-folder DIR"
+            f"({blocks} blocks of {SIDE}^3), {free / 1e9:.3g} GB are free; --voxel-size {fits:g} would fit, "
+            f"or keep blocks on disk: --max-blocks {max(8, int(free / size / 2))} --blocks-folder DIR"
         )
 
     def _estimate(self, rows: list[int], voxel_size: float, truncation: float) -> int:

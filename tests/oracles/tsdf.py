@@ -185,14 +185,12 @@ def cast_field(
             before, k = f, k + 1
         else:
             continue
-        low, high, t, found = ((k - 1) * step, before), (k * step, f), 0.0, None
-        for _ in range(2):
-            t = low[0] - low[1] / (high[1] - low[1]) * (high[0] - low[0])
-            found = around(begin + t * way)
-            if found is None:
-                break
-            g = value(begin + t * way)
+        low, high = ((k - 1) * step, before), (k * step, f)
+        t = low[0] - low[1] / (high[1] - low[1]) * (high[0] - low[0])
+        found, g = around(begin + t * way), value(begin + t * way)
+        if found is not None:
             low, high = (low, (t, g)) if g > 0 else ((t, g), high)
+            t = low[0] - low[1] / (high[1] - low[1]) * (high[0] - low[0])
         if t > far:
             continue
         depth[row, column] = t

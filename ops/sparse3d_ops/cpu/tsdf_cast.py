@@ -163,38 +163,43 @@ def tile_ranges(blocks, inside, side, numbers, width, height):
 
 
 @numba.njit
-def point_of(table, bits, own, a, b, c, i, j, l):
-    """Number of the lattice point (i, j, l) of block (a, b, c), in row `own`; of its upper neighbours where
-    one of the three is a side's length. NONE where there is no block."""
-    over = (i >> bits) | (j >> bits) | (l >> bits)
-    row = row_of(table, a + (i >> bits), b + (j >> bits), c + (l >> bits)) if over else own
-    last = (np.int64(1) << bits) - 1
-    at = ((i & last) << bits | (j & last)) << bits | (l & last)
-    return (row << (3 * bits)) + at if row >= 0 else NONE
-
-
-@numba.njit
 def points_around(table, bits, own, i, j, l):
     """Numbers of the eight lattice points around the cell (i, j, l), corner 4 dx + 2 dy + dz, whose block is
     in row `own`; the first is NONE where one is missing."""
     last = (np.int64(1) << bits) - 1
+    y, x = np.int64(1) << bits, np.int64(1) << (2 * bits)
     a, b, c = i >> bits, j >> bits, l >> bits
     i, j, l = i & last, j & last, l & last
+    at = (i << bits | j) << bits | l
     if i < last and j < last and l < last:
-        p = (own << (3 * bits)) + ((i << bits | j) << bits | l)
-        y, x = np.int64(1) << bits, np.int64(1) << (2 * bits)
+        p = (own << (3 * bits)) + at
         return p, p + 1, p + y, p + y + 1, p + x, p + x + 1, p + x + y, p + x + y + 1
-    p0 = point_of(table, bits, own, a, b, c, i, j, l)
-    p1 = point_of(table, bits, own, a, b, c, i, j, l + 1)
-    p2 = point_of(table, bits, own, a, b, c, i, j + 1, l)
-    p3 = point_of(table, bits, own, a, b, c, i, j + 1, l + 1)
-    p4 = point_of(table, bits, own, a, b, c, i + 1, j, l)
-    p5 = point_of(table, bits, own, a, b, c, i + 1, j, l + 1)
-    p6 = point_of(table, bits, own, a, b, c, i + 1, j + 1, l)
-    p7 = point_of(table, bits, own, a, b, c, i + 1, j + 1, l + 1)
-    if min(min(min(p1, p2), min(p3, p4)), min(min(p5, p6), p7)) < 0:
+    # The row of the block that each corner lies in, asked for once.
+    u, v, w = i == last, j == last, l == last
+    r4 = row_of(table, a + 1, b, c) if u else own
+    r2 = row_of(table, a, b + 1, c) if v else own
+    r1 = row_of(table, a, b, c + 1) if w else own
+    r6 = row_of(table, a + 1, b + 1, c) if u and v else (r4 if u else r2)
+    r5 = row_of(table, a + 1, b, c + 1) if u and w else (r4 if u else r1)
+    r3 = row_of(table, a, b + 1, c + 1) if v and w else (r2 if v else r1)
+    r7 = row_of(table, a + 1, b + 1, c + 1) if u and v and w else (r6 if u and v else (r5 if u and w else r3))
+    if u and not v and not w:
+        r7 = r4
+    dx, dy, dz = -i if u else np.int64(1), -j if v else np.int64(1), -l if w else np.int64(1)
+    dx, dy = dx * x, dy * y
+    p0 = (own << (3 * bits)) + at
+    if min(min(r1, r2), min(min(r3, r4), min(min(r5, r6), r7))) < 0:
         p0 = NONE
-    return p0, p1, p2, p3, p4, p5, p6, p7
+    return (
+        p0,
+        (r1 << (3 * bits)) + at + dz,
+        (r2 << (3 * bits)) + at + dy,
+        (r3 << (3 * bits)) + at + dy + dz,
+        (r4 << (3 * bits)) + at + dx,
+        (r5 << (3 * bits)) + at + dx + dz,
+        (r6 << (3 * bits)) + at + dx + dy,
+        (r7 << (3 * bits)) + at + dx + dy + dz,
+    )
 
 
 @numba.njit
@@ -262,9 +267,10 @@ def to_leave(cell, shift, v, inverse, origin):
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def cast(table, values, weights, colors, inside, bits, numbers, ranges, depth, normals, seen):
+def cast(table, values, weights, colors, inside, bits, numbers, ranges, order, depth, normals, seen):
     """table of `row_of`, inside (B,) of `octants_with_inside`; values and weights (B n,), colors (B 3 n,); a
-    block has a side of 1 << bits. depth (H, W), normals and seen (H, W, 3) are outputs.
+    block has a side of 1 << bits; order (rows of tiles,): in which they are worked on. depth (H, W), normals
+    and seen (H, W, 3) are outputs.
 
     The rays of a tile take their steps in turn: a step waits for memory and for itself, and those of other
     rays fill the time.
@@ -277,7 +283,8 @@ def cast(table, values, weights, colors, inside, bits, numbers, ranges, depth, n
     color_at, points = np.int64(colors.ctypes.data), np.int64(1) << (3 * bits)
     across = ranges.shape[1]
     for tile in numba.prange(ranges.shape[0] * across):
-        top, left = tile // across * TILE, tile % across * TILE
+        line = order[tile // across]
+        top, left = line * TILE, tile % across * TILE
         bottom, right = min(top + TILE, height), min(left + TILE, width)
         for row in range(top, bottom):
             for column in range(left, right):
@@ -286,8 +293,8 @@ def cast(table, values, weights, colors, inside, bits, numbers, ranges, depth, n
                     normals[row, column, n] = 0
                     if tinted:
                         seen[row, column, n] = 0
-        begin = max(near, np.float64(ranges[tile // across, tile % across, 0]))
-        end = min(far, np.float64(ranges[tile // across, tile % across, 1]))
+        begin = max(near, np.float64(ranges[line, tile % across, 0]))
+        end = min(far, np.float64(ranges[line, tile % across, 1]))
         if not begin <= end:
             continue
         ways, count = np.empty((TILE * TILE, 8)), 0
@@ -323,13 +330,15 @@ def cast(table, values, weights, colors, inside, bits, numbers, ranges, depth, n
                 fx, fy, fz = math.floor(x), math.floor(y), math.floor(z)
                 i, j, l = np.int64(fx), np.int64(fy), np.int64(fz)
                 own = row_of(table, i >> bits, j >> bits, l >> bits)
-                # No sample that lies surely within a block that is not there is looked at, nor within an
-                # octant without anything inside.
-                shift = bits - 1
-                if own < 0:
-                    shift = bits if own == NONE else bits + PAGE
-                octant = (i >> shift & 1) << 2 | (j >> shift & 1) << 1 | (l >> shift & 1)
-                if own < 0 or not inside[own] >> octant & 1:
+                # No sample that lies surely within a block that is not there is looked at, nor within a block
+                # or an octant without anything inside.
+                shift = bits if own > NO_PAGE else bits + PAGE
+                skipped = own < 0 or inside[own] == 0
+                if not skipped:
+                    shift = bits - 1
+                    octant = (i >> shift & 1) << 2 | (j >> shift & 1) << 1 | (l >> shift & 1)
+                    skipped = not inside[own] >> octant & 1
+                if skipped:
                     leave = min(
                         to_leave(i, shift, vx, ways[ray, 4], ox),
                         min(
@@ -362,17 +371,14 @@ def cast(table, values, weights, colors, inside, bits, numbers, ranges, depth, n
                 if not before <= 0:
                     continue
                 going -= 1
-                low, high, g = s, t, math.nan
-                for _ in range(2):
-                    t = low - before / (f - before) * (high - low)
-                    x, y, z = ox + t * vx, oy + t * vy, oz + t * vz
-                    g, p = sample(table, bits, value_at, weight_at, least, x, y, z)
-                    if g > 0:
-                        high, f = t, g
-                    elif g <= 0:
-                        low, before = t, g
-                    else:
-                        break
+                low, high = s, t
+                t = low - before / (f - before) * (high - low)
+                x, y, z = ox + t * vx, oy + t * vy, oz + t * vz
+                g, p = sample(table, bits, value_at, weight_at, least, x, y, z)
+                if g > 0:
+                    t = low - before / (g - before) * (t - low)
+                elif g <= 0:
+                    t -= g / (f - g) * (high - t)
                 if t > far:
                     continue
                 row, column = top + ray // TILE, left + ray % TILE

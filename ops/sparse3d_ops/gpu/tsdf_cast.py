@@ -39,11 +39,10 @@ def point_of(slot_keys, slot_rows, slots, x, y, z, corner: tl.constexpr, SIDE: t
 
 @triton.jit
 def value_at(slot_keys, slot_rows, slots, array, x, y, z, corner: tl.constexpr, SIDE: tl.constexpr, wanted):
-    """Of an array (B, SIDE^3) as float64; NaN where there is no block."""
+    """Of an array (B, SIDE^3); NaN where there is no block."""
     row, at = point_of(slot_keys, slot_rows, slots, x, y, z, corner, SIDE, wanted)
     there = wanted & (row >= 0)
-    value = tl.load(array + row * SIDE * SIDE * SIDE + at, mask=there, other=float("nan"))
-    return value.to(tl.float64)
+    return tl.load(array + row * SIDE * SIDE * SIDE + at, mask=there, other=float("nan"))
 
 
 @triton.jit
@@ -109,7 +108,7 @@ def tint_at(
 ):  # fmt: skip
     row, at = point_of(slot_keys, slot_rows, slots, x, y, z, corner, SIDE, wanted)
     plane = colors + (3 * row + channel) * SIDE * SIDE * SIDE + at
-    return tl.load(plane, mask=wanted & (row >= 0), other=0).to(tl.float64)
+    return tl.load(plane, mask=wanted & (row >= 0), other=0)
 
 
 @triton.jit(do_not_specialize=["items", "slots", "width"])
@@ -165,20 +164,14 @@ def cast_kernel(
         skipped = tl.maximum(tl.floor(tl.minimum(rest, far) / step - 1e-6), 1.0)
         k += tl.where(there, 1.0, skipped)
         walking = walking & (hit == 0) & (k * step <= far)
-    t, g = high, f_high
-    for _ in tl.static_range(2):
-        going = found & (g == g)
-        t = tl.where(going, low - f_low / (f_high - f_low) * (high - low), t)
-        x, y, z = ox + t * vx, oy + t * vy, oz + t * vz
-        value = sample(slot_keys, slot_rows, slots, values, weights, least, x, y, z, SIDE, going)
-        g = tl.where(going, value, g)
-        above, below = going & (g > 0), going & (g <= 0)
-        high, f_high = tl.where(above, t, high), tl.where(above, g, f_high)
-        low, f_low = tl.where(below, t, low), tl.where(below, g, f_low)
+    first = low - f_low / (f_high - f_low) * (high - low)
+    x, y, z = ox + first * vx, oy + first * vy, oz + first * vz
+    g = sample(slot_keys, slot_rows, slots, values, weights, least, x, y, z, SIDE, found)
+    t = tl.where(g > 0, low - f_low / (g - f_low) * (first - low), first)
+    t = tl.where(g <= 0, first - g / (f_high - g) * (high - first), t)
     found = found & (t <= far)
     tl.store(depth + pixel, t.to(tl.float32), mask=found)
     found = found & (g == g)
-    x, y, z = ox + t * vx, oy + t * vy, oz + t * vz
     v0, v1, v2, v3, v4, v5, v6, v7 = eight(slot_keys, slot_rows, slots, values, x, y, z, SIDE, found)
     fx, fy, fz = x - tl.floor(x), y - tl.floor(y), z - tl.floor(z)
     gx = slope(v0, v1, v2, v3, v4, v5, v6, v7, fy, fz)
