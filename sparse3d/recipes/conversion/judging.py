@@ -59,7 +59,7 @@ def compared(before: Thing, after: Thing, config: ConversionConfig, seconds: flo
     except ValueError:  # no surface, or one without area
         chamfer = normals = float("nan")
     scores = []
-    for camera in ring(low, high, _VIEWS, config.view_size, turn=0.37):
+    for camera in ring(low, high, _VIEWS, config.pixels, turn=0.37):
         target, shown = (np.clip(sight(thing, camera).color, 0, 1) for thing in (before, after))
         scores.append(score(shown, target))
     mean = mean_scores(scores)

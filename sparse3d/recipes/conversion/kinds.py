@@ -38,7 +38,7 @@ class ConversionConfig:
     count: int | None = None  # Gaussians, surfels or points; as many as voxels on the surface
     refine: int = 300  # steps in which what shows pictures is fitted to those of what it came from
     views: int = 24  # pictures to fit to
-    view_size: int = 128  # pixels a side of them
+    view_size: int | None = None  # pixels a side of them; a voxel or less a pixel
     sh_degree: int = 2  # at most, of colours that are fitted
     seed: int = 0
 
@@ -49,10 +49,15 @@ class ConversionConfig:
             raise ValueError(f"voxel_size must be above 0 metres, got {self.voxel_size}")
         if self.count is not None and self.count < 1:
             raise ValueError(f"count must be at least 1, got {self.count}")
-        if self.refine < 0 or self.views < 1 or not 16 <= self.view_size <= 4096:
+        if self.refine < 0 or self.views < 1 or not 16 <= self.pixels <= 4096:
             raise ValueError(f"refine is at least 0, views at least 1, view_size 16 to 4096: {self}")
         if not 0 <= self.sh_degree <= 3:
             raise ValueError(f"sh_degree must lie in 0 to 3, got {self.sh_degree}")
+
+    @property
+    def pixels(self) -> int:
+        """Of a picture's side. Things fill somewhat more than half of it."""
+        return self.view_size or min(max(2 * self.resolution, 64), 512)
 
     def voxel(self, extent: float) -> float:
         """Metres, for a thing that is so long."""

@@ -12,7 +12,6 @@ from sparse3d.fields.mesh import field_mesh
 from sparse3d.fields.voxel_field import VoxelField
 from sparse3d.gaussians.cloud import GaussianCloud
 from sparse3d.gaussians.density import box_of
-from sparse3d.gaussians.density_mesh import DensityMeshConfig, density_mesh
 from sparse3d.gaussians.geometry import render_geometry
 from sparse3d.gaussians.initial import from_points
 from sparse3d.gaussians.render import SplatView, render
@@ -27,6 +26,7 @@ from sparse3d.nn.threads import one_torch_thread
 from sparse3d.recipes.conversion.kinds import Thing
 from sparse3d.recipes.radiance.config import RadianceEvaluationConfig, Vector
 from sparse3d.recipes.radiance.judge import render_view
+from sparse3d.recipes.splatting.surface import SplatMeshConfig, splats_to_mesh
 
 FIELD_OF_VIEW = math.radians(40)
 _ROOM = 1.1  # how much farther away than where the ball around a thing fills the picture
@@ -95,10 +95,11 @@ def ring(low: np.ndarray, high: np.ndarray, count: int, size: int, turn: float =
 
 
 @torch.no_grad()
-def sight(thing: Thing, camera: Camera, background: Vector = (1.0, 1.0, 1.0)) -> Sight:
-    """What a camera sees of a thing; of bands and occupancy, their surfaces; points as discs that touch."""
+def sight(thing: Thing, camera: Camera, background: Vector = (1.0, 1.0, 1.0), rays: int = _RAYS) -> Sight:
+    """What a camera sees of a thing; of bands and occupancy, their surfaces; points as discs that touch.
+    `rays` a pixel and side, of meshes and fields."""
     if isinstance(thing, (Mesh, SignedBand, OccupiedVoxels)):
-        return Sight(*draw(shown_mesh(thing), camera, background, _RAYS))
+        return Sight(*draw(shown_mesh(thing), camera, background, rays))
     if isinstance(thing, (GaussianCloud, PaintedPoints)):
         cloud = discs_of(thing) if isinstance(thing, PaintedPoints) else thing
         paint = render_geometry if cloud.surfels else render
@@ -106,7 +107,7 @@ def sight(thing: Thing, camera: Camera, background: Vector = (1.0, 1.0, 1.0)) ->
             seen = paint(cloud, SplatView.of(camera, cloud.means), torch.tensor(background).to(cloud.means))
         return Sight(*(part.cpu().numpy() for part in (seen.color, seen.depth, seen.alpha)))
     with one_torch_thread():
-        return Sight(*render_view(thing, camera, background, RadianceEvaluationConfig(rays_per_side=_RAYS)))
+        return Sight(*render_view(thing, camera, background, RadianceEvaluationConfig(rays_per_side=rays)))
 
 
 @lru_cache(maxsize=4)
@@ -148,5 +149,9 @@ def surface_of(thing: Thing, resolution: int = 128) -> Mesh:
 
 
 def surface_of_splats(cloud: GaussianCloud, resolution: int) -> Mesh:
-    """Where the density of Gaussians or surfels passes a level."""
-    return density_mesh(cloud, DensityMeshConfig(resolution=resolution))
+    """Of Gaussians or surfels that are opaque, as those on surfaces are, what cameras around them see, fused;
+    of others where their density passes a level (`recipes.splatting.surface` says why)."""
+    opaque = float(torch.sigmoid(cloud.opacities).median()) > 0.5
+    # The box around them is wider than they are by a half.
+    cells = min(math.ceil(1.5 * resolution), 1 << 14)
+    return splats_to_mesh(cloud, SplatMeshConfig("fusion" if opaque else "density", cells))
