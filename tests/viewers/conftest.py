@@ -26,25 +26,34 @@ def browser():
         made.close()
 
 
-@pytest.fixture
-def page(browser):
-    """An empty page that lets nothing out of this machine and remembers what was asked for in `asked`, and
-    what went wrong in `errors`."""
+_LOCAL = ("http://127.0.0.1:", "ws://127.0.0.1:", "file:", "data:", "blob:", "about:")
+
+
+@pytest.fixture(scope="module")
+def tab(browser):
+    """A page that lets nothing out of this machine and remembers what was asked for in `asked`, and what went
+    wrong in `errors`."""
     width, height = SIZE
     context = browser.new_context(viewport={"width": width, "height": height}, has_touch=True)
     made = context.new_page()
     made.asked, made.errors = [], []
     made.on("request", lambda request: made.asked.append(request.url))
     made.on("pageerror", lambda error: made.errors.append(str(error)))
-    local = ("http://127.0.0.1:", "ws://127.0.0.1:", "file:", "data:", "blob:")
     context.route(
         lambda url: True,
-        lambda route: route.continue_() if route.request.url.startswith(local) else route.abort(),
+        lambda route: route.continue_() if route.request.url.startswith(_LOCAL) else route.abort(),
     )
     yield made
     context.close()
-    assert not made.errors
-    assert all(url.startswith(local) for url in made.asked), "something outside of this machine is asked for"
+
+
+@pytest.fixture
+def page(tab):
+    """The module's page, held to what a test does with it."""
+    tab.asked.clear()
+    yield tab
+    assert not tab.errors
+    assert all(url.startswith(_LOCAL) for url in tab.asked), "something outside of this machine is asked for"
 
 
 def screenshot(page):

@@ -37,17 +37,17 @@ def textured_mesh(unlit=True):
     return Mesh(vertices, faces, uv=places[faces], material=Material(texture=texture, unlit=unlit))
 
 
-def sphere_cloud(count=1500, degree=2, seed=0, surfels=False, at=(0.0, 0.0, 0.0)):
+def sphere_cloud(count=1500, degree=2, seed=0, surfels=False, size=1.0):
     """Gaussians scattered over the spheres, in their colours, with some harmonics."""
     rng = np.random.default_rng(seed)
     which = rng.integers(0, 3, count)
     away = rng.normal(size=(count, 3))
     away /= np.linalg.norm(away, axis=1, keepdims=True)
-    means = CENTRES[which] + RADII[which, None] * away + np.array(at)
+    means = CENTRES[which] + RADII[which, None] * away
     rest = 0.15 * rng.normal(size=(count, (degree + 1) ** 2 - 1, 3))
     parts = {
         "means": means,
-        "scales": np.log(rng.uniform(0.004, 0.05, (count, 2 if surfels else 3))),
+        "scales": np.log(size * rng.uniform(0.004, 0.05, (count, 2 if surfels else 3))),
         "quats": rng.normal(size=(count, 4)),
         "opacities": rng.normal(1.5, 1, count),
         "sh0": (PAINT[which, None] / 255 - 0.5) / SH0,

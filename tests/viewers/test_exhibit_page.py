@@ -33,23 +33,22 @@ from tests.viewers.conftest import screenshot  # noqa: E402
 from tests.viewers.spheres import sphere_cloud, sphere_mesh, textured_mesh  # noqa: E402
 
 # Where nothing of viser's own lies over the picture: its panel, its hint about software, its axes.
-CLEAR = slice(160, 520), slice(20, 560)
-SIZE = 900, 600
+CLEAR = slice(160, 400), slice(20, 500)
+SIZE = 840, 480
 LIGHT = (255, 255, 255)
 
 
-@pytest.fixture
-def serve(page):
-    made = []
-    page.set_viewport_size({"width": SIZE[0], "height": SIZE[1]})
-
-    def start(*arguments, **options):
-        made.append(ExhibitServer(*arguments, **options))
-        return made[-1]
-
-    yield start
-    for server in made:
-        server.close()
+@pytest.fixture(scope="module")
+def shown(tab):
+    """A server that shows the spheres, and the browser that looks at it."""
+    tab.set_viewport_size({"width": SIZE[0], "height": SIZE[1]})
+    exhibit = replace(exhibit_of_mesh("three * spheres", sphere_mesh()), background=LIGHT)
+    server = ExhibitServer(exhibit, sight=Sight(spheres_seen, np.zeros(3), 0.75))
+    tab.asked.clear()
+    tab.goto(server.url)
+    (client,) = connected(server, tab)
+    yield server, client
+    server.close()
 
 
 def connected(server, page, wanted=1):
@@ -82,24 +81,21 @@ def on_page(exhibit, client):
     return np.asarray(draw_exhibit(replace(exhibit, viewpoint=view), SIZE, title=False)).astype(float)
 
 
-def test_triangles_and_the_mouse(serve, page):
-    exhibit = replace(exhibit_of_mesh("three * spheres", sphere_mesh()), background=LIGHT)
-    server = serve(exhibit)
-    page.goto(server.url)
-    (client,) = connected(server, page)
+def test_triangles_and_the_mouse(shown, page):
+    server, client = shown
+    exhibit = server._exhibit
     first = on_page(exhibit, client)
     # Also that colours come out as they went in, which viser's own tones would change by 20.
     comes_close(page, first, to=1.5)
     assert np.abs(first - 255)[CLEAR].mean() > 30
-    assert client.camera.position == pytest.approx(exhibit.viewpoint.eye, abs=1e-4)
     width, height = SIZE
-    before_eye = np.array(client.camera.position)
-    page.mouse.move(width / 2, height / 2)
+    eye = np.array(client.camera.position)
+    page.mouse.move(width / 3, height / 2)
     page.mouse.down()
-    page.mouse.move(width / 2 - 120, height / 2 - 20, steps=4)
+    page.mouse.move(width / 3 - 120, height / 2 - 20, steps=4)
     page.mouse.up()
     for _ in range(100):
-        if np.linalg.norm(client.camera.position - before_eye) > 0.5:
+        if np.linalg.norm(client.camera.position - eye) > 0.5:
             break
         page.wait_for_timeout(25)
     page.wait_for_timeout(600)  # it swings out
@@ -109,17 +105,23 @@ def test_triangles_and_the_mouse(serve, page):
     distance = np.linalg.norm(client.camera.position - exhibit.viewpoint.target)
     assert distance == pytest.approx(exhibit.viewpoint.distance, rel=1e-3)
     assert page.get_by_text("three * spheres").count() == 1, "a name is a name, not Markdown"
+
+
+def test_nobody_but_the_server_is_asked_for_anything(shown, page):
+    server, _ = shown
+    page.goto(server.url)
+    connected(server, page)
     hosts = {re.sub(r"^(blob:)?(\w+://[^/]*).*", r"\2", url) for url in page.asked}
     assert hosts == {f"http://127.0.0.1:{server.port}"}
 
 
-def test_meshes_of_every_paint_and_what_comes_instead(serve, page):
+def test_meshes_of_every_paint_and_what_comes_instead(shown, page):
     """A texture, a material, nothing; then points and lines in their place, then something that is not there
     is gone."""
+    server, _ = shown
+    (client,) = server.server.get_clients().values()
     exhibit = replace(exhibit_of_mesh("panel", textured_mesh()), background=LIGHT)
-    server = serve(exhibit)
-    page.goto(server.url)
-    (client,) = connected(server, page)
+    server.show(exhibit)
     comes_close(page, on_page(exhibit, client), to=25)  # as viser's tones have it
     paint = Material((0.2, 0.5, 0.8))
     server.show(replace(exhibit, meshes=(replace(textured_mesh(), material=paint, uv=None),)))
@@ -127,7 +129,7 @@ def test_meshes_of_every_paint_and_what_comes_instead(serve, page):
     places = np.random.default_rng(0).uniform(-0.5, 0.5, (3000, 3))
     points = Points(places, np.full((3000, 3), 30, np.uint8), 0.08)
     server.show(Exhibit("points", exhibit.viewpoint, points=points, background=LIGHT))
-    comes_close(page, on_page(server._exhibit, client), to=20)  # of 3 pixels: square, and without edges
+    comes_close(page, on_page(server._exhibit, client), to=20)  # round here, squares there
     ends, green = np.array([[[-1.0, 0, 0], [1, 0, 0]]]), np.array([[0, 200, 0]], np.uint8)
     server.show(Exhibit("a line", exhibit.viewpoint, lines=Lines(ends, green), background=LIGHT))
     page.wait_for_timeout(300)
@@ -135,23 +137,36 @@ def test_meshes_of_every_paint_and_what_comes_instead(serve, page):
     assert 20 < (seen.min(2) < 100).sum() < 3000, "a line and nothing else"
 
 
-def test_gaussians_and_what_they_become(serve, page):
+def test_gaussians_and_what_they_become(shown, page):
+    server, _ = shown
+    (client,) = server.server.get_clients().values()
     exhibit = exhibit_of_splats("spheres", sphere_cloud(degree=0), UP["z"])
     exhibit = replace(exhibit, background=LIGHT, drawing=replace(exhibit.drawing, mode="classic"))
-    server = serve(exhibit)
-    page.goto(server.url)
-    (client,) = connected(server, page)
+    server.show(exhibit)
     wanted = on_page(exhibit, client)
-    shown = np.abs(wanted - 255)[CLEAR].mean()
-    comes_close(page, wanted, to=0.12 * shown)
+    visible = np.abs(wanted - 255)[CLEAR].mean()
+    comes_close(page, wanted, to=0.12 * visible)
     fewer = replace(exhibit, splats=exhibit.splats[:400])
     server.show(fewer)
-    comes_close(page, on_page(fewer, client), to=0.12 * shown)
+    comes_close(page, on_page(fewer, client), to=0.12 * visible)
     steps = np.arange(5)
     server.losses.show([Curve("loss", steps, 1 / (1 + steps)), Curve("color", steps, 1 / (2 + steps))])
     server.losses.show([Curve("loss", np.arange(9), np.ones(9)), Curve("color", np.arange(9), np.ones(9))])
     page.get_by_text("losses").wait_for()
     assert len(server.losses.chart.data[0]) == 9
+
+
+def test_pictures_that_are_drawn_here(shown, page):
+    server, _ = shown
+    (client,) = server.server.get_clients().values()
+    camera = camera_of(client.camera, SIZE[1])
+    try:
+        for kind in ("colour", "normal"):
+            server._kind.value = kind
+            wanted = paint(spheres_seen(camera), kind, camera, *server.pictures.sight.depths(camera))
+            comes_close(page, wanted.astype(float), to=2.5)
+    finally:
+        server._kind.value = "what is there"
 
 
 def spheres_seen(camera):
@@ -165,20 +180,7 @@ def spheres_seen(camera):
     return Seen(colors.reshape(*shape, 3), depth.reshape(shape), known.reshape(shape).astype(float))
 
 
-def test_pictures_that_are_drawn_here(serve, page):
-    sight = Sight(spheres_seen, np.zeros(3), 0.75)
-    exhibit = Exhibit("a field", before(np.zeros(3), 2.4, UP["z"]), background=LIGHT)
-    server = serve(exhibit, sight=sight, objects=False)
-    page.goto(server.url)
-    (client,) = connected(server, page)
-    camera = camera_of(client.camera, SIZE[1])
-    for kind in ("colour", "depth", "normal"):
-        server._kind.value = kind
-        wanted = paint(spheres_seen(camera), kind, camera, *sight.depths(camera)).astype(float)
-        comes_close(page, wanted, to=2.5)
-
-
-def test_a_browser_that_goes_in_the_middle_of_a_picture_leaves_the_server_well(serve, page):
+def test_a_browser_that_goes_in_the_middle_of_a_picture_leaves_the_server_well(page):
     begun, go_on = threading.Event(), threading.Event()
 
     def see(camera):
@@ -187,31 +189,36 @@ def test_a_browser_that_goes_in_the_middle_of_a_picture_leaves_the_server_well(s
         return spheres_seen(camera)
 
     exhibit = Exhibit("slow", before(np.zeros(3), 2.4, UP["z"]), background=LIGHT)
-    server = serve(exhibit, sight=Sight(see, np.zeros(3), 0.75), objects=False)
-    page.goto(server.url)
-    connected(server, page)
-    assert begun.wait(30)
-    page.goto("about:blank")
-    connected(server, page, wanted=0)
-    go_on.set()
-    # So do those who go before they have said anything.
-    for words in (b"", b"GET /", b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n"):
-        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
-            client.sendall(words)
-    page.goto(server.url)
-    (client,) = connected(server, page)
-    camera = camera_of(client.camera, SIZE[1])
-    comes_close(page, paint(spheres_seen(camera), "colour", camera, 0, 1).astype(float), to=2.5)
+    server = ExhibitServer(exhibit, sight=Sight(see, np.zeros(3), 0.75), objects=False)
+    try:
+        page.goto(server.url)
+        connected(server, page)
+        assert begun.wait(30)
+        page.goto("about:blank")
+        connected(server, page, wanted=0)
+        go_on.set()
+        # So do those who go before they have said anything.
+        for words in (b"", b"GET /", b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n"):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+                client.sendall(words)
+        page.goto(server.url)
+        (client,) = connected(server, page)
+        camera = camera_of(client.camera, SIZE[1])
+        wanted = paint(spheres_seen(camera), "colour", camera, 0, 1)
+        comes_close(page, wanted.astype(float), to=2.5)
+    finally:
+        server.close()
 
 
-def test_without_the_token_there_is_no_page(serve, page):
-    server = serve(exhibit_of_mesh("secret", sphere_mesh(rings=4)))
-    for wrong in ("/", "/?token=" + "x" * 32, server.url.split(str(server.port))[1][:-1]):
-        answer = page.goto(f"http://127.0.0.1:{server.port}{wrong}")
-        assert answer.status == 403 and "needs the address with the token" in page.text_content("body")
-    assert not server.server.get_clients()
-    assert page.goto(server.url).status == 200
-    connected(server, page)
+def test_without_the_token_there_is_no_page(page):
+    server = ExhibitServer(exhibit_of_mesh("secret", sphere_mesh(rings=4)))
+    try:
+        for wrong in ("/", "/?token=" + "x" * 32, server.url.split(str(server.port))[1][:-1]):
+            answer = page.goto(f"http://127.0.0.1:{server.port}{wrong}")
+            assert answer.status == 403 and "needs the address with the token" in page.text_content("body")
+        assert not server.server.get_clients()
+    finally:
+        server.close()
 
 
 def test_a_port_in_use_is_told():
