@@ -106,7 +106,7 @@ def peak_gib() -> str:
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30:.2f} GiB"
 
 
-def sparse(resolution: int) -> None:
+def sparse(resolution: int, threads: int) -> None:
     band_to_mesh(sphere_band(32))  # compiled
     band = sphere_band(resolution)
     begin = time.perf_counter()
@@ -114,7 +114,8 @@ def sparse(resolution: int) -> None:
     took = time.perf_counter() - begin
     print(
         f"marching, sparse: {len(band.points)} points of {resolution}^3 -> {len(mesh.faces)} triangles in "
-        f"{took:.2f} s; closed: {mesh.is_closed}; largest memory of the process so far {peak_gib()}"
+        f"{took:.2f} s on {threads} threads; closed: {mesh.is_closed}; largest memory of the process, the band "
+        f"and its making included: {peak_gib()}"
     )
 
 
@@ -160,8 +161,9 @@ def main() -> None:
     args = parser.parse_args()
     meshes = {Path(path).stem: read_mesh(path) for path in args.meshes} or {"sphere": sphere_mesh()}
     board = machine.Board("surfaces on voxels", ["Open3D", "scikit-image"], args.repeats)
+    machine.use_threads(args.threads[-1])
+    sparse(args.sparse, args.threads[-1])  # first, while the process has had no memory but its own
     for limits in machine.each_limit(args.threads):
-        sparse(args.sparse)
         dense(board, limits, args.dense)
         for name, mesh in meshes.items():
             nearest(board, limits, name, mesh)
