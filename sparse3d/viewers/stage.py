@@ -24,6 +24,7 @@ from sparse3d.viewers.exhibit import DARK, Exhibit
 from sparse3d.viewers.still import draw_exhibit
 
 PANEL = (480, 360)  # pixels
+WINDOW = (1280, 800)
 _GAP = 6  # pixels between panels
 _CAPTION = 26  # pixels
 _TEXT = (226, 230, 240)
@@ -139,7 +140,7 @@ class _Window:
         if visible and sys.platform == "linux" and not {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ):
             raise ValueError("there is no display here; use --headless picture.png")
         self._visualizer = self._o3d.visualization.VisualizerWithKeyCallback()
-        if not self._visualizer.create_window("sparse3d", 1280, 800, visible=visible):
+        if not self._visualizer.create_window("sparse3d", *WINDOW, visible=visible):
             raise ValueError("Open3D cannot open a window here; use --headless picture.png")
         options = self._visualizer.get_render_option()
         options.point_size, options.mesh_show_back_face = 3.0, True
@@ -186,12 +187,18 @@ class _Window:
         self._visualizer.destroy_window()
 
     def _look(self, exhibit: Exhibit) -> None:
-        view, control = exhibit.viewpoint, self._visualizer.get_view_control()
-        self._visualizer.get_render_option().background_color = np.array(exhibit.background) / 255
-        control.set_front(np.subtract(view.eye, view.target))
-        control.set_lookat(view.target)
-        control.set_up(view.up)
-        control.set_zoom(0.5)
+        """From the exhibit's viewpoint, in its colours: only triangles without colours are lit."""
+        options, control = self._visualizer.get_render_option(), self._visualizer.get_view_control()
+        options.background_color = np.array(exhibit.background) / 255
+        options.light_on = any(mesh.colors is None for mesh in exhibit.meshes)
+        seen, kinds = exhibit.viewpoint.camera(*WINDOW), self._o3d.camera
+        wanted = kinds.PinholeCameraParameters()
+        wanted.intrinsic = kinds.PinholeCameraIntrinsic(*WINDOW, seen.fx, seen.fy, seen.cx, seen.cy)
+        wanted.extrinsic = np.linalg.inv(seen.camera_to_world)
+        control.convert_from_pinhole_camera_parameters(wanted, allow_arbitrary=True)
+        # Open3D fits both to what is there at first, and things grow.
+        control.set_constant_z_near(0.01 * exhibit.viewpoint.distance)
+        control.set_constant_z_far(20 * exhibit.reach)
 
 
 def geometries(o3d: Any, exhibit: Exhibit) -> list[Any]:
