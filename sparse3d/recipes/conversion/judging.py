@@ -1,5 +1,6 @@
 """What a conversion changes: how far surfaces are apart, and how alike pictures are."""
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -52,6 +53,9 @@ def compared(before: Thing, after: Thing, config: ConversionConfig, seconds: flo
     """How far one is from the other."""
     low, high = bounds_of(before)
     try:
+        if kind_of(before) in (Kind.GAUSSIANS, Kind.SURFELS) and kind_of(after) == Kind.MESH:
+            # What the surface of a cloud is, is decided by this very step: it would be compared to itself.
+            raise ValueError("no surface but the one that was made")
         ours, theirs = (surface_of(thing, config.resolution) for thing in (after, before))
         threshold = _THRESHOLD * max(float(np.linalg.norm(high - low)), 1e-12)
         found = score_against_mesh(ours, theirs, threshold, _POINTS, config.seed)
@@ -81,10 +85,14 @@ def table(rows: list[Judged], voxel_size: float) -> Table:
             name,
             row.size,
             "" if row.seconds is None else f"{row.seconds:.1f}",
-            f"{1000 * row.chamfer:.3g}",
-            f"{row.chamfer / voxel_size:.3f}",
-            f"{row.normals:.4f}",
+            _number(1000 * row.chamfer, ".3g"),
+            _number(row.chamfer / voxel_size, ".3f"),
+            _number(row.normals, ".4f"),
             f"{row.psnr:.2f}",
             f"{row.ssim:.4f}",
         )
     return out
+
+
+def _number(value: float, form: str) -> str:
+    return "-" if math.isnan(value) else format(value, form)
