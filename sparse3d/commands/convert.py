@@ -58,7 +58,9 @@ def add(commands: Commands) -> None:
         help="that what shows pictures is fitted to those of IN for (default: 300; 0 is quick)",
     )
     made.add_argument("--views", type=int, metavar="N", help="pictures to fit to (default: 24)")
-    made.add_argument("--view-size", type=int, metavar="P", help="pixels a side of them (default: twice --resolution)")
+    made.add_argument(
+        "--view-size", type=int, metavar="P", help="pixels a side of them (default: twice --resolution)"
+    )
     made.add_argument("--sh-degree", type=int, metavar="D", help="at most, of fitted colours (default: 2)")
     made.add_argument("--seed", type=int, metavar="S", help="(default: 0)")
     splats = convert.add_argument_group("files of Gaussians")
