@@ -71,7 +71,8 @@ def integrate_depth(
     planes = colors.numpy().reshape(len(colors), 3, side**3)
     frame = depth.contiguous().numpy(), seen.contiguous().numpy(), packed
     flags = pixel_weights is not None, picture is not None and len(colors) > 0
-    body.integrate_depth(*flat, planes, rows.numpy(), places, offsets, *frame, numbers, *flags)
+    arrays = [*flat, planes, rows.numpy(), places, offsets, *frame, numbers, *flags]
+    body.integrate_depth(*arrays)
 
 
 @integrate_depth.register_kernel("cuda")
@@ -96,10 +97,11 @@ def _(
 
     _check_frame(values, weights, colors, rows, blocks, depth, picture, pixel_weights)
     view = _view(values, blocks, intrinsics, camera_to_world, voxel_size, truncation, near, far, max_weight)
-    given = [torch.from_numpy(array).to(values.device) for array in view]
+    places, offsets, numbers = (torch.from_numpy(array).to(values.device) for array in view)
     picture = picture.contiguous() if picture is not None and len(colors) else None
     pixel_weights = None if pixel_weights is None else pixel_weights.contiguous()
-    body.integrate_depth(values, weights, colors, rows, *given, depth.contiguous(), picture, pixel_weights)
+    field = values, weights, colors, rows, places, offsets, numbers
+    body.integrate_depth(*field, depth.contiguous(), picture, pixel_weights)
 
 
 @integrate_depth.register_fake

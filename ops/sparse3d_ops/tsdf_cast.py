@@ -63,11 +63,12 @@ def cast_field(
     table = directory.ctypes.data, pages.ctypes.data, *low, *size
     inside = body.octants_with_inside(table, values.numpy(), places)
     ranges = body.tile_ranges(places, inside, side, numbers, width, height)
-    field = (array.numpy().ravel() for array in (values, weights, colors))
-    views = depth.numpy(), normals.numpy(), seen.numpy()
+    field = [array.numpy().ravel() for array in (values, weights, colors)]
+    views = [view.numpy() for view in (depth, normals, seen)]
     # Threads take parts in turn: near parts of a picture take longer than far ones.
     order = np.argsort(np.arange(len(ranges)) % numba.get_num_threads(), kind="stable")
-    body.cast(table, *field, inside, side.bit_length() - 1, numbers, ranges, order, *views)
+    how = [inside, side.bit_length() - 1, numbers, ranges, order]
+    body.cast(table, *field, *how, *views)
     return depth, normals, seen
 
 

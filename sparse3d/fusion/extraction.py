@@ -111,7 +111,9 @@ def join(surfaces: Iterable[Surface], all_keys: Tensor) -> Surface:
     """Surfaces of different cells as one, without vertices that have no faces; all_keys (B,) are the blocks
     that there are, sorted. Vertices that two of them name are one, and are the same in both."""
     surfaces = list(surfaces)
-    key, edge, places = (torch.cat([s[k] for s in surfaces]) for k in range(3))
+    key = torch.cat([s.key for s in surfaces])
+    edge = torch.cat([s.edge for s in surfaces])
+    places = torch.cat([s.places for s in surfaces])
     begins = torch.tensor([0, *[len(s.key) for s in surfaces]]).cumsum(0).tolist()
     faces = torch.cat([s.faces + begin for s, begin in zip(surfaces, begins, strict=False)])
     number = torch.searchsorted(all_keys, key) * (3 * _POINTS) + edge
@@ -189,4 +191,5 @@ def as_mesh(piece: Piece | Surface, voxel_size: float) -> Mesh:
     """Metres, colours of 8 bits."""
     colors = None if piece.colors is None else piece.colors.round().clamp(0, 255).to(torch.uint8)
     vertices, faces = piece.places * voxel_size, piece.faces.to(torch.int32)
-    return Mesh(*(None if x is None else x.cpu().numpy() for x in (vertices, faces, colors)))
+    tints = None if colors is None else colors.cpu().numpy()
+    return Mesh(vertices.cpu().numpy(), faces.cpu().numpy(), tints)

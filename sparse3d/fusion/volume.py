@@ -6,6 +6,7 @@ from the origin vertices lose digits, so shift a world of many kilometres.
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,7 +84,7 @@ class TSDFVolume:
     def integrate(
         self,
         depth: Array,
-        intrinsics: Array,
+        intrinsics: Array | Sequence[float],
         camera_to_world: Array,
         color: Array | None = None,
         weights: Array | None = None,
@@ -108,7 +109,7 @@ class TSDFVolume:
         blocks.changed[rows] = True
 
     def integrate_rays(
-        self, points: Array, origin: Array, colors: Array | None = None, weight: float = 1.0
+        self, points: Array, origin: Array | Sequence[float], colors: Array | None = None, weight: float = 1.0
     ) -> None:
         """Take a LiDAR sweep: points (N, 3) in the world and where they were seen from (3,). Points that are
         not finite are none. colors (N, 3) uint8."""
@@ -136,7 +137,7 @@ class TSDFVolume:
 
     def ray_cast(
         self,
-        intrinsics: Array,
+        intrinsics: Array | Sequence[float],
         camera_to_world: Array,
         size: tuple[int, int],
         near: float = 0.0,

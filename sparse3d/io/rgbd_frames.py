@@ -16,6 +16,7 @@ Dai et al., ScanNet (CVPR 2017).
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -126,7 +127,7 @@ def _read_scannet(root: Path) -> tuple[list[RgbdFrame], list[Skipped]]:
     return frames, skipped
 
 
-def _pose(path: Path, name: str, skipped: list[Skipped]) -> np.ndarray | None | bool:
+def _pose(path: Path, name: str, skipped: list[Skipped]) -> np.ndarray | None | Literal[False]:
     """(4, 4), None where there is no file, False (and a line in `skipped`) for a pose that is none."""
     if not path.is_file():
         return None

@@ -48,7 +48,7 @@ def integrate_depth(
         value, weight = values[row], weights[row]
         px, py, pz = places[m]
         for i in range(0, points, LANES):
-            z = load(offsets[2], i) + pz
+            z = load(offsets[2], i) + pz  # pyright: ignore[reportCallIssue]
             inverse = one / z
             u = (load(offsets[0], i) + px) * inverse * fx + cx
             v = (load(offsets[1], i) + py) * inverse * fy + cy
@@ -77,7 +77,8 @@ def integrate_depth(
                 for k in range(3):
                     plane = colors[row, k]
                     was = load(plane, i)
-                    store(was + (byte_of(bits, k) - was) * part, plane, i)
+                    seen_here = byte_of(bits, k)  # pyright: ignore[reportCallIssue]
+                    store(was + (seen_here - was) * part, plane, i)
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)

@@ -9,6 +9,7 @@ atomic counts cost more than all else here.
 """
 
 import math
+from typing import Any
 
 import numba
 import numpy as np
@@ -21,7 +22,7 @@ PAGE = 3  # a page of the table of blocks holds 1 << PAGE of them along a side
 NONE, NO_PAGE = np.int64(-1), np.int64(-2)
 
 
-def _load(kind: types.Number, width: ir.Type):
+def _load(kind: types.Number, width: ir.Type) -> Any:
     @intrinsic
     def load(typing_context, address, number):
         """Element `number` of the array that begins at an address; not checked."""
