@@ -111,11 +111,11 @@ def sparse(resolution: int, threads: int) -> None:
     band = sphere_band(resolution)
     begin = time.perf_counter()
     mesh = band_to_mesh(band)
-    took = time.perf_counter() - begin
+    took, peak = time.perf_counter() - begin, peak_gib()
     print(
         f"marching, sparse: {len(band.points)} points of {resolution}^3 -> {len(mesh.faces)} triangles in "
-        f"{took:.2f} s on {threads} threads; closed: {mesh.is_closed}; largest memory of the process, the band "
-        f"and its making included: {peak_gib()}"
+        f"{took:.2f} s on {threads} threads; closed: {mesh.is_closed}; largest memory of the process until "
+        f"then, making the band included: {peak}"
     )
 
 
