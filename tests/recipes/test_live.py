@@ -153,9 +153,13 @@ def test_curves_of_a_long_run_are_thinned(tmp_path):
 
 
 def test_the_command_tells_where_the_training_can_be_seen(photos, tmp_path, capsys, monkeypatch):
-    seen = []
-    monkeypatch.setattr(live, "EVERY", 0.0)
-    monkeypatch.setattr(live.ShowLive, "after_train", lambda self, trainer: seen.append(self.server))
+    seen, ended = [], ShowLive.after_train
+
+    def after_train(self, trainer):
+        ended(self, trainer)
+        seen.append(self.server)
+
+    monkeypatch.setattr(ShowLive, "after_train", after_train)
     command = ["reconstruct", str(photos), "--config", VOXELS[0], *VOXELS[1:], "--out", str(tmp_path / "run")]
     options = ["--view", "--no-turntable", "--no-mesh"]
     assert cli.main([*command, *options]) == 0

@@ -54,7 +54,7 @@ def shown(tab):
 def connected(server, page, wanted=1):
     """The browsers, when there are so many and all of them stand where one stands first."""
     eye = server._exhibit.viewpoint.eye
-    for _ in range(400):
+    for _ in range(1200):
         clients = list(server.server.get_clients().values())
         if len(clients) == wanted and all(np.allclose(c.camera.position, eye, atol=1e-4) for c in clients):
             return clients
