@@ -6,7 +6,7 @@ import numpy as np
 
 from sparse3d.geometry.cameras import Camera
 from sparse3d.geometry.mesh import Mesh
-from sparse3d.mesh.raster import rasterized
+from sparse3d.mesh.raster import Covered, rasterized
 
 
 class MeshView(NamedTuple):
@@ -19,6 +19,18 @@ class MeshView(NamedTuple):
     opacity: np.ndarray
 
 
+def covered(mesh: Mesh, camera: Camera, samples: int = 1) -> tuple[Covered, np.ndarray]:
+    """Which triangle each of `samples` x `samples` places a pixel shows, and the vertices (V, 3) in the
+    camera's axes. Triangles with a corner behind the camera are left out; lenses are taken for pinholes."""
+    pose = camera.camera_to_world
+    seen = (mesh.vertices.astype(np.float64) - pose[:3, 3]) @ pose[:3, :3]
+    before = seen[:, 2] > 0
+    nearness = np.where(before, 1 / np.where(before, seen[:, 2], 1), 0)
+    pixels = seen[:, :2] * nearness[:, None] * (camera.fx, camera.fy) + (camera.cx, camera.cy)
+    size = (camera.width * samples, camera.height * samples)
+    return rasterized(samples * pixels[mesh.faces], nearness[mesh.faces], size), seen
+
+
 def draw(
     mesh: Mesh, camera: Camera, background: tuple[float, float, float] = (1.0, 1.0, 1.0), samples: int = 2
 ) -> MeshView:
@@ -26,14 +38,7 @@ def draw(
     ValueError for a lens with distortion: straight lines are not straight there."""
     if camera.lens.fisheye or any(camera.lens.coefficients):
         raise ValueError("the lens is no pinhole; undistort the photos first")
-    pose = np.linalg.inv(camera.camera_to_world)
-    seen = mesh.vertices.astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]
-    before = seen[:, 2] > 0
-    nearness = np.where(before, 1 / np.where(before, seen[:, 2], 1), 0)
-    focal, middle = np.array([camera.fx, camera.fy]), np.array([camera.cx, camera.cy])
-    pixels = (seen[:, :2] * nearness[:, None] * focal + middle) * samples
-    size = (camera.width * samples, camera.height * samples)
-    found = rasterized(pixels[mesh.faces], nearness[mesh.faces], size)
+    found, seen = covered(mesh, camera, samples)
     hit = found.face >= 0
     face, weights = found.face[hit], found.weights[hit].astype(np.float64)
     color = np.zeros((*hit.shape, 3))

@@ -8,7 +8,7 @@ from sparse3d.gaussians.geometry import render_geometry
 from sparse3d.gaussians.render import SplatView, render
 from sparse3d.geometry.cameras import Camera
 from sparse3d.geometry.mesh import Mesh
-from sparse3d.mesh.raster import rasterized
+from sparse3d.mesh.drawing import covered
 from sparse3d.viewers.exhibit import Exhibit
 from sparse3d.viewers.squares import fill_squares
 
@@ -75,12 +75,7 @@ def _opaque(exhibit: Exhibit, camera: Camera) -> Image.Image:
 
 def _draw_mesh(mesh: Mesh, camera: Camera, pixels: np.ndarray, depth: np.ndarray) -> None:
     """Into a z-buffer. Triangles with a corner behind the camera are left out."""
-    pose = camera.camera_to_world
-    seen = (mesh.vertices - pose[:3, 3]) @ pose[:3, :3]
-    before = seen[:, 2] > 0
-    nearness = np.where(before, 1 / np.where(before, seen[:, 2], 1), 0)
-    corners = seen[:, :2] * nearness[:, None] * (camera.fx, camera.fy) + (camera.cx, camera.cy)
-    found = rasterized(corners[mesh.faces], nearness[mesh.faces], (camera.width, camera.height))
+    found, seen = covered(mesh, camera)
     hit = found.face >= 0
     face, weights = found.face[hit], found.weights[hit].astype(np.float64)
     rows = mesh.faces[face]
@@ -91,7 +86,7 @@ def _draw_mesh(mesh: Mesh, camera: Camera, pixels: np.ndarray, depth: np.ndarray
     colors = 255 * mesh.colors_at(face, weights).clip(0, 1) if is_painted(mesh) else np.array(PLAIN)
     if is_shaded(mesh):  # by a lamp beside the eye, from both sides
         place = (weights[..., None] * seen[rows]).sum(1)
-        normal = (weights[..., None] * mesh.vertex_normals[rows]).sum(1) @ pose[:3, :3]
+        normal = (weights[..., None] * mesh.vertex_normals[rows]).sum(1) @ camera.camera_to_world[:3, :3]
         cosine = np.abs((normal * place).sum(1)) / np.maximum(
             np.linalg.norm(normal, axis=1) * np.linalg.norm(place, axis=1), 1e-12
         )
