@@ -32,7 +32,7 @@ def add(commands: Commands) -> None:
         "target",
         type=Path,
         metavar="OUT",
-        help="the same, but .pcd; the ending picks the format; a name without one is a folder of radiance "
+        help="the same; the ending picks the format; a name without one is a folder of radiance "
         "voxels, which 'sparse3d render' draws",
     )
     convert.add_argument(

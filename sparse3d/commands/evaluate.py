@@ -52,6 +52,7 @@ def _run_surface(arguments: argparse.Namespace) -> int:
         found = surface_scores.score_dtu_scan(mesh, arguments.dtu, arguments.scan, arguments.cameras)
         truth = f"scan {arguments.scan} of DTU"
     else:
+        assert arguments.against is not None
         found = surface_scores.score_surface(mesh, arguments.against, arguments.threshold, arguments.samples)
         truth = arguments.against
     triangles = f"{len(mesh.faces)} triangles, {'closed' if mesh.is_closed else 'open'}"

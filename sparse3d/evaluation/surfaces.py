@@ -182,7 +182,7 @@ def _cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _planes(tree: KDTree, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Unit normals (M, 3) of the planes through each point and its neighbours, and how wide (M,) a disc has
     to be that meets those of the neighbours."""
-    way, rows = tree.query(points, _IN_PLANE + 1)
+    way, rows = (np.asarray(found) for found in tree.query(points, _IN_PLANE + 1))
     normals = np.empty_like(points)
     for begin in range(0, len(points), _AT_ONCE):
         near = points[rows[begin : begin + _AT_ONCE]]
@@ -195,7 +195,7 @@ def _to_discs(
     tree: KDTree, normals: np.ndarray, reach: np.ndarray, places: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """(N,) distances of places (N, 3) from the nearest disc, and its row (N,)."""
-    _, rows = tree.query(places, _DISCS)
+    rows = np.asarray(tree.query(places, _DISCS)[1])
     off = places[:, None] - np.asarray(tree.data)[rows]
     height = np.abs((off * normals[rows]).sum(2))
     across = np.sqrt(np.maximum((off * off).sum(2) - height**2, 0))

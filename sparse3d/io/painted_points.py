@@ -1,5 +1,5 @@
-"""Points with colours and normals: .ply both ways; other formats of points, as `io.points` has them,
-without."""
+"""Points with colours and normals: .ply both ways, .pcd with colours out; other formats of points, as
+`io.points` has them, without."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import numpy as np
 from sparse3d.errors import DataError
 from sparse3d.geometry.painted_points import PaintedPoints
 from sparse3d.io.files import write_bytes
+from sparse3d.io.pcd import write_pcd
 from sparse3d.io.ply_header import ORDERS, Element, read_header, row_type
 from sparse3d.io.point_fields import parse_table
 from sparse3d.io.points import read_valid_points, write_points
@@ -29,11 +30,18 @@ def read_painted_points(path: str | Path) -> PaintedPoints:
 
 
 def write_painted_points(path: str | Path, points: PaintedPoints) -> None:
-    """Write atomically; .ply keeps colours and normals, .npy and .bin the places alone. ValueError for
-    another ending."""
-    if Path(path).suffix.lower() != ".ply":
-        write_points(path, np.pad(points.positions, ((0, 0), (0, 1))))
-        return
+    """Write atomically; .ply keeps colours and normals, .pcd colours, .npy and .bin the places alone.
+    ValueError for another ending."""
+    match Path(path).suffix.lower():
+        case ".ply":
+            _write_ply(path, points)
+        case ".pcd":
+            write_pcd(path, points.positions, points.colors)
+        case _:
+            write_points(path, np.pad(points.positions, ((0, 0), (0, 1))))
+
+
+def _write_ply(path: str | Path, points: PaintedPoints) -> None:
     columns = [(name, "<f4", points.positions[:, k]) for k, name in enumerate("xyz")]
     if points.normals is not None:
         columns += [(name, "<f4", points.normals[:, k]) for k, name in enumerate(_NORMALS)]

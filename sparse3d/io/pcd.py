@@ -7,6 +7,7 @@ import numpy as np
 
 from sparse3d.errors import DataError
 from sparse3d.io import lzf
+from sparse3d.io.files import write_bytes
 from sparse3d.io.point_fields import parse_table, points_from_fields
 from sparse3d.io.reading import read_bytes
 
@@ -46,6 +47,25 @@ def read_pcd(path: str | Path) -> np.ndarray:
         case other:
             raise DataError(path, f"DATA {other!r}; expected ascii, binary or binary_compressed")
     return points_from_fields(fields, path)
+
+
+def write_pcd(path: str | Path, positions: np.ndarray, colors: np.ndarray | None = None) -> None:
+    """Write places (N, 3), metres, and colours (N, 3) uint8 where there are, as version 0.7, binary;
+    atomically. A colour is one number, 0x00rrggbb, whose bits stand there as a float: PCL's `rgb`."""
+    columns = [("x", positions[:, 0]), ("y", positions[:, 1]), ("z", positions[:, 2])]
+    if colors is not None:
+        packed = (colors.astype(np.uint32) * np.array([1 << 16, 1 << 8, 1], np.uint32)).sum(
+            1, dtype=np.uint32
+        )
+        columns.append(("rgb", packed.view(np.float32)))
+    table = np.stack([column.astype("<f4") for _, column in columns], 1)
+    count, width = len(table), len(columns)
+    header = (
+        f"# .PCD v0.7 - Point Cloud Data file format\nVERSION 0.7\nFIELDS {' '.join(n for n, _ in columns)}\n"
+        f"SIZE{' 4' * width}\nTYPE{' F' * width}\nCOUNT{' 1' * width}\nWIDTH {count}\nHEIGHT 1\n"
+        f"VIEWPOINT 0 0 0 1 0 0 0\nPOINTS {count}\nDATA binary\n"
+    )
+    write_bytes(path, header.encode("ascii") + table.tobytes())
 
 
 def _read_header(data: bytes, path: str | Path) -> _Header:

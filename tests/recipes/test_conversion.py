@@ -194,7 +194,7 @@ FILES = {
     Kind.VOXELS: ["a.safetensors", "a.npz", "run"],
     Kind.GAUSSIANS: ["a.ply", "a.spz", "a.splat", "a.glb", "a.compressed.ply", "a.sog"],
     Kind.SURFELS: ["a.ply"],
-    Kind.POINTS: ["a.ply", "a.npy", "a.bin"],
+    Kind.POINTS: ["a.ply", "a.npy", "a.bin", "a.pcd"],
 }
 PAIRS = [(kind, name) for kind, names in FILES.items() for name in names]
 
@@ -216,6 +216,16 @@ def test_files_of_every_kind_come_back(things, tmp_path, kind, name):
             assert torch.equal(value, again.state_dict()[key])
         camera = ring(*bounds_of(thing), 1, 32)[0]
         np.testing.assert_array_equal(sight(thing, camera).color, sight(again, camera).color)
+
+
+def test_another_program_reads_points_with_colours(things, tmp_path):
+    o3d = pytest.importorskip("open3d")
+    points = things[Kind.POINTS]
+    for name in ("a.pcd", "a.ply"):
+        write_thing(tmp_path / name, points)
+        theirs = o3d.io.read_point_cloud(str(tmp_path / name))
+        np.testing.assert_allclose(np.asarray(theirs.points), points.positions, atol=1e-6)
+        np.testing.assert_allclose(np.asarray(theirs.colors), points.colors / 255, atol=1e-6)
 
 
 def test_a_run_of_voxels_is_drawn_by_render(things, tmp_path, capsys):
@@ -277,7 +287,6 @@ def test_the_command(tmp_path_factory, capsys, source, target, words):
         (["m.ply", "b.npz", "--voxel-size", "1e-9"], "voxel size"),
         (["m.ply", "m.obj", "--texture", "5"], "texels"),
         (["open.ply", "v.npz", "--to", "occupancy"], "within"),
-        (["m.ply", "m.pcd"], ".pcd"),
     ],
 )
 def test_faults_are_told_in_a_line(tmp_path, capsys, words, said):

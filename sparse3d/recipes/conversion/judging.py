@@ -76,13 +76,11 @@ def table(rows: list[Judged], voxel_size: float) -> Table:
     """For people; distances also in voxels."""
     out = Table("step", "made", "s", "Chamfer, mm", "voxels", "normals", "PSNR, dB", "SSIM")
     for row in rows:
-        name = (
-            f"{row.source} -> {row.target}"
-            if row.seconds is not None
-            else f"all: {row.source} -> {row.target}"
-        )
+        change = f"{row.source} -> {row.target}"
+        if row.seconds is None:
+            change = f"finished {row.target}" if row.source is row.target else f"all: {change}"
         out.add_row(
-            name,
+            change,
             row.size,
             "" if row.seconds is None else f"{row.seconds:.1f}",
             _number(1000 * row.chamfer, ".3g"),
