@@ -37,9 +37,9 @@ def main() -> None:
     arguments = parser.parse_args()
     voxel, count = (0.08, 3000) if arguments.quick else (arguments.voxel_size, arguments.gaussians)
     # Laid on the surface and not fitted to pictures: what looks alike need not lie alike.
-    config = ConversionConfig(voxel_size=voxel, count=count, refine=0)
+    config = ConversionConfig(48 if arguments.quick else 128, voxel, count, refine=0)
     stage = Stage(arguments.headless, PANEL)
-    whole = thing = knot()
+    whole = thing = knot(80, 12) if arguments.quick else knot()
     show(stage, whole, f"mesh: {described(whole)}")
     rows = []
     for kind in (Kind.BAND, Kind.VOXELS, Kind.GAUSSIANS):

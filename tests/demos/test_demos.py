@@ -2,11 +2,15 @@
 
 import re
 import runpy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from sparse3d.geometry.cameras import Camera
+from sparse3d.geometry.orbits import looking
+from sparse3d.geometry.rays import pixel_centres
 from tests.docs.pages import ROOT
 
 # `lidar_detection` has no window: it is `sparse3d` commands, which tests/docs runs.
@@ -38,6 +42,21 @@ def test_a_demo_draws_a_picture_without_a_display(name, tmp_path, monkeypatch, c
     ):
         colors = len(np.unique(part.reshape(-1, 3), axis=0))
         assert colors > 100, f"{name}: {colors} colours"
+
+
+def test_depth_of_the_room_lies_on_its_surfaces():
+    """What the demo of fusion is judged by agrees with what its camera sees."""
+    room = SimpleNamespace(**runpy.run_path(str(ROOT / "demos/live_fusion/room.py")))
+    pose = looking(np.array([2.9, 2.4, 1.3]), np.array([1.0, 1.2, 0.6]), np.array([0.0, 0.0, 1.0]))
+    camera = Camera(70.0, 70.0, 40.0, 30.0, 80, 60, pose)
+    frame = room.look(camera)
+    seen = frame.depth.ravel() > 0
+    rays = camera.unproject(pixel_centres(80, 60))[seen]
+    places = rays / rays[:, 2:] * frame.depth.ravel()[seen, None] @ pose[:3, :3].T + pose[:3, 3]
+    assert seen.mean() > 0.9
+    assert np.abs(room.distance(places)).max() < 1e-5  # float32 of metres
+    assert room.distance(places - 0.05 * (places - pose[:3, 3])).mean() > 0.01
+    assert len(np.unique(frame.color.reshape(-1, 3)[seen], axis=0)) > 20
 
 
 @pytest.mark.parametrize("name", ["lidar_detection", *DEMOS])

@@ -10,7 +10,7 @@ from sparse3d.geometry.cameras import Camera
 from sparse3d.geometry.mesh import Mesh
 from sparse3d.viewers.exhibit import DARK, Exhibit, Lines, Points, Viewpoint
 from sparse3d.viewers.shapes import cube_edges, cubes, frustum
-from sparse3d.viewers.stage import Stage, demo_arguments, geometries, montage
+from sparse3d.viewers.stage import WINDOW, Stage, demo_arguments, geometries, montage
 from sparse3d.viewers.still import draw_exhibit
 
 VIEW = Viewpoint((0.0, -4.0, 0.0), (0.0, 0.0, 0.0))
@@ -123,6 +123,26 @@ def test_the_window_is_given_what_the_picture_shows():
     assert np.asarray(points.colors) == pytest.approx(7 / 255)
     assert np.asarray(splats.points) == pytest.approx(shown.splats.means.numpy())
     assert (np.asarray(lines.points)[np.asarray(lines.lines)] == shown.lines.ends).all()
+
+
+@pytest.mark.slow
+def test_the_window_looks_from_where_the_picture_does():
+    """Open3D draws without a display by EGL, where the system has it."""
+    pytest.importorskip("open3d")
+    try:
+        stage = Stage(visible=False)
+    except ValueError as error:
+        pytest.skip(str(error))
+    cube = cubes(np.array([[-1.0, -1.0, -1.0]]), 2.0, np.array([RED], np.uint8), shrink=0.0)
+    view = Viewpoint((3.0, -5.0, 2.0), (0.3, 0.0, 0.2))
+    stage.show(Exhibit("a part of it", view, (cube.select(np.arange(12) < 3),)))
+    exhibit = Exhibit("a cube", view, (cube,))
+    stage.show(exhibit)
+    shown = np.asarray(stage._window._visualizer.capture_screen_float_buffer(True))
+    stage._window._visualizer.destroy_window()
+    drawn = np.asarray(draw_exhibit(exhibit, WINDOW, title=False)) / 255
+    # Both draw the painted colours; what differs is how edges are smoothed.
+    assert (np.abs(shown - drawn).max(2) > 0.02).mean() < 0.005
 
 
 class Recorder:
