@@ -161,16 +161,18 @@ class VoxelField(nn.Module):
         *,
         offsets: Tensor | None = None,
         normals: bool = False,
+        ends: Tensor | None = None,
     ) -> Rendered:
         """(R, 3), (R, 3) unit -> what rays see over `background`, (3,) or (R, 3), black where it is None.
 
         `offsets` (R,) in [0, 1) shift the samples of each ray by a part of a step, the middle where None.
-        With `normals`, also the mean of the negative gradients' directions.
+        With `normals`, also the mean of the negative gradients' directions. Rays end at `ends` (R,), metres:
+        the background stands there.
         """
         if offsets is None:
             offsets = torch.full_like(origins[:, 0], 0.5)
         samples = _Samples(self, origins, directions, offsets)
-        return self._render(samples, directions, background, normals).seen
+        return self._render(samples, directions, background, normals, ends).seen
 
     def trace(self, origins: Tensor, directions: Tensor, background: Tensor, offsets: Tensor) -> Traced:
         """See `RadianceField.trace`. Term: `tv_density`, the total variation of the densities around what was
@@ -196,7 +198,12 @@ class VoxelField(nn.Module):
         return (ends[0] - ends[1]).square().sum() / 2
 
     def _render(
-        self, samples: _Samples, directions: Tensor, background: Tensor | None, normals: bool
+        self,
+        samples: _Samples,
+        directions: Tensor,
+        background: Tensor | None,
+        normals: bool,
+        ends: Tensor | None = None,
     ) -> Traced:
         # Both at once: their gradients share the search for what belongs to a point.
         both = torch.cat([self.raw_density, self.harmonics], 1)
@@ -207,6 +214,8 @@ class VoxelField(nn.Module):
             values.append(self._normals(samples))
         steps = torch.full_like(raw, samples.step)
         sigma = nn.functional.softplus(raw)
+        if ends is not None:
+            sigma = sigma.where(samples.t < ends[samples.ray], 0.0)
         result = composite(sigma, torch.cat(values, 1), steps, samples.starts)
         packed = Samples(samples.starts, samples.t, samples.dt)
         in_metres = sigma * (samples.step / samples.dt.clamp(min=1e-9))
