@@ -43,6 +43,8 @@ def test_a_frustum_ends_at_the_corners_of_the_picture():
     pixels, depth = camera.project(ends[:4, 1])
     assert pixels == pytest.approx(np.array([[0, 0], [80, 0], [80, 60], [0, 60]]))
     assert depth == pytest.approx(2.0)
+    # At two metres the picture is as wide as 80 pixels of a focal length of 100.
+    assert np.linalg.norm(ends[4:, 0] - ends[4:, 1], axis=1) == pytest.approx([1.6, 1.2, 1.6, 1.2])
 
 
 def test_lines_are_drawn_where_they_are_and_hidden_by_what_is_before_them():
