@@ -17,6 +17,7 @@ from sparse3d.commands import (
     convert_weights,
     data,
     detect,
+    distill,
     doctor,
     evaluate,
     fuse,
@@ -34,7 +35,7 @@ from sparse3d.commands.train import INTERRUPTED, how_to_resume
 
 COMMANDS = (
     *(train, evaluate, detect, track, segment),
-    *(reconstruct, render, mesh, fuse),
+    *(reconstruct, distill, render, mesh, fuse),
     *(convert, view, data, config, convert_weights, doctor),
 )
 

@@ -147,9 +147,7 @@ class VolSDF(nn.Module):
         """See `RadianceField.trace`. Terms: `eikonal`, on the samples and on random points, and `smooth`."""
         traced, gradient = self._render(origins, directions, background, offsets, False)
         anywhere = torch.rand_like(origins) * 2 - 1
-        both = (gradient, self._geometry(anywhere).gradient)
-        parts = [repeatable_sum((g.norm(dim=1) - 1).square()) / max(1, len(g)) for g in both]
-        terms = {"eikonal": self.config.eikonal * (parts[0] + parts[1]) / 2}
+        terms = {"eikonal": (self._eikonal(gradient) + self._eikonal(self._geometry(anywhere).gradient)) / 2}
         if self.config.smooth > 0:
             terms["smooth"] = self.config.smooth * self._bends(origins, directions, traced.seen)
         return traced._replace(terms=terms)
@@ -163,6 +161,15 @@ class VolSDF(nn.Module):
             self.raw_beta.data.fill_(config.beta * fallen - config.least_beta)
         if self.grid is not None and step % config.sampler.refresh_every == 0:
             self.grid.fill(lambda unit: self._raw(unit)[:, 0])
+
+    def eikonal(self, points: Tensor) -> Tensor:
+        """The loss that makes a distance of what is learnt, at points (N, 3), world."""
+        return self._eikonal(self._geometry(self.space.to_unit(points)[0]).gradient)
+
+    def _eikonal(self, gradient: Tensor) -> Tensor:
+        return self.config.eikonal * (
+            repeatable_sum((gradient.norm(dim=1) - 1).square()) / max(1, len(gradient))
+        )
 
     def _render(
         self, origins: Tensor, directions: Tensor, background: Tensor | None, offsets: Tensor, normals: bool

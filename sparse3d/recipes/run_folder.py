@@ -19,6 +19,7 @@ FREE_KEYS = (
     "log.",
     "data.root",
     "data.cache_dir",
+    "distillation.source",
     "generate",
 )
 

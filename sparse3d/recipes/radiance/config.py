@@ -16,6 +16,7 @@ from sparse3d.fields.depth_priors import (
     ScenePointsConfig,
     UnseenViewsConfig,
 )
+from sparse3d.fields.distillation import DistillationConfig
 from sparse3d.fields.pose_refinement import PoseRefinementConfig
 from sparse3d.fields.priors import (
     DistortionConfig,
@@ -129,6 +130,8 @@ class RadianceConfig:
     # a space with a contraction
     priors: Literal["auto", "none"] | PriorsConfig = "auto"
     pose_refinement: PoseRefinementConfig = PoseRefinementConfig()
+    # a trained field in the place of the photos: `data` are then its own, and its cube is the field's
+    distillation: DistillationConfig | None = None
     optimizer: SelectiveAdamConfig | AdamWConfig = SelectiveAdamConfig()
     schedule: LevelsConfig | CosineConfig | ConstantConfig = LevelsConfig()
     train: TrainConfig = TrainConfig()
@@ -142,5 +145,7 @@ class RadianceConfig:
             raise ValueError(
                 f"schedule has {begins} levels and refine.levels {len(self.refine.levels)}; write as many"
             )
+        if self.distillation is not None and self.pose_refinement.enabled:
+            raise ValueError("distillation has no photos whose poses could be refined")
         if self.train.steps is None:
             raise ValueError("train.steps must be given: a field is trained for steps, not for epochs")

@@ -4,25 +4,26 @@ from sparse3d.engine.loop import Hook, Trainer
 from sparse3d.engine.schedule import LevelsConfig
 from sparse3d.fields.build import Field
 from sparse3d.fields.voxel_field import VoxelField
+from sparse3d.geometry.cameras import Cameras
 from sparse3d.recipes.radiance.batches import PixelLoader
 from sparse3d.recipes.radiance.bounds import seen_voxels
 from sparse3d.recipes.radiance.config import RadianceConfig
+from sparse3d.recipes.radiance.lessons import LessonLoader
 from sparse3d.recipes.radiance.model import FieldModel
 
 
 class Refine(Hook):
-    """Takes the batches of the level. Drops the voxels that no photo shows, or too few, splits the others
-    where levels begin, and drops the empty ones now and then."""
+    """Takes the batches of the level. Drops the voxels that no photo shows, or too few (with `cameras` of
+    photos), splits the others where levels begin, and drops the empty ones now and then."""
 
-    def __init__(self, config: RadianceConfig, loader: PixelLoader):
-        self.config, self.loader = config, loader
+    def __init__(self, config: RadianceConfig, loader: PixelLoader | LessonLoader, cameras: Cameras | None):
+        self.config, self.loader, self.cameras = config, loader, cameras
 
     def before_train(self, trainer: Trainer) -> None:
         self._take_level(trainer)
         field = _field(trainer)
-        if trainer.step == 0 and isinstance(field, VoxelField):
-            cameras = self.loader.loader.photos.cameras
-            if field.keep(seen_voxels(field, cameras, self.config.refine.min_photos)):
+        if trainer.step == 0 and isinstance(field, VoxelField) and self.cameras is not None:
+            if field.keep(seen_voxels(field, self.cameras, self.config.refine.min_photos)):
                 trainer.renew_optimizer()
 
     def after_step(self, trainer: Trainer) -> None:

@@ -1,8 +1,12 @@
-"""Radiance fields from posed photos, from config to judged pictures: train, evaluate, load."""
+"""Radiance fields from posed photos, or from another field that teaches them, from config to judged pictures:
+train, evaluate, load."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
+
+import torch
 
 from sparse3d.data.photo_checks import check_views
 from sparse3d.data.photos import PosedPhotos, open_photos
@@ -14,7 +18,9 @@ from sparse3d.engine.loop import Hook, Trainer
 from sparse3d.engine.seed import seed_everything, use_deterministic_algorithms
 from sparse3d.engine.state import restore
 from sparse3d.fields.build import Field, FieldConfig, in_cube, in_frustum
+from sparse3d.fields.depth_priors import MetricDepthConfig
 from sparse3d.fields.pose_refinement import PoseRefinement
+from sparse3d.geometry.cameras import Cameras
 from sparse3d.nn.threads import one_torch_thread
 from sparse3d.recipes.radiance.batches import PixelLoader
 from sparse3d.recipes.radiance.bounds import cube_in_view, cube_of_frustum, frustum_in_view
@@ -23,6 +29,7 @@ from sparse3d.recipes.radiance.guides import GuideSource
 from sparse3d.recipes.radiance.hooks import Advance, Refine
 from sparse3d.recipes.radiance.hull import cube_around
 from sparse3d.recipes.radiance.judge import Outcome, Progress, judge_field, write_views
+from sparse3d.recipes.radiance.lessons import LessonLoader, TaughtModel
 from sparse3d.recipes.radiance.model import FieldModel
 from sparse3d.recipes.radiance.poses import refined, refinement, settled, write_poses
 from sparse3d.recipes.radiance.preset import decide_priors
@@ -46,33 +53,24 @@ def train(
     with distributed.process_group(config.train.device) as device:
         if distributed.world_size() > 1:
             raise ValueError("a field that changes its shape trains in one process; start without torchrun")
-        data = config.data
-        photos = photos or photos_of_split(data, data.split)
-        check_views(photos)
-        if data.bounds == "cameras":
-            config = replace(config, model=_placed(config, photos))
-        config = decide_priors(config, photos)
+        if config.distillation is None:
+            source = _of_photos(config, photos)
+        else:
+            source = _of_teacher(config, run, device)
+        config = source.config
         run.start(config, resume, if_begun)
         if config.train.deterministic:
             use_deterministic_algorithms()
         seed_everything(config.train.seed, 0)
-        level = config.refine.levels[0]
-        rays = RayLoader(photos, level.pixels, seed=config.train.seed, cache_dir=data.cache_dir)
-        priors = config.priors if isinstance(config.priors, PriorsConfig) else PriorsConfig()
-        loader = PixelLoader(
-            rays,
-            data.background_color(photos.capture.background),
-            level,
-            GuideSource(rays, priors, config.model.space),
-        )
+        loader, model = source.build()
         trainer = Trainer(
-            FieldModel(config.model, config.loss, priors, refinement(config, len(photos))),
+            model,
             loader,
             config.train,
             config.optimizer,
             config.schedule,
             hooks=[
-                Refine(config, loader),
+                Refine(config, loader, source.cameras),
                 Advance(),
                 *keeping(config, run, "psnr"),
                 *extra_hooks,
@@ -83,6 +81,85 @@ def train(
             restore(trainer, read_checkpoint(last), last)
         with one_torch_thread():  # the same bits for any number of threads
             return TrainOutcome(run.path, trainer.train(), True)
+
+
+class _Source(NamedTuple):
+    """What a field is trained on: the config with all that was decided, what makes the loader and the model
+    (seed first), and the cameras of photos, None where there are none."""
+
+    config: RadianceConfig
+    build: Callable[[], tuple[PixelLoader | LessonLoader, FieldModel]]
+    cameras: Cameras | None
+
+
+def _of_photos(config: RadianceConfig, photos: PosedPhotos | None) -> _Source:
+    data = config.data
+    photos = photos or photos_of_split(data, data.split)
+    check_views(photos)
+    if data.bounds == "cameras":
+        config = replace(config, model=_placed(config, photos))
+    config = decide_priors(config, photos)
+    priors = config.priors if isinstance(config.priors, PriorsConfig) else PriorsConfig()
+
+    def build() -> tuple[PixelLoader, FieldModel]:
+        level = config.refine.levels[0]
+        rays = RayLoader(photos, level.pixels, seed=config.train.seed, cache_dir=data.cache_dir)
+        background = data.background_color(photos.capture.background)
+        loader = PixelLoader(rays, background, level, GuideSource(rays, priors, config.model.space))
+        return loader, FieldModel(config.model, config.loss, priors, refinement(config, len(photos)))
+
+    return _Source(config, build, photos.cameras)
+
+
+def _of_teacher(config: RadianceConfig, run: RunFolder, device: torch.device) -> _Source:
+    """The teacher's cube and photos; of those no more than the cameras, where they are still there. ValueError
+    where the teacher would be written over, or fills more than a cube."""
+    distillation = config.distillation
+    assert distillation is not None
+    if Path(distillation.source).resolve() == run.path.resolve():
+        raise ValueError(f"{run.path} is the teacher itself; name another folder for the student")
+    loaded = load_field(distillation.source, distillation.checkpoint, str(device))
+    space = loaded.field.config.space
+    if space.unbounded:
+        raise ValueError(
+            f"{distillation.source} is a field with the contraction {space.contraction!r}; only fields of a "
+            "cube teach others"
+        )
+    cameras = _own_cameras(loaded) if distillation.own != 0 else None
+    if cameras is None and distillation.own:
+        raise ValueError(f"distillation.own={distillation.own}, but the teacher's photos are not there")
+    own = distillation.own if distillation.own is not None else 0.5 * (cameras is not None)
+    steps = loaded.checkpoint.name.rpartition("_")[2]
+    priors = PriorsConfig(depth=MetricDepthConfig()) if config.priors == "auto" else config.priors
+    config = replace(
+        config,
+        model=replace(config.model, space=space),
+        data=loaded.config.data,
+        distillation=replace(distillation, own=own, checkpoint=str(int(steps))),
+        priors=priors,
+    )
+    teacher = loaded.field.requires_grad_(False)
+
+    def build() -> tuple[LessonLoader, FieldModel]:
+        loader = LessonLoader(teacher, config, cameras)
+        assert config.distillation is not None
+        known = priors if isinstance(priors, PriorsConfig) else PriorsConfig()
+        return loader, TaughtModel(config, config.distillation, known)
+
+    return _Source(config, build, None)
+
+
+def _own_cameras(loaded: "LoadedField") -> Cameras | None:
+    """Of the photos that a field was trained on, as it has them; None where they are gone, or where their
+    poses would have to be found anew."""
+    data = loaded.config.data
+    if data.poses == "colmap":
+        return None
+    try:
+        photos = photos_of_split(data, data.split)
+    except (OSError, ValueError):
+        return None
+    return (refined(photos, loaded.poses).photos if loaded.poses is not None else photos).cameras
 
 
 def _placed(config: RadianceConfig, photos: PosedPhotos) -> FieldConfig:
