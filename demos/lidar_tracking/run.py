@@ -57,12 +57,11 @@ def main() -> None:
 
 
 def trained(folder: Path, scenes: int) -> Path:
-    """A run of `sparse3d train`; one that is there is taken again."""
-    data, run = folder / "data", folder / f"second_{scenes}"
-    if not (run / "checkpoints").is_dir():
-        call("data", "make", "minidrive", "--out", data, "--scenes", scenes, "--val-fraction", "0.05")
-        steps = max(1, 2 * scenes - 20)
-        call("train", "second_minidrive", f"data.root={data}", f"train.steps={steps}", *NEAR, "--out", run)
+    """A run of `sparse3d train`; what is there is taken again, and one that was interrupted goes on."""
+    data, run, steps = folder / "data", folder / f"second_{scenes}", max(1, 2 * scenes - 20)
+    call("data", "make", "minidrive", "--out", data, "--scenes", scenes, "--val-fraction", "0.05")
+    options = [f"data.root={data}", f"train.steps={steps}", *NEAR, "--out", run, "--resume-if-begun"]
+    call("train", "second_minidrive", *options)
     return run
 
 
