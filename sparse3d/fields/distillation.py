@@ -59,8 +59,8 @@ class DistillationConfig:
 
 
 class TaughtPoints(NamedTuple):
-    """N points (N, 3), world, with the directions (N, 3) that they are looked at along, and of the teacher its
-    densities (N,), 1 / metre, and colours (N, 3). `share` is what has stayed of the points' weights."""
+    """N points `places` (N, 3), world, with the `directions` (N, 3) that they are looked at along, and of the
+    teacher its `density` (N,), 1 / metre, and `color` (N, 3). `share` is what has stayed of the weights."""
 
     places: Tensor
     directions: Tensor
@@ -69,7 +69,10 @@ class TaughtPoints(NamedTuple):
     share: float
 
     def to(self, device: torch.device | str) -> "TaughtPoints":
-        return TaughtPoints(*(part.to(device) for part in self[:4]), self.share)
+        places, directions, density, color, share = self
+        return TaughtPoints(
+            places.to(device), directions.to(device), density.to(device), color.to(device), share
+        )
 
 
 def step_opacity(density: Tensor, side: float, config: DistillationConfig) -> Tensor:

@@ -1,7 +1,7 @@
 """A trained field teaches one of another kind, without photos, and is compared with it.
 
-`sparse3d.fields.distillation` says what is learnt at points, `lessons` what a step sees; the training itself is
-that of `reconstruct`.
+`sparse3d.fields.distillation` says what is learnt at points, `lessons` what a step sees; the training itself
+is that of `reconstruct`.
 """
 
 from collections.abc import Sequence
@@ -34,8 +34,8 @@ SPLIT = "teacher"  # the folder of the comparison, beside those of photos
 
 
 def student_config(teacher: str | Path, source: str | Path, overrides: Sequence[str] = ()) -> RadianceConfig:
-    """The config `source` for a student of the run `teacher`. ConfigError for a config that is not of a field,
-    ValueError for a teacher that is none."""
+    """The config `source` for a student of the run `teacher`. ConfigError for a config that is not of a
+    field, ValueError for a teacher that is none."""
     if (name := task_of_run(teacher, "render").name) != "radiance":
         raise ValueError(f"{teacher} is a run of {name}; only fields teach: voxels, hash, nerf, volsdf")
     return configs.load(RadianceConfig, source, [f"distillation.source={teacher}", *overrides])

@@ -35,9 +35,8 @@ class Lesson(NamedTuple):
 
     @property
     def batch_size(self) -> int:
-        return self.pixels.batch_size if self.pixels is not None else self._count()
-
-    def _count(self) -> int:
+        if self.pixels is not None:
+            return self.pixels.batch_size
         return 0 if self.points is None else len(self.points.places)
 
     def to(self, device: torch.device | str) -> "Lesson":

@@ -112,8 +112,8 @@ def _of_photos(config: RadianceConfig, photos: PosedPhotos | None) -> _Source:
 
 
 def _of_teacher(config: RadianceConfig, run: RunFolder, device: torch.device) -> _Source:
-    """The teacher's cube and photos; of those no more than the cameras, where they are still there. ValueError
-    where the teacher would be written over, or fills more than a cube."""
+    """The teacher's cube and photos; of those no more than the cameras, where they are still there.
+    ValueError where the teacher would be written over, or fills more than a cube."""
     distillation = config.distillation
     assert distillation is not None
     if Path(distillation.source).resolve() == run.path.resolve():

@@ -180,13 +180,14 @@ def test_photos_are_not_needed_and_their_cameras_are_used(teacher, tmp_path):
         taught(moved, tmp_path / "wrong", "hash", *short, "distillation.own=0.5")
 
 
+@torch.no_grad()
 def test_points_that_agree_cost_nothing():
     field, config = sphere(), DistillationConfig("teacher")
     random = torch.Generator().manual_seed(0)
     places = (torch.rand(500, 3, generator=random) - 0.5) * SIDE
     lessons = ask(field, places, torch.nn.functional.normalize(places, dim=1), 1.0)
     assert all(loss == 0 for loss in point_losses(field, lessons, config).values())
-    # Densities count in half sides, clipped: ten times as much on both sides of the range is nothing.
+    # Logarithms of densities per half side, clipped; what is beyond an end on both sides is no error.
     solid = lessons.density.amax()
     assert np.log(float(solid) * SIDE / 2) < config.high
     apart = lessons._replace(density=torch.full_like(lessons.density, float(solid)), share=0.5)
