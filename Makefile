@@ -23,6 +23,10 @@ demo: $(VENV)/.installed
 docs: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
+# On a machine that does other things too, threads that wait for each other must not spin: trainings took ten times
+# as long.
+test test-fast test-triton: export OMP_WAIT_POLICY ?= PASSIVE
+
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -q
 	$(MAKE) test-triton
