@@ -49,7 +49,7 @@ def test_what_is_wrong_is_refused():
     with pytest.raises(ValueError, match="expected a value in"):
         extract_blocks(values, torch.tensor([[0, 1, *[-1] * 6]]), 0.0)
     with pytest.raises(ValueError, match="column 0 of neighbours"):
-        extract_blocks(values, near - near - 1, 0.0)
+        extract_blocks(values.repeat(2, 1, 1, 1), torch.tensor([[1, *[-1] * 7], [0, *[-1] * 7]]), 0.0)
     with pytest.raises(ValueError, match="weights has shape"):
         extract_blocks(values, near, 0.0, values[:, :1], 1.0)
     with pytest.raises(ValueError, match="at most 21845 along z"):
