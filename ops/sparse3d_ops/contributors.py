@@ -80,7 +80,7 @@ def strongest(
     ids, weights = _room(means2d, width, height, count)
     packed, limits = pack(*shape, means2d.new_empty(len(means2d), 0), near, low_pass)
     lists = (x.contiguous().numpy() for x in (starts, splats))
-    if not body.strongest(packed, *lists, limits, get_num_threads(), ids.numpy(), weights.numpy()):
+    if not body.strongest(packed, *lists, limits, get_num_threads(), ids.numpy(), weights.numpy()):  # pyright: ignore[reportCallIssue]
         check_lists(tiles, len(means2d))
     return ids, weights
 
@@ -108,7 +108,7 @@ def _(
     check_lists(tiles, len(means2d))
     ids, weights = _room(means2d, width, height, count)
     inputs = [x.detach().contiguous() for x in (*shape, starts, splats)]
-    body.strongest(*inputs, limits_of(means2d, near, low_pass), ids, weights)
+    body.strongest(*inputs, limits_of(means2d, near, low_pass), ids, weights)  # pyright: ignore[reportCallIssue]
     return ids, weights
 
 

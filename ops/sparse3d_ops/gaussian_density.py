@@ -53,7 +53,7 @@ def _(
 
     out = _room(points, features)
     _check(points, voxel, starts, order, means, roots, opacities, features)
-    body.density(*_inputs(points, voxel, starts, order, means, roots, opacities, features), *out)
+    body.density(*_inputs(points, voxel, starts, order, means, roots, opacities, features), *out)  # pyright: ignore[reportCallIssue]
     return out
 
 

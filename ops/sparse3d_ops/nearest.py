@@ -52,7 +52,7 @@ def _(slot_keys, slot_rows, starts, order, points, queries, cells, count):
     rows, squares = _room(queries, count)
     tables = [tensor.contiguous() for tensor in (slot_keys, slot_rows, starts, order)]
     places = [tensor.detach().double().contiguous() for tensor in (points, queries)]
-    body.nearest(*tables, *places, cells.contiguous(), rows, squares)
+    body.nearest(*tables, *places, cells.contiguous(), rows, squares)  # pyright: ignore[reportCallIssue]
     return rows, squares
 
 

@@ -95,7 +95,7 @@ def sparse_conv(features: Tensor, weight: Tensor, table: Tensor, reverse: Tensor
         _check_entries(features, table)
         return features.new_zeros(outputs, width)
     x, w, pairs = working(features), working(weight), table.contiguous().numpy()
-    if body.numba.config.DISABLE_JIT:  # pyright: ignore[reportPrivateImportUsage]
+    if body.numba.config.DISABLE_JIT:  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]
         _check_entries(features, table)
         return _plain(x, w, table, groups).to(features.dtype)
     lanes, threads = body.VECTOR_BYTES // x.element_size(), body.numba.get_num_threads()
@@ -156,7 +156,7 @@ def sparse_conv_weight_gradient(
         _check_entries(features, table)
         return features.new_zeros(shape)
     x, g, pairs = working(features), working(grad), table.contiguous().numpy()
-    if body.numba.config.DISABLE_JIT:  # pyright: ignore[reportPrivateImportUsage]
+    if body.numba.config.DISABLE_JIT:  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]
         _check_entries(features, table)
         return _plain_weight_gradient(x, g, table, groups).to(features.dtype)
     lanes, join = body.VECTOR_BYTES // x.element_size(), 1

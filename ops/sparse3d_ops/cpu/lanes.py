@@ -129,10 +129,10 @@ def _offer(symbol, operation):
             return lambda a, b: operation(a, b)
         if isinstance(a, LanesType) and isinstance(b, types.Number):
             element = a.element
-            return lambda a, b: operation(a, spread_number(element(b)))
+            return lambda a, b: operation(a, spread_number(element(b)))  # pyright: ignore[reportCallIssue]
         if isinstance(a, types.Number) and isinstance(b, LanesType):
             element = b.element
-            return lambda a, b: operation(spread_number(element(a)), b)
+            return lambda a, b: operation(spread_number(element(a)), b)  # pyright: ignore[reportCallIssue]
 
 
 for _symbol, _name in (
@@ -151,7 +151,7 @@ _mask_and = _binary(lambda builder, a, b: builder.and_(a, b))
 @overload(operator.and_)
 def _and(a, b):
     if isinstance(a, MaskType) and isinstance(b, MaskType):
-        return lambda a, b: _mask_and(a, b)
+        return lambda a, b: _mask_and(a, b)  # pyright: ignore[reportCallIssue]
 
 
 _smaller = _binary(lambda builder, a, b: _call(builder, "llvm.minnum", [a, b]))
