@@ -28,8 +28,8 @@ from sparse3d.recipes.radiance.reconstruct import load_field
 from sparse3d.recipes.run_folder import RunFolder
 from sparse3d.recipes.tasks import task_of_run
 
-# Steps of a student with a method's own config: one to three minutes on two cores. Points teach it in seconds what
-# photos tell much later.
+# Steps of a student with a method's own config: one to three minutes on two cores. Points teach it in seconds
+# what photos tell much later.
 STEPS = {"voxels": 600, "hash": 600, "nerf": 600, "volsdf": 1000}
 VIEWS, PIXELS = 8, 100  # that a student is judged by
 WHITE: Vector = (1.0, 1.0, 1.0)
