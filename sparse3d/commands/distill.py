@@ -5,9 +5,9 @@ from pathlib import Path
 
 from sparse3d.commands.parsing import Commands, add_command
 from sparse3d.commands.talk import Bar, say
+from sparse3d.commands.train import INTERRUPTED
 
 METHODS = ("voxels", "hash", "nerf", "volsdf")
-INTERRUPTED = 130
 
 
 def add(commands: Commands) -> None:

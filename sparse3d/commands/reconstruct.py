@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sparse3d.commands.parsing import Commands, add_command
 from sparse3d.commands.talk import Bar, Stages, say
+from sparse3d.commands.train import INTERRUPTED
 
 if TYPE_CHECKING:
     from sparse3d.commands.live import ShowLive
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from sparse3d.recipes.splatting.config import SplattingConfig
 
 METHODS = {name: name for name in ("voxels", "hash", "nerf", "volsdf", "splats", "surfels")}
-INTERRUPTED = 130
 
 
 def add(commands: Commands) -> None:

@@ -6,20 +6,23 @@ from typing import Literal
 
 from sparse3d.errors import DataError
 from sparse3d.gaussians.cloud import GaussianCloud
-from sparse3d.gaussians.formats.compressed_ply import is_compressed
 from sparse3d.gaussians.formats.gltf_splats import holds_splats
 from sparse3d.gaussians.formats.sog import META
-from sparse3d.gaussians.formats.table import ENDINGS, open_splats
+from sparse3d.gaussians.formats.table import ENDINGS, PlyHolds, open_splats, ply_holds
 from sparse3d.gaussians.render import SplatConfig
 from sparse3d.gaussians.repair import repair
 from sparse3d.io.gltf import Gltf
 from sparse3d.io.meshes import MESH_ENDINGS, read_mesh
-from sparse3d.io.ply_header import open_header
 from sparse3d.io.points import POINT_SUFFIXES
 from sparse3d.viewers.exhibit import UP, Exhibit, exhibit_of_mesh, exhibit_of_splats
 
 FileKind = Literal["cloud", "mesh", "splats"]
-_OF_GAUSSIANS = {"opacity", "scale_0", "rot_0"}
+_OF_PLY: dict[PlyHolds, FileKind] = {
+    "gaussians": "splats",
+    "surfels": "splats",
+    "mesh": "mesh",
+    "points": "cloud",
+}
 
 
 def kind_of(path: Path) -> FileKind:
@@ -29,7 +32,7 @@ def kind_of(path: Path) -> FileKind:
     if path.is_dir() or name == META:
         return "splats"
     if name.endswith(".ply"):
-        return _kind_of_ply(path)
+        return _OF_PLY[ply_holds(path)]
     if name.endswith(".glb"):
         return "splats" if holds_splats(Gltf(path)) else "mesh"
     if name.endswith(MESH_ENDINGS):
@@ -40,18 +43,6 @@ def kind_of(path: Path) -> FileKind:
         return "cloud"
     known = dict.fromkeys([*POINT_SUFFIXES, *MESH_ENDINGS, *ENDINGS])
     raise DataError(path, f"unknown ending {path.suffix!r}; what can be viewed ends in {', '.join(known)}")
-
-
-def _kind_of_ply(path: Path) -> FileKind:
-    try:
-        with open(path, "rb") as file:
-            header = open_header(file, path)
-    except OSError as error:
-        raise DataError(path, error.strerror or str(error)) from error
-    names = {name for element in header.elements for name, _ in element.properties}
-    if is_compressed(header) or names >= _OF_GAUSSIANS:
-        return "splats"
-    return "mesh" if any(e.name == "face" and e.count for e in header.elements) else "cloud"
 
 
 def exhibit_of_file(path: Path, kind: FileKind, up: str | None = None) -> Exhibit:

@@ -72,6 +72,14 @@ def spiral(
     return [Camera(*shape, looking(eye, target, up)) for eye in middle + swing @ axes.T]
 
 
+def even_directions(count: int) -> np.ndarray:
+    """(count, 3) unit: spread evenly over a sphere, along Fibonacci's spiral from +z to -z."""
+    number = np.arange(count)
+    height, turn = 1 - (2 * number + 1) / count, number * np.pi * (3 - np.sqrt(5))
+    ring = np.sqrt(1 - height**2)
+    return np.stack([ring * np.cos(turn), ring * np.sin(turn), height], 1)
+
+
 def upright(cameras: Cameras) -> np.ndarray:
     """(3,) unit: what is up for most of the photos, the mean of the cameras' own up directions; where they
     cancel out, across the plane in which most of the cameras stand."""

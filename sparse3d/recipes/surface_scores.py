@@ -17,6 +17,7 @@ from sparse3d.evaluation.surfaces import (
     score_against_shape,
 )
 from sparse3d.geometry.mesh import Mesh
+from sparse3d.geometry.orbits import even_directions
 from sparse3d.io.dtu_scans import read_dtu_scan
 from sparse3d.io.meshes import MESH_ENDINGS, read_mesh
 from sparse3d.io.ply_header import has_faces, open_header
@@ -43,10 +44,7 @@ class Balls:
         parts = []
         for centre, radius, part in zip(self.centres, self.radii, share, strict=True):
             n = max(int(count * part), 1)
-            height = 1 - (2 * np.arange(n) + 1) / n
-            turn = np.arange(n) * np.pi * (3 - np.sqrt(5))
-            ring = np.sqrt(1 - height**2)
-            parts.append(centre + radius * np.stack([ring * np.cos(turn), ring * np.sin(turn), height], 1))
+            parts.append(centre + radius * even_directions(n))
         points = np.concatenate(parts)
         return points[self.distance(points) > -1e-9 * self.radii.max()]
 

@@ -7,7 +7,7 @@ import pytest
 
 from sparse3d.data.three_spheres import cameras as around
 from sparse3d.geometry.cameras import Camera, Cameras
-from sparse3d.geometry.orbits import looking, orbit, upright
+from sparse3d.geometry.orbits import even_directions, looking, orbit, upright
 from sparse3d.geometry.rigid import rigid, rotation_from_euler
 
 TILT = rigid(rotation_from_euler(np.array(0.4), np.array(-0.3), np.array(1.0)), np.array([3.0, -2.0, 5.0]))
@@ -78,3 +78,11 @@ def test_paths_that_cannot_be():
         orbit(stack([np.eye(4)]), np.zeros(3), 4)
     with pytest.raises(ValueError, match="upright"):
         looking(np.array([0, 0, 1.0]), np.zeros(3), np.array([0, 0, 1.0]))
+
+
+def test_directions_are_even():
+    ways = even_directions(500)
+    np.testing.assert_allclose(np.linalg.norm(ways, axis=1), 1)
+    # A random half space holds half of them; independent draws would be off by 11.
+    for axis in even_directions(17):
+        assert abs((ways @ axis > 0).sum() - 250) <= 6

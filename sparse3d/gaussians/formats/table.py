@@ -6,10 +6,11 @@ Where a file says its axes itself (.spz may), that counts. See `frames`.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
+from sparse3d.errors import DataError
 from sparse3d.gaussians.cloud import MAX_SH_DEGREE, GaussianCloud
 from sparse3d.gaussians.formats.compressed_ply import (
     is_compressed,
@@ -27,7 +28,9 @@ from sparse3d.gaussians.formats.splat import open_splat, write_splat
 from sparse3d.gaussians.formats.spz import SPZ_AXES, open_spz, write_spz
 from sparse3d.gaussians.repair import LEAST_LOG_SCALE, repair
 from sparse3d.gaussians.transform import with_sh_degree
-from sparse3d.io.ply_header import open_header
+from sparse3d.io.ply_header import has_faces, open_header
+
+PlyHolds = Literal["gaussians", "surfels", "mesh", "points"]
 
 
 class Format(NamedTuple):
@@ -129,3 +132,18 @@ def _thickened(cloud: GaussianCloud) -> GaussianCloud:
     """Surfels as Gaussians of no thickness."""
     thin = cloud.scales.new_full((len(cloud), 1), LEAST_LOG_SCALE)
     return GaussianCloud.of({**cloud.parameters(), "scales": torch.cat([cloud.scales, thin], 1)})
+
+
+def ply_holds(path: str | Path) -> PlyHolds:
+    """What a .ply holds, by its header alone. Raises DataError."""
+    try:
+        with open(path, "rb") as file:
+            header = open_header(file, path)
+    except OSError as error:
+        raise DataError(path, error.strerror or str(error)) from error
+    if is_compressed(header):
+        return "gaussians"
+    names = {name for element in header.elements for name, _ in element.properties}
+    if {"f_dc_0", "opacity", "rot_0"} <= names:
+        return "gaussians" if "scale_2" in names else "surfels"
+    return "mesh" if has_faces(header) else "points"

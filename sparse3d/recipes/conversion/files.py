@@ -8,7 +8,7 @@ from sparse3d.gaussians.cloud import GaussianCloud
 from sparse3d.gaussians.formats.gltf_splats import holds_splats
 from sparse3d.gaussians.formats.sog import META
 from sparse3d.gaussians.formats.table import ENDINGS as SPLAT_ENDINGS
-from sparse3d.gaussians.formats.table import read_splats, write_splats
+from sparse3d.gaussians.formats.table import ply_holds, read_splats, write_splats
 from sparse3d.gaussians.repair import repair
 from sparse3d.geometry.mesh import Mesh
 from sparse3d.geometry.painted_points import PaintedPoints
@@ -17,7 +17,6 @@ from sparse3d.io.gltf import Gltf
 from sparse3d.io.mesh_frames import WORLD, MeshFrame
 from sparse3d.io.meshes import MESH_ENDINGS, read_mesh, write_mesh
 from sparse3d.io.painted_points import read_painted_points, write_painted_points
-from sparse3d.io.ply_header import has_faces, open_header
 from sparse3d.io.points import POINT_SUFFIXES
 from sparse3d.mesh.occupancy import OccupiedVoxels
 from sparse3d.mesh.signed_band import SignedBand
@@ -73,7 +72,7 @@ def source_is_splats(path: str | Path) -> bool:
     if name.endswith(".compressed.ply"):
         return True
     if name.endswith((".ply", ".glb")) and path.is_file():
-        return _ply_kind(path) in _SPLATS if name.endswith(".ply") else holds_splats(Gltf(path))
+        return ply_holds(path) in _SPLATS if name.endswith(".ply") else holds_splats(Gltf(path))
     return name.endswith(tuple(SPLAT_ENDINGS)) and not name.endswith((".ply", ".glb"))
 
 
@@ -90,7 +89,7 @@ def read_thing(path: str | Path, frame: MeshFrame = WORLD, axes: str | None = No
     ending = path.suffix.lower()
     if ending in ARRAY_ENDINGS:
         return read_voxel_file(path)
-    if ending in POINT_SUFFIXES and not (ending == ".ply" and _ply_kind(path) is Kind.MESH):
+    if ending in POINT_SUFFIXES and not (ending == ".ply" and ply_holds(path) == Kind.MESH):
         return read_painted_points(path)
     if ending in MESH_ENDINGS:
         return read_mesh(path, frame)
@@ -123,13 +122,3 @@ def write_thing(
 def _of_run(path: Path) -> Thing:
     made_of = scene_of(load_run(path, device="cpu")).made_of
     return made_of if not isinstance(made_of, GaussianCloud) else repair(made_of)[0]
-
-
-def _ply_kind(path: Path) -> Kind:
-    """By the header alone. Raises DataError."""
-    with open(path, "rb") as file:
-        header = open_header(file, path)
-    names = {name for element in header.elements for name, _ in element.properties}
-    if "packed_position" in names or {"f_dc_0", "opacity", "rot_0"} <= names:
-        return Kind.GAUSSIANS if "packed_position" in names or "scale_2" in names else Kind.SURFELS
-    return Kind.MESH if has_faces(header) else Kind.POINTS

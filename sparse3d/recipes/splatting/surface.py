@@ -27,7 +27,7 @@ from sparse3d.gaussians.geometry import render_geometry
 from sparse3d.gaussians.render import SplatConfig, SplatView
 from sparse3d.geometry.cameras import Camera, Lens
 from sparse3d.geometry.mesh import Mesh
-from sparse3d.geometry.orbits import looking
+from sparse3d.geometry.orbits import even_directions, looking
 from sparse3d.geometry.rays import pixel_centres
 from sparse3d.recipes.radiance.reconstruct import photos_of_split
 from sparse3d.recipes.splatting.reconstruct import LoadedCloud
@@ -121,9 +121,7 @@ def cameras_around(cloud: GaussianCloud, count: int = _AROUND, size: int = _SIZE
     box = box_of(cloud).cpu().double().numpy()
     middle, half = box.mean(0), float(np.linalg.norm(box[1] - box[0])) / 2
     away, focal = half / np.sin(np.radians(_VIEW / 2)), size / 2 / np.tan(np.radians(_VIEW / 2))
-    for number in range(count):
-        height, turn = 1 - (2 * number + 1) / count, number * np.pi * (3 - np.sqrt(5))
-        ring = np.sqrt(1 - height**2)
-        eye = middle + away * np.array([ring * np.cos(turn), ring * np.sin(turn), height])
+    for direction in even_directions(count):
+        eye = middle + away * direction
         pose = looking(eye, middle, np.array([0.0, 0.0, 1.0]))
         yield Camera(focal, focal, size / 2, size / 2, size, size, pose)
