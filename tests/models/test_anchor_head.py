@@ -19,7 +19,18 @@ from sparse3d.models.pointpillars import PointPillarsConfig
 from sparse3d.models.second import SecondConfig
 from sparse3d.models.voxel_features import DynamicVoxelFeaturesConfig
 from tests.models.test_centerpoint import SMALL
-from tests.models.two_objects import BOXES, LABELS, assert_finds_both, frame_of, learn, no_points, total
+from tests.models.two_objects import (
+    BOXES,
+    LABELS,
+    assert_every_parameter_learns,
+    assert_finds_both,
+    assert_same_bits,
+    assert_stays_finite,
+    empty_frames,
+    frame_of,
+    learn,
+    no_points,
+)
 
 ANCHORS = (
     AnchorConfig("Car", (3.9, 1.7, 1.5), -1.4, 0.5, 0.3),
@@ -152,40 +163,18 @@ def test_every_parameter_gets_a_gradient(name):
     model = model_of(name)
     batch = DetectionBatch.collate([frame_of(), frame_of(seed=1)])
     assert model(batch).scores.shape == (2, 16 * 16 * 4, 2)
-    total(model.loss(batch)).backward()
-    for parameter_name, parameter in model.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all(), parameter_name
-        assert parameter.grad.abs().sum() > 0, parameter_name
+    assert_every_parameter_learns(model, model.loss(batch))
 
 
-@pytest.mark.parametrize(
-    "frames",
-    [
-        [frame_of(), no_points()],
-        [no_points(), no_points()],
-        [frame_of(np.zeros((0, 7), np.float32), np.zeros(0, np.int64))],
-    ],
-    ids=["one_empty", "all_empty", "no_boxes"],
-)
+@empty_frames
 @pytest.mark.parametrize("name", MODELS)
 def test_empty_frames_stay_finite(name, frames):
-    model, batch = model_of(name), DetectionBatch.collate(frames)
-    losses = model.loss(batch)
-    total(losses).backward()
-    assert all(value.isfinite() for value in losses.values())
-    assert all(buffer.isfinite().all() for buffer in model.buffers())
-    assert [len(model.eval().predict(batch))] == [len(frames)]
+    assert_stays_finite(model_of(name), frames)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_same_bits_every_time(name):
-    batch, results = DetectionBatch.collate([frame_of(), frame_of(seed=1)]), []
-    for _ in range(2):
-        model = model_of(name)
-        loss = total(model.loss(batch))
-        loss.backward()
-        results.append([loss.detach(), *(p.grad for p in model.parameters())])
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert_same_bits(lambda: model_of(name))
 
 
 @pytest.mark.parametrize("name", MODELS)

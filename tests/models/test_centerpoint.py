@@ -8,7 +8,7 @@ import torch
 
 from sparse3d.config import load
 from sparse3d.errors import ConfigError
-from sparse3d.frames import DetectionBatch, LidarFrame
+from sparse3d.frames import DetectionBatch
 from sparse3d.models.bev_backbone import BevBackboneConfig
 from sparse3d.models.center_decode import CenterDecodeConfig
 from sparse3d.models.center_head import CenterHeadConfig
@@ -16,7 +16,18 @@ from sparse3d.models.centerpoint import CenterPoint, CenterPointConfig
 from sparse3d.models.pillar_features import PillarScatterConfig
 from sparse3d.models.voxel_backbone import VoxelBackbone8xConfig, VoxelResBackbone8xConfig
 from sparse3d.models.voxel_features import DynamicVoxelFeaturesConfig
-from tests.models.two_objects import BOXES, LABELS, assert_finds_both, frame_of, learn, no_points, total
+from tests.models.two_objects import (
+    BOXES,
+    assert_every_parameter_learns,
+    assert_finds_both,
+    assert_same_bits,
+    assert_stays_finite,
+    empty_frames,
+    frame_of,
+    learn,
+    no_points,
+    total,
+)
 
 # 64 x 64 x 17 voxels, 16 x 16 cells of one metre.
 STAGES = dict(
@@ -76,11 +87,8 @@ def test_maps_have_the_size_of_the_grid_and_every_parameter_gets_a_gradient(vari
         for values in maps:
             assert values is None or values.shape[2:] == model.grid.shape == (16, 16)
     losses = model.loss(batch)
-    total(losses).backward()
     assert ("iou" in losses) == VARIANTS[variant].head.iou_branch
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-        assert parameter.grad.abs().sum() > 0, name
+    assert_every_parameter_learns(model, losses)
 
 
 def test_default_is_kittis_grid():
@@ -90,32 +98,10 @@ def test_default_is_kittis_grid():
     assert model.grid.cell == pytest.approx((0.4, 0.4))
 
 
-@pytest.mark.parametrize(
-    "frames",
-    [
-        [frame_of(), no_points()],
-        [no_points()],
-        [no_points(), no_points()],
-        [frame_of(np.zeros((0, 7), np.float32), np.zeros(0, np.int64))],
-        [LidarFrame("boxes without points", np.zeros((0, 4), np.float32), BOXES, LABELS)],
-    ],
-    ids=["one_empty", "empty", "all_empty", "no_boxes", "no_points"],
-)
+@empty_frames
 @pytest.mark.parametrize("variant", ["plain", "dynamic", "pillars"])
 def test_empty_frames_stay_finite(frames, variant):
-    model = model_of(VARIANTS[variant])
-    batch = DetectionBatch.collate(frames)
-    losses = model.loss(batch)
-    total(losses).backward()
-    assert all(value.isfinite() for value in losses.values())
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-    for name, buffer in model.named_buffers():
-        assert buffer.isfinite().all(), name
-    for mode in (True, False):
-        found = model.train(mode).predict(batch)
-        assert len(found) == len(frames)
-        assert all(d.boxes.isfinite().all() for d in found)
+    assert_stays_finite(model_of(VARIANTS[variant]), frames)
 
 
 def test_losses_under_bfloat16_autocast_are_float32_and_close():
@@ -133,14 +119,7 @@ def test_losses_under_bfloat16_autocast_are_float32_and_close():
 
 
 def test_same_bits_every_time():
-    batch = DetectionBatch.collate([frame_of(), frame_of(seed=1)])
-    results = []
-    for _ in range(2):
-        model = model_of()
-        loss = total(model.loss(batch))
-        loss.backward()
-        results.append([loss.detach(), *(p.grad for p in model.parameters())])
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert_same_bits(model_of)
 
 
 def test_frames_of_a_batch_do_not_see_each_other():

@@ -3,7 +3,6 @@
 import math
 from dataclasses import fields, replace
 
-import numpy as np
 import pytest
 import torch
 
@@ -21,13 +20,15 @@ from sparse3d_ops.boxes import box_iou_3d
 from tests.models.test_centerpoint import SMALL
 from tests.models.two_objects import (
     BOXES,
-    LABELS,
+    around_the_truth,
+    assert_every_parameter_learns,
     assert_finds_both,
+    assert_same_bits,
+    assert_stays_finite,
+    empty_frames,
     frame_of,
     learn,
-    no_points,
     quick_statistics,
-    total,
 )
 
 CONFIG = CenterPointTwoStageConfig(
@@ -53,10 +54,7 @@ def near_truth(model: CenterPointTwoStage, spread: float = 0.15) -> None:
     generator = torch.Generator().manual_seed(1)
 
     def propose(maps) -> Rois:
-        boxes = torch.from_numpy(BOXES).repeat_interleave(20, dim=0)
-        noise = torch.randn(boxes.shape, generator=generator) * spread
-        boxes = boxes + noise * torch.tensor([1, 1, 1, 0.5, 0.5, 0.5, 0.5])
-        labels = torch.from_numpy(LABELS).repeat_interleave(20)
+        boxes, labels = around_the_truth(spread, generator)
         frames = len(maps.groups[0].heatmap)
         return Rois.of([Detections(boxes, torch.full((len(boxes),), 0.8), labels)] * frames, like=boxes)
 
@@ -72,40 +70,17 @@ def test_every_parameter_gets_a_gradient_and_the_map_one_from_the_second_stage()
     first = model.bev.levels[0][0].weight
     (grad,) = torch.autograd.grad(losses["roi_box"], first, retain_graph=True)
     assert grad.abs().sum() > 0
-    total(losses).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-        assert parameter.grad.abs().sum() > 0, name
+    assert_every_parameter_learns(model, losses)
 
 
-@pytest.mark.parametrize(
-    "frames",
-    [
-        [frame_of(), no_points()],
-        [no_points(), no_points()],
-        [frame_of(np.zeros((0, 7), np.float32), np.zeros(0, np.int64))],
-    ],
-    ids=["one_empty", "all_empty", "no_boxes"],
-)
+@empty_frames
 @pytest.mark.parametrize("config", [CONFIG, EAGER], ids=["strict", "eager"])
 def test_empty_frames_stay_finite(frames, config):
-    model, batch = model_of(config), DetectionBatch.collate(frames)
-    losses = model.loss(batch)
-    total(losses).backward()
-    assert all(value.isfinite() for value in losses.values())
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-    assert all(buffer.isfinite().all() for buffer in model.buffers())
-    assert len(model.eval().predict(batch)) == len(frames)
+    assert_stays_finite(model_of(config), frames)
 
 
 def test_same_bits_every_time():
-    batch, results = DetectionBatch.collate([frame_of(), frame_of(seed=1)]), []
-    for _ in range(2):
-        model = model_of(EAGER)
-        loss = total(model.loss(batch))
-        loss.backward()
-        results.append([loss.detach(), *(p.grad for p in model.parameters())])
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert_same_bits(lambda: model_of(EAGER))
 
 
 @torch.no_grad()

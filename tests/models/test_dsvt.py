@@ -9,7 +9,7 @@ from torch import nn
 
 from sparse3d.config import load
 from sparse3d.errors import ConfigError
-from sparse3d.frames import DetectionBatch, LidarFrame
+from sparse3d.frames import DetectionBatch
 from sparse3d.models.bev_res_backbone import BevResBackbone, BevResBackboneConfig
 from sparse3d.models.center_decode import CenterDecodeConfig
 from sparse3d.models.center_head import CenterHeadConfig
@@ -20,7 +20,15 @@ from sparse3d.models.dsvt_pooling import MaxPooling, cells_of, in_slots
 from sparse3d.models.voxel_features import DynamicVoxelFeaturesConfig
 from sparse3d.recipes.detection_config import DetectionConfig
 from sparse3d.tensor import SparseTensor
-from tests.models.two_objects import BOXES, LABELS, frame_of, no_points, quick_statistics, total
+from tests.models.two_objects import (
+    BOXES,
+    LABELS,
+    assert_stays_finite,
+    empty_frames,
+    frame_of,
+    quick_statistics,
+    total,
+)
 
 PILLARS = DSVTConfig(
     classes=("Car", "Pedestrian"),
@@ -98,30 +106,10 @@ def test_maps_have_the_size_of_the_grid_and_every_parameter_gets_a_gradient(vari
         assert keys is None or keys.abs().max() < 1e-4 * rest.abs().max(), name
 
 
-@pytest.mark.parametrize(
-    "frames",
-    [
-        [frame_of(), no_points()],
-        [no_points(), no_points()],
-        [LidarFrame("boxes without points", np.zeros((0, 4), np.float32), BOXES, LABELS)],
-    ],
-    ids=["one_empty", "all_empty", "no_points"],
-)
+@empty_frames
 @pytest.mark.parametrize("variant", ["pillars", "voxels", "linear"])
 def test_empty_frames_stay_finite(frames, variant):
-    model = model_of(VARIANTS[variant])
-    batch = DetectionBatch.collate(frames)
-    losses = model.loss(batch)
-    total(losses).backward()
-    assert all(value.isfinite() for value in losses.values())
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-    for name, buffer in model.named_buffers():
-        assert buffer.isfinite().all(), name
-    for mode in (True, False):
-        found = model.train(mode).predict(batch)
-        assert len(found) == len(frames)
-        assert all(d.boxes.isfinite().all() for d in found)
+    assert_stays_finite(model_of(VARIANTS[variant]), frames)
 
 
 @pytest.mark.parametrize("variant", ["pillars", "voxels"])

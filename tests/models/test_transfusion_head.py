@@ -27,7 +27,11 @@ from sparse3d.recipes.detection_config import DetectionConfig
 from tests.models.test_dsvt import PILLARS, parameters
 from tests.models.two_objects import (
     BOXES,
+    assert_every_parameter_learns,
     assert_finds_both,
+    assert_same_bits,
+    assert_stays_finite,
+    empty_frames,
     frame_of,
     learn,
     no_points,
@@ -286,39 +290,16 @@ def test_every_parameter_gets_a_gradient():
     ]
     losses = model.loss(DetectionBatch.collate(frames))
     assert set(losses) == {"heatmap", "score", "box", "velocity", "iou"}
-    total(losses).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-        assert parameter.grad.abs().sum() > 0, name
+    assert_every_parameter_learns(model, losses)
 
 
-@pytest.mark.parametrize(
-    "frames",
-    [
-        [frame_of(), no_points()],
-        [no_points(), no_points()],
-        [frame_of(np.zeros((0, 7), np.float32), np.zeros(0, np.int64))],
-    ],
-    ids=["one_empty", "all_empty", "no_boxes"],
-)
+@empty_frames
 def test_empty_frames_stay_finite(frames):
-    model, batch = model_of(), DetectionBatch.collate(frames)
-    losses = model.loss(batch)
-    total(losses).backward()
-    assert all(value.isfinite() for value in losses.values())
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-    assert all(buffer.isfinite().all() for buffer in model.buffers())
-    assert len(model.eval().predict(batch)) == len(frames)
+    assert_stays_finite(model_of(), frames)
 
 
 def test_same_bits_every_time():
-    batch, results = DetectionBatch.collate([frame_of(), frame_of(seed=1)]), []
-    for _ in range(2):
-        model = model_of()
-        loss = total(model.loss(batch))
-        loss.backward()
-        results.append([loss.detach(), *(p.grad for p in model.parameters())])
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert_same_bits(model_of)
 
 
 @torch.no_grad()

@@ -2,12 +2,10 @@
 
 from dataclasses import replace
 
-import numpy as np
-import pytest
 import torch
 
 from sparse3d.config import load
-from sparse3d.frames import DetectionBatch
+from sparse3d.frames import DetectionBatch, Detections
 from sparse3d.models.detectors import build_detector
 from sparse3d.models.roi_head import RoiHeadConfig
 from sparse3d.models.roi_sampling import RoiSamplingConfig
@@ -21,10 +19,14 @@ from tests.models.test_centerpoint import SMALL
 from tests.models.two_objects import (
     BOXES,
     LABELS,
+    around_the_truth,
+    assert_every_parameter_learns,
     assert_finds_both,
+    assert_same_bits,
+    assert_stays_finite,
+    empty_frames,
     frame_of,
     learn,
-    no_points,
     quick_statistics,
     total,
 )
@@ -62,13 +64,8 @@ def near_truth(model: VoxelRCNN, spread: float = 0.15) -> None:
     generator = torch.Generator().manual_seed(1)
 
     def candidates(maps, frame, most, score_threshold=0.0):
-        from sparse3d.frames import Detections
-
-        boxes = torch.from_numpy(BOXES).repeat_interleave(20, dim=0)
-        noise = torch.randn(boxes.shape, generator=generator) * spread
-        boxes = boxes + noise * torch.tensor([1, 1, 1, 0.5, 0.5, 0.5, 0.5])
+        boxes, labels = around_the_truth(spread, generator)
         scores = torch.linspace(0.9, 0.5, len(boxes))
-        labels = torch.from_numpy(LABELS).repeat_interleave(20)
         return Detections(boxes, scores, labels).select(scores > score_threshold)
 
     model.head.candidates = candidates  # pyright: ignore[reportAttributeAccessIssue]
@@ -80,39 +77,16 @@ def test_every_parameter_gets_a_gradient():
     batch = DetectionBatch.collate([frame_of(), frame_of(seed=1)])
     losses = model.loss(batch)
     assert set(losses) == {"score", "box", "direction", "roi_score", "roi_box", "roi_corner"}
-    total(losses).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-        assert parameter.grad.abs().sum() > 0, name
+    assert_every_parameter_learns(model, losses)
 
 
-@pytest.mark.parametrize(
-    "frames",
-    [
-        [frame_of(), no_points()],
-        [no_points(), no_points()],
-        [frame_of(np.zeros((0, 7), np.float32), np.zeros(0, np.int64))],
-    ],
-    ids=["one_empty", "all_empty", "no_boxes"],
-)
+@empty_frames
 def test_empty_frames_stay_finite(frames):
-    model, batch = model_of(), DetectionBatch.collate(frames)
-    losses = model.loss(batch)
-    total(losses).backward()
-    assert all(value.isfinite() for value in losses.values())
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
-    assert all(buffer.isfinite().all() for buffer in model.buffers())
-    assert len(model.eval().predict(batch)) == len(frames)
+    assert_stays_finite(model_of(), frames)
 
 
 def test_same_bits_every_time():
-    batch, results = DetectionBatch.collate([frame_of(), frame_of(seed=1)]), []
-    for _ in range(2):
-        model = model_of()
-        loss = total(model.loss(batch))
-        loss.backward()
-        results.append([loss.detach(), *(p.grad for p in model.parameters())])
-    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert_same_bits(model_of)
 
 
 @torch.no_grad()

@@ -1,8 +1,10 @@
-"""A frame with two objects, for tests of detectors, and how to learn it by heart."""
+"""A frame with two objects, how to learn it by heart, and laws that hold for every detector."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -38,6 +40,27 @@ def no_points() -> LidarFrame:
     )
 
 
+def no_boxes() -> LidarFrame:
+    return frame_of(np.zeros((0, 7), np.float32), np.zeros(0, np.int64))
+
+
+def boxes_without_points() -> LidarFrame:
+    return LidarFrame("boxes without points", np.zeros((0, 4), np.float32), BOXES, LABELS)
+
+
+empty_frames = pytest.mark.parametrize(
+    "frames",
+    [
+        [frame_of(), no_points()],
+        [no_points()],
+        [no_points(), no_points()],
+        [no_boxes()],
+        [boxes_without_points()],
+    ],
+    ids=["one_empty", "empty", "all_empty", "no_boxes", "no_points"],
+)
+
+
 def total(losses: dict[str, torch.Tensor]) -> torch.Tensor:
     return torch.stack(list(losses.values())).sum()
 
@@ -55,6 +78,48 @@ def learn(model: nn.Module, batch: DetectionBatch, steps: int, lr: float) -> tup
         schedule.step()
         values.append(loss.item())
     return values[0], values[-1]
+
+
+def assert_every_parameter_learns(model: nn.Module, losses: dict[str, torch.Tensor]) -> None:
+    total(losses).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def assert_stays_finite(model: nn.Module, frames: Sequence[LidarFrame]) -> None:
+    """Losses, gradients, buffers and detections, while it is trained and while it is not."""
+    batch = DetectionBatch.collate(frames)
+    losses = model.loss(batch)  # pyright: ignore
+    total(losses).backward()
+    assert all(value.isfinite() for value in losses.values())
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    for name, buffer in model.named_buffers():
+        assert buffer.isfinite().all(), name
+    for mode in (True, False):
+        found = model.train(mode).predict(batch)  # pyright: ignore
+        assert len(found) == len(frames)
+        assert all(d.boxes.isfinite().all() for d in found)
+
+
+def assert_same_bits(build: Callable[[], nn.Module]) -> None:
+    """Of the loss and of all gradients, whenever they are computed."""
+    batch, results = DetectionBatch.collate([frame_of(), frame_of(seed=1)]), []
+    for _ in range(2):
+        model = build()
+        loss = total(model.loss(batch))  # pyright: ignore
+        loss.backward()
+        results.append([loss.detach(), *(p.grad for p in model.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def around_the_truth(spread: float, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Twenty boxes around each of `BOXES` and their labels, as a trained first stage would propose them."""
+    boxes = torch.from_numpy(BOXES).repeat_interleave(20, dim=0)
+    noise = torch.randn(boxes.shape, generator=generator) * spread
+    boxes = boxes + noise * torch.tensor([1, 1, 1, 0.5, 0.5, 0.5, 0.5])
+    return boxes, torch.from_numpy(LABELS).repeat_interleave(20)
 
 
 def quick_statistics(model: nn.Module) -> None:
