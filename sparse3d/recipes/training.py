@@ -1,5 +1,5 @@
-"""What trainings on frames have in common: a run folder, data that one process prepares, hooks, and going on
-from the last checkpoint."""
+"""What trainings have in common: a run folder, data that one process prepares, hooks, and going on from the
+last checkpoint."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from sparse3d.engine.loop import Hook, Trainer
 from sparse3d.engine.progress import ShowProgress, WriteMetrics
 from sparse3d.engine.seed import seed_everything, use_deterministic_algorithms
 from sparse3d.engine.state import restore
+from sparse3d.nn.threads import one_torch_thread
 from sparse3d.recipes.detection_config import DetectionConfig
 from sparse3d.recipes.radiance.config import RadianceConfig
 from sparse3d.recipes.run_folder import RunFolder
@@ -95,6 +96,26 @@ def train_on_frames(
         if (last := distributed.from_main(run.checkpoints.last())) is not None:
             restore(trainer, read_checkpoint(last), last)
         return TrainOutcome(run.path, trainer.train(), distributed.is_main())
+
+
+def begin_alone(
+    config: RadianceConfig | SplattingConfig, run: RunFolder, resume: bool, if_begun: bool
+) -> None:
+    """The run folder and the seeds of a training in one process; ValueError under torchrun."""
+    if distributed.world_size() > 1:
+        raise ValueError("what changes its shape trains in one process; start without torchrun")
+    run.start(config, resume, if_begun)
+    if config.train.deterministic:
+        use_deterministic_algorithms()
+    seed_everything(config.train.seed, 0)
+
+
+def train_alone(trainer: Trainer, run: RunFolder) -> TrainOutcome:
+    """Go on from the last checkpoint, if there is one; the same bits for any number of threads."""
+    if (last := run.checkpoints.last()) is not None:
+        restore(trainer, read_checkpoint(last), last)
+    with one_torch_thread():
+        return TrainOutcome(run.path, trainer.train(), True)
 
 
 def keeping(config: Config | RadianceConfig | SplattingConfig, run: RunFolder, best: str) -> list[Hook]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from sparse3d.gaussians.model import SplatModel
 from sparse3d.gaussians.shapes import spread
 from sparse3d.gaussians.strategies.protocol import (
+    ByGradient,
     Changes,
     Statistics,
     check_positive,
@@ -28,7 +29,7 @@ from sparse3d.nn.threads import one_torch_thread
 
 
 @dataclass(frozen=True)
-class DefaultStrategy:
+class DefaultStrategy(ByGradient):
     """Gaussians grow where the mean gradient of their places on the screen is large."""
 
     kind: Literal["default"] = "default"
@@ -56,14 +57,6 @@ class DefaultStrategy:
             raise ValueError(f"split_by must be above 1, got {self.split_by}")
         if not 0 < self.prune_opacity < 0.5:
             raise ValueError(f"prune_opacity must lie in (0, 0.5), got {self.prune_opacity}")
-
-    @property
-    def wants_absolute(self) -> bool:
-        return self.absolute
-
-    def before_backward(self, rendering: Statistics) -> None:
-        if not self.absolute:
-            rendering.means2d.retain_grad()
 
     @torch.no_grad()
     def after_step(

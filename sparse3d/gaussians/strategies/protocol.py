@@ -73,6 +73,20 @@ class Strategy(Protocol):
 Config = TypeVar("Config")
 
 
+class ByGradient:
+    """What strategies share that grow Gaussians by the gradients of their places on the screen."""
+
+    absolute: bool
+
+    @property
+    def wants_absolute(self) -> bool:
+        return self.absolute
+
+    def before_backward(self, rendering: Statistics) -> None:
+        if not self.absolute:
+            rendering.means2d.retain_grad()
+
+
 def shortened(strategy: Config, factor: float) -> Config:
     """The same strategy for a training of `factor` times the length: all fields that end in _step or _every
     are multiplied, and are at least 1 where they were."""

@@ -19,6 +19,7 @@ from sparse3d.gaussians.cloud import GaussianCloud
 from sparse3d.gaussians.model import SplatModel
 from sparse3d.gaussians.shapes import spread
 from sparse3d.gaussians.strategies.protocol import (
+    ByGradient,
     Changes,
     Statistics,
     check_positive,
@@ -32,7 +33,7 @@ from sparse3d_ops.segment import segment_max
 
 
 @dataclass(frozen=True)
-class VoxelAnchorStrategy:
+class VoxelAnchorStrategy(ByGradient):
     """One Gaussian at most is added to an empty voxel of each size."""
 
     kind: Literal["voxel_anchors"] = "voxel_anchors"
@@ -58,14 +59,6 @@ class VoxelAnchorStrategy:
         for name in ("opacity", "prune_opacity"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in (0, 1), got {getattr(self, name)}")
-
-    @property
-    def wants_absolute(self) -> bool:
-        return self.absolute
-
-    def before_backward(self, rendering: Statistics) -> None:
-        if not self.absolute:
-            rendering.means2d.retain_grad()
 
     @torch.no_grad()
     def after_step(

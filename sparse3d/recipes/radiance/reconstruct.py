@@ -15,13 +15,10 @@ from sparse3d.data.structure_from_motion import Progress as StageProgress
 from sparse3d.engine import distributed
 from sparse3d.engine.checkpoint import load_weights, read_checkpoint
 from sparse3d.engine.loop import Hook, Trainer
-from sparse3d.engine.seed import seed_everything, use_deterministic_algorithms
-from sparse3d.engine.state import restore
 from sparse3d.fields.build import Field, FieldConfig, in_cube, in_frustum
 from sparse3d.fields.depth_priors import MetricDepthConfig
 from sparse3d.fields.pose_refinement import PoseRefinement
 from sparse3d.geometry.cameras import Cameras
-from sparse3d.nn.threads import one_torch_thread
 from sparse3d.recipes.radiance.batches import PixelLoader
 from sparse3d.recipes.radiance.bounds import cube_in_view, cube_of_frustum, frustum_in_view
 from sparse3d.recipes.radiance.config import PhotosConfig, PriorsConfig, RadianceConfig
@@ -34,7 +31,7 @@ from sparse3d.recipes.radiance.model import FieldModel
 from sparse3d.recipes.radiance.poses import refined, refinement, settled, write_poses
 from sparse3d.recipes.radiance.preset import decide_priors
 from sparse3d.recipes.run_folder import RunFolder
-from sparse3d.recipes.training import TrainOutcome, keeping
+from sparse3d.recipes.training import TrainOutcome, begin_alone, keeping, train_alone
 
 
 def train(
@@ -51,17 +48,12 @@ def train(
     `photos` are those that the config names, where somebody has opened them before."""
     run = RunFolder(out, config.checkpoint.keep)
     with distributed.process_group(config.train.device) as device:
-        if distributed.world_size() > 1:
-            raise ValueError("a field that changes its shape trains in one process; start without torchrun")
         if config.distillation is None:
             source = _of_photos(config, photos)
         else:
             source = _of_teacher(config, run, device)
         config = source.config
-        run.start(config, resume, if_begun)
-        if config.train.deterministic:
-            use_deterministic_algorithms()
-        seed_everything(config.train.seed, 0)
+        begin_alone(config, run, resume, if_begun)
         loader, model = source.build()
         trainer = Trainer(
             model,
@@ -77,10 +69,7 @@ def train(
             ],
             device=device,
         )
-        if (last := run.checkpoints.last()) is not None:
-            restore(trainer, read_checkpoint(last), last)
-        with one_torch_thread():  # the same bits for any number of threads
-            return TrainOutcome(run.path, trainer.train(), True)
+        return train_alone(trainer, run)
 
 
 class _Source(NamedTuple):

@@ -14,15 +14,12 @@ from sparse3d.engine import distributed
 from sparse3d.engine.checkpoint import read_checkpoint
 from sparse3d.engine.loop import Hook, Trainer
 from sparse3d.engine.optim import SelectiveAdamConfig
-from sparse3d.engine.seed import seed_everything, use_deterministic_algorithms
-from sparse3d.engine.state import restore
 from sparse3d.gaussians.appearance import AppearanceEmbedding, Exposure, ExposureConfig
 from sparse3d.gaussians.cloud import GaussianCloud
 from sparse3d.gaussians.geometry import render_geometry
 from sparse3d.gaussians.model import SplatModel
 from sparse3d.gaussians.render import SplatView, render
 from sparse3d.geometry.cameras import Camera
-from sparse3d.nn.threads import one_torch_thread
 from sparse3d.recipes.radiance.config import Vector
 from sparse3d.recipes.radiance.judge import Outcome, Progress, Shown, judge_views, write_views
 from sparse3d.recipes.radiance.reconstruct import photos_of_split
@@ -32,7 +29,7 @@ from sparse3d.recipes.splatting.hooks import Densify
 from sparse3d.recipes.splatting.model import SplatTraining
 from sparse3d.recipes.splatting.preset import decide_priors
 from sparse3d.recipes.splatting.start import Cube, cameras_between, first_cloud, scene_cube, scene_scale
-from sparse3d.recipes.training import TrainOutcome, keeping
+from sparse3d.recipes.training import TrainOutcome, begin_alone, keeping, train_alone
 
 LEAST_STEPS = 500  # of an epoch, after which a checkpoint is written
 
@@ -51,16 +48,10 @@ def train(
     `photos` are those that the config names, where somebody has opened them before."""
     run = RunFolder(out, config.checkpoint.keep)
     with distributed.process_group(config.train.device) as device:
-        if distributed.world_size() > 1:
-            raise ValueError("a cloud that grows trains in one process; start without torchrun")
         photos = photos or photos_of_split(config.data, config.data.split)
         check_views(photos)
         config = decide_priors(config, photos)
-        run.start(config, resume, if_begun)
-        if config.train.deterministic:
-            use_deterministic_algorithms()
-        seed = config.train.seed
-        seed_everything(seed, 0)
+        begin_alone(config, run, resume, if_begun)
         background = config.data.background_color(photos.capture.background)
         reach, cube = scene_scale(photos), cache(lambda: scene_cube(photos))
         trainer = Trainer(
@@ -71,17 +62,14 @@ def train(
                 _unseen(config, photos, cube),
                 _appearance(config, photos),
             ),
-            WholePhotoLoader(photos, background, seed, config.photos_in_memory, LEAST_STEPS),
+            WholePhotoLoader(photos, background, config.train.seed, config.photos_in_memory, LEAST_STEPS),
             config.train,
             _in_scene(config, reach),
             config.schedule,
             hooks=[Densify(config), *keeping(config, run, "psnr"), *extra_hooks],
             device=device,
         )
-        if (last := run.checkpoints.last()) is not None:
-            restore(trainer, read_checkpoint(last), last)
-        with one_torch_thread():  # the same bits for any number of threads
-            return TrainOutcome(run.path, trainer.train(), True)
+        return train_alone(trainer, run)
 
 
 def _clouds(
