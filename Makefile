@@ -23,23 +23,29 @@ demo: $(VENV)/.installed
 docs: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
+# Processes that share the tests, each with threads of its own.
+WORKERS ?= 2
+PYTEST := python -m pytest -q -n $(WORKERS) --dist worksteal
+
 # On a machine that does other things too, threads that wait for each other must not spin: trainings took ten times
 # as long.
 test test-fast test-triton: export OMP_WAIT_POLICY ?= PASSIVE
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -q
+	$(BIN)/$(PYTEST)
 	$(MAKE) test-triton
 
 test-fast: $(VENV)/.installed
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/$(PYTEST) -m "not slow"
 
 # The GPU kernels, without a GPU: Triton's interpreter runs them against the same laws, and they are compiled for
 # a GPU. Triton comes with CUDA builds of torch for Linux; beside a CPU build it gets an environment of its own,
-# which sees all of $(VENV).
+# which sees all of $(VENV). What the processes launched is compiled after all of them.
 ifeq ($(shell uname -s),Linux)
 test-triton: $(TRITON_VENV)/.installed
-	$(TRITON_VENV)/bin/python -m pytest -q --bodies triton tests/ops
+	rm -rf build/launches
+	$(TRITON_VENV)/bin/$(PYTEST) --bodies triton --launches build/launches tests/ops --ignore tests/ops/test_triton.py
+	$(TRITON_VENV)/bin/python -m pytest -q --bodies triton --launches build/launches tests/ops/test_triton.py
 else
 test-triton:
 	@echo "Triton has no wheel for $(shell uname -s): the tests of the GPU kernels are left out"

@@ -17,6 +17,11 @@ def pytest_addoption(parser):
         default="numba",
         help="triton: the ops run their CUDA kernels on CPU tensors, in Triton's interpreter",
     )
+    parser.addoption(
+        "--launches",
+        type=Path,
+        help="with --bodies triton: a folder in which processes that share the tests note what they launched",
+    )
 
 
 def pytest_configure(config):
@@ -28,6 +33,14 @@ def pytest_configure(config):
         from tests.ops import bodies
 
         bodies.use_triton()
+
+
+def pytest_sessionfinish(session):
+    folder = session.config.getoption("--launches")
+    if folder is not None and session.config.getoption("--bodies") == "triton":
+        from tests.ops import launches
+
+        launches.keep(folder)
 
 
 def pytest_collection_modifyitems(config, items):

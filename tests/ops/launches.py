@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 TARGET = ("cuda", 90, 32)  # Hopper; a warp has 32 lanes
@@ -53,20 +54,33 @@ def record() -> None:
     InterpretedFunction.run = noting_run
 
 
+def keep(folder: Path) -> None:
+    """Write what this process launched into a folder that several share."""
+    if launched:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{os.getpid()}.json").write_text(json.dumps(sorted(launched)))
+
+
+def recall(folder: Path | None) -> set[str]:
+    """What this process launched, and all that wrote into the folder."""
+    files = folder.glob("*.json") if folder is not None else ()
+    return launched.union(*(json.loads(file.read_text()) for file in files))
+
+
 def _noted(value: Any) -> Any:
     """A tensor's pointer type; a number as it is, for it decides on its type and may become a constant."""
     assert not isinstance(value, float), "a kernel gets numbers as float32: give it a tensor of one"
     return POINTERS[str(value.dtype)] if hasattr(value, "data_ptr") else value
 
 
-def compiled() -> dict[str, str]:
-    """Compile all launches for the target in a fresh process: messages of those that do not compile."""
+def compiled(launches: set[str]) -> dict[str, str]:
+    """Compile launches for the target in a fresh process: messages of those that do not compile."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     environment["PYTHONPATH"] = os.pathsep.join([root, os.path.join(root, "ops")])
     done = subprocess.run(
         [sys.executable, "-m", "tests.ops.launches"],
-        input=json.dumps(sorted(launched)),
+        input=json.dumps(sorted(launches)),
         capture_output=True,
         text=True,
         env=environment,
