@@ -94,9 +94,10 @@ class CloudDensity:
         return Density(density, sums / density.clamp(min=LEAST_ALPHA)[:, None])
 
 
-def box_of(cloud: GaussianCloud, share: float = 0.98) -> Tensor:
-    """(2, 3) world: the middle `share` of the Gaussians along each axis, and half as much again: without
-    strays, which may be far away. ValueError where no mean is finite."""
+def span_of(cloud: GaussianCloud, margin: float = 0.0, share: float = 0.98) -> Tensor:
+    """(2, 3) world: the middle `share` of the Gaussians along each axis: without strays, which may be far
+    away; wider by `margin` of it to each side, and by three deviations at least. ValueError where no mean is
+    finite."""
     means = cloud.means.detach()
     finite = means[torch.isfinite(means).all(1)]
     if not len(finite):
@@ -105,5 +106,10 @@ def box_of(cloud: GaussianCloud, share: float = 0.98) -> Tensor:
     ranks = [math.floor((len(finite) - 1) * part) for part in ((1 - share) / 2, (1 + share) / 2)]
     low, high = finite.sort(0).values[ranks]
     widest = float(torch.exp(cloud.scales.detach()).max(1).values.median())
-    margin = (0.25 * (high - low)).clamp(min=3 * widest)
-    return torch.stack((low - margin, high + margin))
+    room = (margin * (high - low)).clamp(min=3 * widest)
+    return torch.stack((low - room, high + room))
+
+
+def box_of(cloud: GaussianCloud) -> Tensor:
+    """(2, 3) world: half as long again as the span of the Gaussians: with what lies around their middles."""
+    return span_of(cloud, margin=0.25)

@@ -11,7 +11,7 @@ import torch
 from sparse3d.fields.mesh import field_mesh
 from sparse3d.fields.voxel_field import VoxelField
 from sparse3d.gaussians.cloud import GaussianCloud
-from sparse3d.gaussians.density import box_of
+from sparse3d.gaussians.density import span_of
 from sparse3d.gaussians.geometry import render_geometry
 from sparse3d.gaussians.initial import from_points
 from sparse3d.gaussians.render import SplatView, render
@@ -54,10 +54,7 @@ def bounds_of(thing: Thing) -> tuple[np.ndarray, np.ndarray]:
         cells = thing.coordinates[:, 1:]
         places = thing.origin + thing.voxel_size * np.concatenate([cells, cells + 1])
     elif isinstance(thing, GaussianCloud):
-        # Without the margin that is there for surfaces around the middles.
-        low, high = box_of(thing).double().cpu().numpy()
-        middle = (low + high) / 2
-        places = np.stack([middle + (low - middle) / 1.5, middle + (high - middle) / 1.5])
+        places = span_of(thing).cpu().numpy()
     elif isinstance(thing, PaintedPoints):
         places = thing.positions
     elif isinstance(thing, VoxelField) and not thing.config.space.unbounded:
