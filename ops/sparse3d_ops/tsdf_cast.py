@@ -55,20 +55,17 @@ def cast_field(
         slot_keys, slot_rows, values, weights, colors, blocks, intrinsics, camera_to_world, width, height,
         voxel_size, near, far, min_weight,
     )  # fmt: skip
-    side = values.shape[1]
     depth, normals = empty((height, width), torch.float32), empty((height, width, 3), torch.float32)
     seen = empty((height, width, 3) if len(colors) else (0, 0, 3), torch.float32)
-    places = blocks.contiguous().numpy()
-    low, size, directory, pages = _page_table(places)
-    table = directory.ctypes.data, pages.ctypes.data, *low, *size
-    inside = body.octants_with_inside(table, values.numpy(), places)
-    ranges = body.tile_ranges(places, inside, side, numbers, width, height)
-    field = [array.numpy().ravel() for array in (values, weights, colors)]
-    views = [view.numpy() for view in (depth, normals, seen)]
+    places, bits = blocks.contiguous().numpy(), values.shape[1].bit_length() - 1
+    table, directory, pages = _page_table(places)
+    found, cells, around = _marks(table, directory, pages, values.numpy(), places, bits)
+    slots, reach = _slots(places, found, 1 << bits, numbers, width, height)
+    field = values.numpy().ravel(), weights.numpy().ravel(), colors.numpy().ravel()
     # Threads take parts in turn: near parts of a picture take longer than far ones.
-    order = np.argsort(np.arange(len(ranges)) % numba.get_num_threads(), kind="stable")
-    how = [inside, side.bit_length() - 1, numbers, ranges, order]
-    body.cast(table, *field, *how, *views)
+    order = np.argsort(np.arange(len(slots)) % numba.get_num_threads(), kind="stable")
+    views = depth.numpy(), normals.numpy(), seen.numpy()
+    body.cast(table, cells, around, *field, bits, numbers, slots, reach, order, *views)
     return depth, normals, seen
 
 
@@ -125,25 +122,60 @@ def _(
     return values.new_empty(height, width), values.new_empty(height, width, 3), seen
 
 
-def _page_table(blocks: np.ndarray) -> tuple[list[int], list[int], np.ndarray, np.ndarray]:
-    """What the body finds rows of blocks (N, 4) with, faster than by their hash: the first page, how many
-    there are along x, y and z, and both tables. ValueError for blocks that are too far from each other."""
-    from sparse3d_ops.cpu import tsdf_cast as body
+def _page_table(blocks: np.ndarray) -> tuple[tuple[int, ...], np.ndarray, np.ndarray]:
+    """What the body finds rows of blocks (N, 4) with, faster than by their hash: its `table`, the directory
+    and the pages. ValueError for blocks that are too far from each other."""
+    from sparse3d_ops.cpu import tsdf_marks as body
 
-    if not len(blocks):
-        return [0, 0, 0], [0, 0, 0], np.empty(0, np.int32), np.empty((0, 1), np.int32)
-    low = blocks[:, 1:].min(0).astype(np.int64) >> body.PAGE
-    size = (blocks[:, 1:].max(0).astype(np.int64) >> body.PAGE) - low + 1
-    if math.prod(size.tolist()) > MOST_PAGES:
+    low, size = [0, 0, 0], [0, 0, 0]
+    if len(blocks):
+        ends = [blocks[:, 1:].min(0), blocks[:, 1:].max(0)]
+        low, high = (end.astype(np.int64) >> body.PAGE for end in ends)
+        low, size = low.tolist(), (high - low + 1).tolist()
+    if math.prod(size) > MOST_PAGES:
         raise ValueError(
-            f"blocks lie up to {(size << body.PAGE).max()} blocks apart; look at fewer at once, or use "
+            f"blocks lie up to {max(size) << body.PAGE} blocks apart; look at fewer at once, or use "
             "larger voxels"
         )
-    directory = np.full(math.prod(size.tolist()), -1, np.int32)
-    none = np.empty((0, 1), np.int32)
-    pages = np.full((body.page_table(blocks, low, size, directory, none), 1 << 3 * body.PAGE), -1, np.int32)
-    body.page_table(blocks, low, size, directory, pages)
-    return low.tolist(), size.tolist(), directory, pages
+    directory = np.full(math.prod(size), -1, np.int32)
+    pages = np.empty((0, 1), np.int32)
+    count = body.page_table((0, 0, *low, *size), blocks, directory, pages)
+    pages = np.full((count, 1 << 3 * body.PAGE), -1, np.int32)
+    table = directory.ctypes.data, pages.ctypes.data, *low, *size
+    body.page_table(table, blocks, directory, pages)
+    return table, directory, pages
+
+
+def _marks(
+    table: tuple[int, ...], directory: np.ndarray, pages: np.ndarray, values: np.ndarray, blocks: np.ndarray,
+    bits: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """Of blocks (N, 4): whether they can be inside anywhere (N,), their cells that can, and the rows of the
+    blocks around them; see `mark_cells` and `points_inside`."""
+    from sparse3d_ops.cpu import tsdf_marks as body
+
+    words = np.empty((2, len(blocks), 1 << 3 * (bits - body.OCTANT)), np.uint64)
+    around = np.empty((len(blocks), 8), np.int32)
+    body.points_inside(table, directory, pages, values, blocks, bits, around, words[0])
+    found = body.mark_cells(table, directory, pages, blocks, around, words[0], bits, words[1])
+    return found, words[1], around
+
+
+def _slots(
+    blocks: np.ndarray, wanted: np.ndarray, side: int, numbers: np.ndarray, width: int, height: int
+) -> tuple[np.ndarray, tuple[float, float]]:
+    """How deep tiles of pixels can see wanted blocks: `fill_slots`, where slots begin and how thick they
+    are."""
+    from sparse3d_ops.cpu import tsdf_marks as body
+
+    tiles, depths = np.empty((len(blocks), 4), np.int32), np.zeros((len(blocks), 2))
+    body.views_of_blocks(blocks, wanted, side, numbers, width, height, tiles, depths)
+    seen = depths[tiles[:, 0] <= tiles[:, 1]]
+    begin, end = (seen[:, 0].min(), seen[:, 1].max()) if len(seen) else (0.0, 1.0)
+    slots = np.empty((-(-height // body.TILE), -(-width // body.TILE)), np.uint64)
+    reach = float(begin), float(end - begin) / body.SLOTS * (1 + 1e-9)
+    body.fill_slots(tiles, depths, *reach, slots)
+    return slots, reach
 
 
 def _checked(
@@ -168,8 +200,8 @@ def _checked(
     if len(blocks) > count:
         raise ValueError(f"{len(blocks)} blocks have only {count} rows of values")
     check_field(voxel_size, sides[0], 1.0)
-    if sides[0] < 2 or sides[0] & (sides[0] - 1):
-        raise ValueError(f"blocks of {sides[0]}^3 points; rays go through those whose side is a power of two")
+    if sides[0] < 4 or sides[0] & (sides[0] - 1):
+        raise ValueError(f"blocks of {sides[0]}^3 points; rays go through sides of 4, 8, 16, ...")
     fx, fy, cx, cy = checked_intrinsics(intrinsics)
     pose = checked_pose(camera_to_world)
     if width < 1 or height < 1:

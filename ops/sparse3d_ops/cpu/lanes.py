@@ -13,6 +13,7 @@ stores are not checked. Numbers are rounded to the element type first. a * b + c
 
 import math
 import operator
+from typing import Any
 
 from llvmlite import ir
 from numba import types
@@ -26,7 +27,7 @@ I32, I64 = ir.IntType(32), ir.IntType(64)
 
 
 class LanesType(types.Type):
-    """16 numbers of a float type."""
+    """16 numbers of a float type, or of a signed integer type (`integer_lanes`)."""
 
     def __init__(self, element):
         self.element = element
@@ -43,11 +44,13 @@ class MaskType(types.Type):
 MASK = MaskType()
 
 
-def _scalar(element: types.Float) -> ir.Type:
+def _scalar(element: Any) -> ir.Type:
+    if isinstance(element, types.Integer):
+        return ir.IntType(element.bitwidth)  # pyright: ignore[reportAttributeAccessIssue]
     return ir.FloatType() if element.bitwidth == 32 else ir.DoubleType()
 
 
-def _vector(element: types.Float) -> ir.VectorType:
+def _vector(element: Any) -> ir.VectorType:
     return ir.VectorType(_scalar(element), LANES)
 
 
@@ -111,9 +114,10 @@ def _comparison(sign: str):
     @intrinsic
     def compare(typing_context, a, b):
         signature = MASK(a, b)
+        whole = isinstance(a.element, types.Integer)
 
         def generate(context, builder, signature, arguments):
-            return builder.fcmp_ordered(sign, *arguments)
+            return (builder.icmp_signed if whole else builder.fcmp_ordered)(sign, *arguments)
 
         return signature, generate
 
@@ -135,13 +139,20 @@ def _offer(symbol, operation):
             return lambda a, b: operation(spread_number(element(a)), b)  # pyright: ignore[reportCallIssue]
 
 
+def _arithmetic(name: str):
+    def emit(builder, a, b):
+        return getattr(builder, name if isinstance(a.type.element, ir.IntType) else f"f{name}")(a, b)
+
+    return _binary(emit)
+
+
 for _symbol, _name in (
-    (operator.add, "fadd"),
-    (operator.sub, "fsub"),
-    (operator.mul, "fmul"),
-    (operator.truediv, "fdiv"),
+    (operator.add, "add"),
+    (operator.sub, "sub"),
+    (operator.mul, "mul"),
+    (operator.truediv, "div"),
 ):
-    _offer(_symbol, _binary(lambda builder, a, b, name=_name: getattr(builder, name)(a, b)))
+    _offer(_symbol, _arithmetic(_name))
 for _symbol, _sign in ((operator.lt, "<"), (operator.le, "<="), (operator.gt, ">"), (operator.ge, ">=")):
     _offer(_symbol, _comparison(_sign))
 

@@ -1,418 +1,375 @@
-"""Numba body of looking at a truncated distance field with a camera.
+"""Numba body of looking at a truncated distance field with a camera: 16 rays at a time, a pixel a lane.
 
-Samples that cannot be at the surface are not looked at: before the first and behind the last block with an
-inside that a tile of pixels can see, in blocks that are not there, and in octants of blocks without an
-inside. Which samples there are does not depend on that.
+Only samples in cells that `tsdf_marks` marks are looked at, in the depths in which their tile of pixels can
+see any; all others cannot be inside. Which samples there are does not depend on that. Lanes wait for each
+other before and after what costs most: a look at eight points around, and the two that decide.
 
-Helpers take addresses instead of arrays: numba counts references to arrays that functions pass on, and these
-atomic counts cost more than all else here.
+`table` is that of `tsdf_marks`; `field` are the addresses of what it finds around blocks, of values, weights
+and colours: addresses, because numba counts references to arrays that functions pass on, and these atomic
+counts cost more than all else here. Cells are int32: MOST_SAMPLES of a ray, and blocks of 18 bits, fit.
 """
 
-import math
-from typing import Any
+# Intrinsics look to a type checker as if they took their typing context too.
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
+
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
-TILE = 8  # pixels along a side
-PAGE = 3  # a page of the table of blocks holds 1 << PAGE of them along a side
-NONE, NO_PAGE = np.int64(-1), np.int64(-2)
+from sparse3d_ops.cpu.integer_lanes import (
+    ceil,
+    floor,
+    gather_float32,
+    gather_int32,
+    gather_int64,
+    sqrt,
+    to_float64,
+    to_int32,
+    to_int64,
+)
+from sparse3d_ops.cpu.lanes import LANES, any_lane, least, most, spread_number, steps, store, where
+from sparse3d_ops.cpu.tsdf_marks import OCTANT, PAGE, SLOTS, TILE
 
-
-def _load(kind: types.Number, width: ir.Type) -> Any:
-    @intrinsic
-    def load(typing_context, address, number):
-        """Element `number` of the array that begins at an address; not checked."""
-        signature = kind(types.int64, types.int64)
-
-        def generate(context, builder, signature, arguments):
-            begin = builder.inttoptr(arguments[0], ir.PointerType(width))
-            return builder.load(builder.gep(begin, [arguments[1]], source_etype=width), typ=width)
-
-        return signature, generate
-
-    return load
+PACKET = 4  # so many pixels along a side are walked at once
 
 
-float_at = _load(types.float32, ir.FloatType())
-int_at = _load(types.int32, ir.IntType(32))
+class Ray(NamedTuple):
+    """16 rays, in voxels: places are o + t v, t being z in metres."""
 
-
-@numba.njit(cache=True, nogil=True)
-def page_table(blocks, low, size, directory, pages):
-    """Rows of blocks (N, 4) by their place: `directory` (size[0] * size[1] * size[2],) int32 numbers the
-    pages, -1 where there is none, from page `low` (3,) on; pages (P, 512) int32 hold rows, -1 where there is
-    no block. Both are outputs and come in -1. Returns how many pages there are; `pages` may be empty, then
-    they are only counted."""
-    count = 0
-    inner = (1 << PAGE) - 1
-    for n in range(len(blocks)):
-        a, b, c = blocks[n, 1], blocks[n, 2], blocks[n, 3]
-        x, y, z = (a >> PAGE) - low[0], (b >> PAGE) - low[1], (c >> PAGE) - low[2]
-        at = (x * size[1] + y) * size[2] + z
-        if directory[at] < 0:
-            directory[at] = count
-            count += 1
-        if len(pages):
-            pages[directory[at], ((a & inner) << PAGE | (b & inner)) << PAGE | (c & inner)] = n
-    return count
+    ox: Any  # of all: float64
+    oy: Any
+    oz: Any
+    vx: Any  # from here on lanes of float64
+    vy: Any
+    vz: Any
+    ix: Any  # 1 / v
+    iy: Any
+    iz: Any
+    rate: Any  # samples a metre
+    step: Any  # metres between samples
 
 
 @numba.njit
-def row_of(table, a, b, c):
-    """Row of block (a, b, c), NONE, or NO_PAGE. table: the addresses of directory and pages, low (3), size
-    (3)."""
+def every(number):
+    """int32 lanes."""
+    return spread_number(np.int32(number))
+
+
+@numba.njit
+def entries(table, a, b, c, wanted):
+    """What the pages hold for blocks (int32 lanes), -1 also where there is no page; and whether there is."""
     x, y, z = (a >> PAGE) - table[2], (b >> PAGE) - table[3], (c >> PAGE) - table[4]
-    if x < 0 or y < 0 or z < 0 or x >= table[5] or y >= table[6] or z >= table[7]:
-        return NO_PAGE
-    page = np.int64(int_at(table[0], (x * table[6] + y) * table[7] + z))
-    if page < 0:
-        return NO_PAGE
+    paged = wanted & (x >= 0) & (y >= 0) & (z >= 0) & (x < table[5]) & (y < table[6]) & (z < table[7])
+    page = gather_int32(table[0], to_int64((x * table[6] + y) * table[7] + z), paged)
+    paged = paged & (page >= 0)
     inner = (1 << PAGE) - 1
     at = ((a & inner) << PAGE | (b & inner)) << PAGE | (c & inner)
-    return np.int64(int_at(table[1], (page << (3 * PAGE)) + at))
-
-
-@numba.njit(parallel=True, cache=True, nogil=True)
-def octants_with_inside(table, values, blocks):
-    """(B,) uint8, a bit for each octant 4 dx + 2 dy + dz of a block: whether one of the points around its
-    cells is inside, and perhaps where none is."""
-    half = values.shape[1] // 2
-    # By octant: bit 0 any point, bits 3, 2, 1 those at its lowest x, y, z.
-    sides = np.zeros((len(values), 8), np.uint8)
-    for n in numba.prange(len(blocks)):
-        for octant in range(8):
-            a, b, c = (octant >> 2) * half, (octant >> 1 & 1) * half, (octant & 1) * half
-            found = np.int64(0)
-            for x in range(a, a + half):
-                for y in range(b, b + half):
-                    for z in range(c, c + half):
-                        found += values[n, x, y, z] > 0
-            if found:
-                at_x = at_y = at_z = np.int64(0)
-                for p in range(half):
-                    for q in range(half):
-                        at_x += values[n, a, b + p, c + q] > 0
-                        at_y += values[n, a + p, b, c + q] > 0
-                        at_z += values[n, a + p, b + q, c] > 0
-                sides[n, octant] = 1 | (at_x > 0) << 3 | (at_y > 0) << 2 | (at_z > 0) << 1
-    inside = np.zeros(len(values), np.uint8)
-    for n in numba.prange(len(blocks)):
-        for octant in range(8):
-            for k in range(8):
-                # The octant at k from this one: bits that both have are carried to the next block.
-                x = np.int64(blocks[n, 1]) + ((octant & k) >> 2)
-                y = np.int64(blocks[n, 2]) + ((octant & k) >> 1 & 1)
-                row = row_of(table, x, y, np.int64(blocks[n, 3]) + (octant & k & 1))
-                if row >= 0:
-                    found = np.int64(sides[row, octant ^ k])
-                    if found and (found >> 1) & k == k:
-                        inside[n] |= np.uint8(1 << octant)
-                        break
-    return inside
-
-
-@numba.njit(cache=True, nogil=True)
-def tile_ranges(blocks, inside, side, numbers, width, height):
-    """(rows, columns, 2) float32: the least and the largest z at which the pixels of a tile can see blocks
-    (N, 4) with `inside` (B,); inf and -inf where they see none."""
-    rows, columns = (height + TILE - 1) // TILE, (width + TILE - 1) // TILE
-    ranges = np.empty((rows, columns, 2), np.float32)
-    ranges[..., 0], ranges[..., 1] = np.inf, -np.inf
-    # Directions are ways @ (column, row, 1): (column, row, 1) z is its inverse @ (place - origin).
-    ways = np.empty((3, 3))
-    for i in range(9):
-        ways[i // 3, i % 3] = numbers[3 + i]
-    back = np.linalg.inv(ways)
-    for n in range(len(blocks)):
-        if not inside[n]:
-            continue
-        low, high = math.inf, -math.inf
-        left = top = math.inf
-        right = bottom = -math.inf
-        for corner in range(8):
-            x = (blocks[n, 1] + (corner >> 2)) * side - numbers[0]
-            y = (blocks[n, 2] + (corner >> 1 & 1)) * side - numbers[1]
-            z = (blocks[n, 3] + (corner & 1)) * side - numbers[2]
-            u = back[0, 0] * x + back[0, 1] * y + back[0, 2] * z
-            v = back[1, 0] * x + back[1, 1] * y + back[1, 2] * z
-            w = back[2, 0] * x + back[2, 1] * y + back[2, 2] * z
-            low, high = min(low, w), max(high, w)
-            if w > 1e-9:
-                left, right = min(left, u / w), max(right, u / w)
-                top, bottom = min(top, v / w), max(bottom, v / w)
-        if high <= 0:
-            continue
-        if low <= 1e-9:  # the block reaches behind the camera: it may be anywhere in the picture
-            low, left, top, right, bottom = 0.0, 0.0, 0.0, float(width), float(height)
-        if right < -1 or bottom < -1 or left > width or top > height:
-            continue
-        left, top = max(left, 1.0), max(top, 1.0)
-        right, bottom = min(right, float(width)), min(bottom, float(height))
-        c0, c1 = np.int64(left - 1) // TILE, min(np.int64(right + 1) // TILE, columns - 1)
-        r0, r1 = np.int64(top - 1) // TILE, min(np.int64(bottom + 1) // TILE, rows - 1)
-        # A rounding outwards, so that nothing is lost by float32.
-        low, high = low * (1 - 1e-6), high * (1 + 1e-6)
-        for r in range(r0, r1 + 1):
-            for c in range(c0, c1 + 1):
-                ranges[r, c, 0] = min(ranges[r, c, 0], low)
-                ranges[r, c, 1] = max(ranges[r, c, 1], high)
-    return ranges
+    entry = gather_int32(table[1], to_int64(page << (3 * PAGE) | at), paged)
+    return where(paged, entry, every(-1)), paged
 
 
 @numba.njit
-def points_around(table, bits, own, i, j, l):
-    """Numbers of the eight lattice points around the cell (i, j, l), corner 4 dx + 2 dy + dz, whose block is
-    in row `own`; the first is NONE where one is missing."""
-    last = (np.int64(1) << bits) - 1
-    y, x = np.int64(1) << bits, np.int64(1) << (2 * bits)
-    a, b, c = i >> bits, j >> bits, l >> bits
+def to_leave(cell, shift, v, inverse, origin):
+    """At which t rays are out of the cubes of side 1 << shift that cells lie in, along one axis."""
+    ahead = where(v < 0, every(0), every(1))
+    return (to_float64(((cell >> shift) + ahead) << shift) - origin) * inverse
+
+
+@numba.njit
+def next_inside(table, cells, bits, ray, k, end, walking):
+    """The number of the next sample, from k on, that lies in a cell with a point inside, or one beyond `end`
+    along the optical axis."""
+    octants = bits - OCTANT
+    seeking = walking
+    while any_lane(seeking):
+        t = k * ray.step
+        seeking = seeking & (t <= end)
+        x = to_int32(floor(ray.ox + t * ray.vx))
+        y = to_int32(floor(ray.oy + t * ray.vy))
+        z = to_int32(floor(ray.oz + t * ray.vz))
+        entry, paged = entries(table, x >> bits, y >> bits, z >> bits, seeking)
+        here = seeking & (entry >= 0)
+        last = (1 << bits) - 1
+        a, b, c = (x & last) >> OCTANT, (y & last) >> OCTANT, (z & last) >> OCTANT
+        word = (a << octants | b) << octants | c
+        marks = gather_int64(cells, to_int64(entry) << (3 * octants) | to_int64(word), here)
+        inner = (1 << OCTANT) - 1
+        bit = ((x & inner) << OCTANT | (y & inner)) << OCTANT | (z & inner)
+        found = here & ((marks >> to_int64(bit) & 1) != 0)
+        # What can be left without a look: the octant, or at least a cube of 2^3 cells of it.
+        few = marks >> to_int64(bit & 0b101010) & 0b1100110000000000110011
+        cube = where(here & (marks != 0), every(OCTANT - 1), every(OCTANT))
+        shift = where(here, cube, where(paged, every(bits), every(bits + PAGE)))
+        leave = least(
+            to_leave(x, shift, ray.vx, ray.ix, ray.ox),
+            least(to_leave(y, shift, ray.vy, ray.iy, ray.oy), to_leave(z, shift, ray.vz, ray.iz, ray.oz)),
+        )
+        beyond = most(floor(least(leave, end) * ray.rate - 1e-6), k) + 1
+        onward = where(few != 0, k + 1, beyond)
+        seeking = seeking & ~found
+        k = where(seeking, onward, k)
+    return k
+
+
+@numba.njit
+def points_around(table, around, bits, x, y, z, wanted):
+    """Numbers (int64 lanes) of the eight lattice points around the cells of places, corner 4 dx + 2 dy + dz,
+    and where there are all."""
+    i, j, l = to_int32(floor(x)), to_int32(floor(y)), to_int32(floor(z))
+    entry, _ = entries(table, i >> bits, j >> bits, l >> bits, wanted)
+    row = where(entry < 0, -2 - entry, entry)
+    there = wanted & (row >= 0)
+    last = (1 << bits) - 1
     i, j, l = i & last, j & last, l & last
-    at = (i << bits | j) << bits | l
-    if i < last and j < last and l < last:
-        p = (own << (3 * bits)) + at
-        return p, p + 1, p + y, p + y + 1, p + x, p + x + 1, p + x + y, p + x + y + 1
-    # The row of the block that each corner lies in, asked for once.
-    u, v, w = i == last, j == last, l == last
-    r4 = row_of(table, a + 1, b, c) if u else own
-    r2 = row_of(table, a, b + 1, c) if v else own
-    r1 = row_of(table, a, b, c + 1) if w else own
-    r6 = row_of(table, a + 1, b + 1, c) if u and v else (r4 if u else r2)
-    r5 = row_of(table, a + 1, b, c + 1) if u and w else (r4 if u else r1)
-    r3 = row_of(table, a, b + 1, c + 1) if v and w else (r2 if v else r1)
-    r7 = row_of(table, a + 1, b + 1, c + 1) if u and v and w else (r6 if u and v else (r5 if u and w else r3))
-    if u and not v and not w:
-        r7 = r4
-    dx, dy, dz = -i if u else np.int64(1), -j if v else np.int64(1), -l if w else np.int64(1)
-    dx, dy = dx * x, dy * y
-    p0 = (own << (3 * bits)) + at
-    if min(min(r1, r2), min(min(r3, r4), min(min(r5, r6), r7))) < 0:
-        p0 = NONE
-    return (
-        p0,
-        (r1 << (3 * bits)) + at + dz,
-        (r2 << (3 * bits)) + at + dy,
-        (r3 << (3 * bits)) + at + dy + dz,
-        (r4 << (3 * bits)) + at + dx,
-        (r5 << (3 * bits)) + at + dx + dz,
-        (r6 << (3 * bits)) + at + dx + dy,
-        (r7 << (3 * bits)) + at + dx + dy + dz,
-    )
+    # Of those one further: whether they lie in the next block, and where in their block.
+    u, v, w = (i + 1 >> bits) << 2, (j + 1 >> bits) << 1, l + 1 >> bits
+    i, i1 = i << (2 * bits), (i + 1 & last) << (2 * bits)
+    j, j1, l1 = j << bits, (j + 1 & last) << bits, l + 1 & last
+    first = to_int64(row) << 3
+    p1, there = point(around, first, bits, w, i | j | l1, there)
+    p2, there = point(around, first, bits, v, i | j1 | l, there)
+    p3, there = point(around, first, bits, v | w, i | j1 | l1, there)
+    p4, there = point(around, first, bits, u, i1 | j | l, there)
+    p5, there = point(around, first, bits, u | w, i1 | j | l1, there)
+    p6, there = point(around, first, bits, u | v, i1 | j1 | l, there)
+    p7, there = point(around, first, bits, u | v | w, i1 | j1 | l1, there)
+    p0 = to_int64(row) << (3 * bits) | to_int64(i | j | l)
+    return (p0, p1, p2, p3, p4, p5, p6, p7), there
 
 
 @numba.njit
-def eight(address, p):
+def point(around, first, bits, step, at, there):
+    """The number of point `at` in the blocks at `step` from those whose neighbours stand at `first`."""
+    row = gather_int32(around, first | to_int64(step), there)
+    return to_int64(row) << (3 * bits) | to_int64(at), there & (row >= 0)
+
+
+@numba.njit
+def eight(address, p, wanted):
     """The values of eight points."""
     return (
-        float_at(address, p[0]),
-        float_at(address, p[1]),
-        float_at(address, p[2]),
-        float_at(address, p[3]),
-        float_at(address, p[4]),
-        float_at(address, p[5]),
-        float_at(address, p[6]),
-        float_at(address, p[7]),
+        gather_float32(address, p[0], wanted),
+        gather_float32(address, p[1], wanted),
+        gather_float32(address, p[2], wanted),
+        gather_float32(address, p[3], wanted),
+        gather_float32(address, p[4], wanted),
+        gather_float32(address, p[5], wanted),
+        gather_float32(address, p[6], wanted),
+        gather_float32(address, p[7], wanted),
     )
 
 
 @numba.njit
-def mixed(v, fx, fy, fz):
-    """The trilinear interpolation of eight values."""
-    a, b = v[0] + fz * (v[1] - v[0]), v[2] + fz * (v[3] - v[2])
-    c, d = v[4] + fz * (v[5] - v[4]), v[6] + fz * (v[7] - v[6])
+def between(a, b, share):
+    return to_float64(a) + share * to_float64(b - a)
+
+
+@numba.njit
+def mixed(v, x, y, z):
+    """The trilinear interpolation of eight values at places."""
+    fx, fy, fz = x - floor(x), y - floor(y), z - floor(z)
+    a, b = between(v[0], v[1], fz), between(v[2], v[3], fz)
+    c, d = between(v[4], v[5], fz), between(v[6], v[7], fz)
     a, c = a + fy * (b - a), c + fy * (d - c)
     return a + fx * (c - a)
 
 
 @numba.njit
 def least_of(v):
-    return min(min(min(v[0], v[1]), min(v[2], v[3])), min(min(v[4], v[5]), min(v[6], v[7])))
+    return least(least(least(v[0], v[1]), least(v[2], v[3])), least(least(v[4], v[5]), least(v[6], v[7])))
 
 
 @numba.njit
-def most_of(v):
-    return max(max(max(v[0], v[1]), max(v[2], v[3])), max(max(v[4], v[5]), max(v[6], v[7])))
-
-
-@numba.njit
-def sample(table, bits, values, weights, least, x, y, z):
-    """The value at a place, NaN where one of the eight points around is not known; and their numbers."""
-    fx, fy, fz = math.floor(x), math.floor(y), math.floor(z)
-    i, j, l = np.int64(fx), np.int64(fy), np.int64(fz)
-    own = row_of(table, i >> bits, j >> bits, l >> bits)
-    p = (NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE)
-    if own >= 0:
-        p = points_around(table, bits, own, i, j, l)
-    if p[0] < 0 or not least_of(eight(weights, p)) >= least:
-        return math.nan, p
-    return mixed(eight(values, p), x - fx, y - fy, z - fz), p
+def sample(table, field, bits, least_weight, x, y, z, wanted):
+    """Values at places, and where they are known; and the numbers of the points around."""
+    around, values, weights, _ = field
+    p, known = points_around(table, around, bits, x, y, z, wanted)
+    known = known & (least_of(eight(weights, p, known)) >= least_weight)
+    return mixed(eight(values, p, known), x, y, z), known, p
 
 
 @numba.njit
 def slope(a, b, c, d, e, f, g, h, s, t):
     """How a trilinear interpolation rises from the side a, b, c, d to the side e, f, g, h, at (s, t) of it:
     the second of each pair lies along t, the second pair along s."""
-    first, second = (e - a) + t * ((f - b) - (e - a)), (g - c) + t * ((h - d) - (g - c))
+    first = to_float64(e - a) + t * to_float64((f - b) - (e - a))
+    second = to_float64(g - c) + t * to_float64((h - d) - (g - c))
     return first + s * (second - first)
 
 
 @numba.njit
-def to_leave(cell, shift, v, inverse, origin):
-    """At which t a ray is out of the cube of side 1 << shift that `cell` lies in, along one axis."""
-    if v == 0:
-        return math.inf
-    return ((((cell >> shift) + (v > 0)) << shift) - origin) * inverse
-
-
-@numba.njit(parallel=True, cache=True, nogil=True)
-def cast(table, values, weights, colors, inside, bits, numbers, ranges, order, depth, normals, seen):
-    """table of `row_of`, inside (B,) of `octants_with_inside`; values and weights (B n,), colors (B 3 n,); a
-    block has a side of 1 << bits; order (rows of tiles,): in which they are worked on. depth (H, W), normals
-    and seen (H, W, 3) are outputs.
-
-    The rays of a tile take their steps in turn: a step waits for memory and for itself, and those of other
-    rays fill the time.
-    """
-    height, width = depth.shape
-    near, far, least = numbers[21], numbers[22], numbers[23]
-    ox, oy, oz = numbers[0], numbers[1], numbers[2]
-    tinted = len(seen) > 0
-    value_at, weight_at = np.int64(values.ctypes.data), np.int64(weights.ctypes.data)
-    color_at, points = np.int64(colors.ctypes.data), np.int64(1) << (3 * bits)
-    across = ranges.shape[1]
-    for tile in numba.prange(ranges.shape[0] * across):
-        line = order[tile // across]
-        top, left = line * TILE, tile % across * TILE
-        bottom, right = min(top + TILE, height), min(left + TILE, width)
-        for row in range(top, bottom):
-            for column in range(left, right):
-                depth[row, column] = 0
-                for n in range(3):
-                    normals[row, column, n] = 0
-                    if tinted:
-                        seen[row, column, n] = 0
-        begin = max(near, np.float64(ranges[line, tile % across, 0]))
-        end = min(far, np.float64(ranges[line, tile % across, 1]))
-        if not begin <= end:
-            continue
-        ways, count = np.empty((TILE * TILE, 8)), 0
-        number, walking = np.empty(TILE * TILE, np.int64), np.empty(TILE * TILE, np.int64)
-        deep = np.zeros(TILE * TILE, np.bool_)
-        for row in range(top, bottom):
-            for column in range(left, right):
-                ray = (row - top) * TILE + column - left
-                vx = numbers[3] * column + numbers[4] * row + numbers[5]
-                vy = numbers[6] * column + numbers[7] * row + numbers[8]
-                vz = numbers[9] * column + numbers[10] * row + numbers[11]
-                rate = math.sqrt(vx * vx + vy * vy + vz * vz)
-                ways[ray, 0], ways[ray, 1], ways[ray, 2], ways[ray, 3] = vx, vy, vz, 1 / rate
-                ways[ray, 4] = 1 / vx if vx != 0 else math.inf
-                ways[ray, 5] = 1 / vy if vy != 0 else math.inf
-                ways[ray, 6] = 1 / vz if vz != 0 else math.inf
-                ways[ray, 7] = rate
-                number[ray] = max(np.int64(math.ceil(near * rate)), np.int64(begin * rate))
-                walking[count] = ray
-                count += 1
-        while count:
-            going = 0
-            for turn in range(count):
-                ray = walking[turn]
-                vx, vy, vz, step = ways[ray, 0], ways[ray, 1], ways[ray, 2], ways[ray, 3]
-                k = number[ray]
-                t = k * step
-                if not t <= end:
-                    continue
-                walking[going] = ray
-                going += 1
-                x, y, z = ox + t * vx, oy + t * vy, oz + t * vz
-                fx, fy, fz = math.floor(x), math.floor(y), math.floor(z)
-                i, j, l = np.int64(fx), np.int64(fy), np.int64(fz)
-                own = row_of(table, i >> bits, j >> bits, l >> bits)
-                # No sample that lies surely within a block that is not there is looked at, nor within a block
-                # or an octant without anything inside.
-                shift = bits if own > NO_PAGE else bits + PAGE
-                skipped = own < 0 or inside[own] == 0
-                if not skipped:
-                    shift = bits - 1
-                    octant = (i >> shift & 1) << 2 | (j >> shift & 1) << 1 | (l >> shift & 1)
-                    skipped = not inside[own] >> octant & 1
-                if skipped:
-                    leave = min(
-                        to_leave(i, shift, vx, ways[ray, 4], ox),
-                        min(
-                            to_leave(j, shift, vy, ways[ray, 5], oy),
-                            to_leave(l, shift, vz, ways[ray, 6], oz),
-                        ),
-                    )
-                    deep[ray] = False
-                    number[ray] = max(np.int64(min(leave, end) * ways[ray, 7] - 1e-6), k) + 1
-                    continue
-                number[ray] = k + 1
-                was = deep[ray]
-                deep[ray] = False
-                p = points_around(table, bits, own, i, j, l)
-                if p[0] < 0:
-                    continue
-                v = eight(value_at, p)
-                if not most_of(v) > 0 or not mixed(v, x - fx, y - fy, z - fz) > 0:
-                    continue
-                deep[ray] = True
-                if was:
-                    continue
-                # Inside after a sample that was not, or not known: both once more, with weights.
-                s = t - step
-                if not s >= near or not least_of(eight(weight_at, p)) >= least:
-                    continue
-                f = mixed(v, x - fx, y - fy, z - fz)
-                x, y, z = ox + s * vx, oy + s * vy, oz + s * vz
-                before, p = sample(table, bits, value_at, weight_at, least, x, y, z)
-                if not before <= 0:
-                    continue
-                going -= 1
-                low, high = s, t
-                t = low - before / (f - before) * (high - low)
-                x, y, z = ox + t * vx, oy + t * vy, oz + t * vz
-                g, p = sample(table, bits, value_at, weight_at, least, x, y, z)
-                if g > 0:
-                    t = low - before / (g - before) * (t - low)
-                elif g <= 0:
-                    t -= g / (f - g) * (high - t)
-                if t > far:
-                    continue
-                row, column = top + ray // TILE, left + ray % TILE
-                depth[row, column] = t
-                if not g == g:  # between two known places there is one that is not: no normal, no colour
-                    continue
-                fx, fy, fz = x - math.floor(x), y - math.floor(y), z - math.floor(z)
-                v = eight(value_at, p)
-                gx = slope(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], fy, fz)
-                gy = slope(v[0], v[1], v[4], v[5], v[2], v[3], v[6], v[7], fx, fz)
-                gz = slope(v[0], v[2], v[4], v[6], v[1], v[3], v[5], v[7], fx, fy)
-                length = math.sqrt(gx * gx + gy * gy + gz * gz)
-                if length > 0:
-                    normals[row, column, 0] = -gx / length
-                    normals[row, column, 1] = -gy / length
-                    normals[row, column, 2] = -gz / length
-                if tinted:
-                    for n in range(3):
-                        seen[row, column, n] = mixed(tints(color_at, p, bits, points * n), fx, fy, fz)
-            count = going
+def next_run(slots, first):
+    """The slots [begin, end) of the first run of ones from slot `first` on; none begins at SLOTS."""
+    while first < SLOTS and not slots >> np.uint64(first) & np.uint64(1):
+        first += 1
+    end = first
+    while end < SLOTS and slots >> np.uint64(end) & np.uint64(1):
+        end += 1
+    return first, end
 
 
 @numba.njit
-def tints(address, p, bits, plane):
-    """One channel of the colours of eight points, which lie in three planes a block."""
-    begin = address + 4 * plane
-    return (
-        float_at(begin, p[0] + ((p[0] >> (3 * bits)) << (3 * bits + 1))),
-        float_at(begin, p[1] + ((p[1] >> (3 * bits)) << (3 * bits + 1))),
-        float_at(begin, p[2] + ((p[2] >> (3 * bits)) << (3 * bits + 1))),
-        float_at(begin, p[3] + ((p[3] >> (3 * bits)) << (3 * bits + 1))),
-        float_at(begin, p[4] + ((p[4] >> (3 * bits)) << (3 * bits + 1))),
-        float_at(begin, p[5] + ((p[5] >> (3 * bits)) << (3 * bits + 1))),
-        float_at(begin, p[6] + ((p[6] >> (3 * bits)) << (3 * bits + 1))),
-        float_at(begin, p[7] + ((p[7] >> (3 * bits)) << (3 * bits + 1))),
+def first_hit(table, cells, field, bits, ray, slots, limits, least_weight, walking):
+    """(found, low, before, high, after): where rays come from outside to inside between their samples at
+    `low` and `high` along the optical axis, with the values there. limits: near, far, where slots begin, how
+    thick they are."""
+    around, values, weights, _ = field
+    near, far, begin, thickness = limits
+    k = ceil(near * ray.rate)
+    nowhere = k * 0
+    low, before, high, after = nowhere, nowhere, nowhere, nowhere
+    found = walking & (nowhere > 0)
+    was_inside = nowhere - 2  # the number of the last sample that was inside
+    first, last = next_run(slots, 0)
+    while first < SLOTS and any_lane(walking):
+        end = min(far, begin + last * thickness)
+        k = most(k, floor((begin + first * thickness) * ray.rate))
+        going = walking
+        while any_lane(going):
+            # All on to their next sample that is inside after one that was not, or not known.
+            seeking = going
+            f = nowhere
+            while any_lane(seeking):
+                k = next_inside(table, cells, bits, ray, k, end, seeking)
+                t = k * ray.step
+                seeking = seeking & (t <= end)
+                going = going & (t <= end)
+                if not any_lane(seeking):
+                    break
+                x, y, z = ray.ox + t * ray.vx, ray.oy + t * ray.vy, ray.oz + t * ray.vz
+                q, there = points_around(table, around, bits, x, y, z, seeking)
+                g = mixed(eight(values, q, there), x, y, z)
+                inside = there & (g > 0)
+                turned = inside & (was_inside < k - 1) & (t - ray.step >= near)
+                was_inside = where(inside, k, was_inside)
+                f = where(turned, g, f)
+                seeking = seeking & ~turned
+                k = where(seeking, k + 1, k)
+            if not any_lane(going):
+                break
+            # Both samples once more, with weights.
+            t, s = k * ray.step, k * ray.step - ray.step
+            x, y, z = ray.ox + t * ray.vx, ray.oy + t * ray.vy, ray.oz + t * ray.vz
+            p, there = points_around(table, around, bits, x, y, z, going)
+            turned = there & (least_of(eight(weights, p, there)) >= least_weight)
+            x, y, z = ray.ox + s * ray.vx, ray.oy + s * ray.vy, ray.oz + s * ray.vz
+            g, known, p = sample(table, field, bits, least_weight, x, y, z, turned)
+            turned = turned & known & (g <= 0)
+            low, before = where(turned, s, low), where(turned, g, before)
+            high, after = where(turned, t, high), where(turned, f, after)
+            found = found | turned
+            walking, going = walking & ~turned, going & ~turned
+            k = where(going, k + 1, k)
+        first, last = next_run(slots, last)
+    return found, low, before, high, after
+
+
+@numba.njit
+def show(table, field, bits, ray, hit, far, least_weight, tinted, out):
+    """Depth, normal and colour of what `first_hit` found, in seven times 16 numbers `out`; 0 where there is
+    nothing."""
+    _, values, _, colors = field
+    found, low, before, high, after = hit
+    nothing = low * 0
+    t = low - before / (after - before) * (high - low)
+    x, y, z = ray.ox + t * ray.vx, ray.oy + t * ray.vy, ray.oz + t * ray.vz
+    g, known, p = sample(table, field, bits, least_weight, x, y, z, found)
+    # Between two known places there may be one that is not: the line decides, without normal and colour.
+    sooner = low - before / (g - before) * (t - low)
+    later = t - g / (after - g) * (high - t)
+    t = where(known, where(g > 0, sooner, later), t)
+    found = found & (t <= far)
+    known = known & found
+    store(where(found, t, nothing), out, 0)
+    v = eight(values, p, known)
+    fx, fy, fz = x - floor(x), y - floor(y), z - floor(z)
+    gx = slope(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], fy, fz)
+    gy = slope(v[0], v[1], v[4], v[5], v[2], v[3], v[6], v[7], fx, fz)
+    gz = slope(v[0], v[2], v[4], v[6], v[1], v[3], v[5], v[7], fx, fy)
+    length = sqrt(gx * gx + gy * gy + gz * gz)
+    sloped = known & (length > 0)
+    store(where(sloped, (0 - gx) / length, nothing), out, LANES)
+    store(where(sloped, (0 - gy) / length, nothing), out, 2 * LANES)
+    store(where(sloped, (0 - gz) / length, nothing), out, 3 * LANES)
+    if tinted:
+        for n in range(3):
+            # Colours lie in three planes a block.
+            plane = colors + (np.int64(4 * n) << (3 * bits))
+            q = (
+                in_plane(p[0], bits),
+                in_plane(p[1], bits),
+                in_plane(p[2], bits),
+                in_plane(p[3], bits),
+                in_plane(p[4], bits),
+                in_plane(p[5], bits),
+                in_plane(p[6], bits),
+                in_plane(p[7], bits),
+            )
+            store(where(known, mixed(eight(plane, q, known), x, y, z), nothing), out, (4 + n) * LANES)
+
+
+@numba.njit
+def in_plane(p, bits):
+    """The number of a point in its block's first of three planes."""
+    return p + ((p >> (3 * bits)) << (3 * bits + 1))
+
+
+@numba.njit
+def ray_through(numbers, column, row):
+    vx = numbers[3] * column + numbers[4] * row + numbers[5]
+    vy = numbers[6] * column + numbers[7] * row + numbers[8]
+    vz = numbers[9] * column + numbers[10] * row + numbers[11]
+    rate = sqrt(vx * vx + vy * vy + vz * vz)
+    return Ray(
+        numbers[0], numbers[1], numbers[2], vx, vy, vz, inverse(vx), inverse(vy), inverse(vz), rate, 1 / rate
     )
+
+
+@numba.njit
+def inverse(v):
+    """1 / v, and a large number for 0: such a ray never leaves along this axis."""
+    return where(v != 0, 1 / v, v * 0 + 1e300)
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def cast(
+    table, cells, around, values, weights, colors, bits, numbers, slots, reach, order, depth, normals, seen
+):
+    """cells and around of `tsdf_marks`; values and weights (B n,), colors (B 3 n,); numbers of the op; slots
+    of `fill_slots`, which begin at reach[0] and are reach[1] thick; order (rows of tiles,): in which they are
+    worked on. depth (H, W), normals and seen (H, W, 3) are outputs."""
+    height, width = depth.shape
+    near, far, least_weight = numbers[21], numbers[22], numbers[23]
+    limits = near, far, reach[0], reach[1]
+    tinted = len(seen) > 0
+    field = (
+        np.int64(around.ctypes.data),
+        np.int64(values.ctypes.data),
+        np.int64(weights.ctypes.data),
+        np.int64(colors.ctypes.data),
+    )
+    marks = np.int64(cells.ctypes.data)
+    across, split = slots.shape[1], TILE // PACKET
+    for tile in numba.prange(slots.shape[0] * across):
+        line, place = order[tile // across], tile % across
+        out = np.zeros(7 * LANES)
+        for packet in range(split**2):
+            top, left = line * TILE + packet // split * PACKET, place * TILE + packet % split * PACKET
+            if slots[line, place]:
+                lane = steps(np.float64(0))
+                down = floor(lane / PACKET)
+                column, row = lane - PACKET * down + left, down + top
+                ray = ray_through(numbers, column, row)
+                walking = (row < height) & (column < width)
+                depths = slots[line, place]
+                hit = first_hit(table, marks, field, bits, ray, depths, limits, least_weight, walking)
+                show(table, field, bits, ray, hit, far, least_weight, tinted, out)
+            for n in range(LANES):
+                v, u = top + n // PACKET, left + n % PACKET
+                if v < height and u < width:
+                    depth[v, u] = out[n]
+                    for k in range(3):
+                        normals[v, u, k] = out[(1 + k) * LANES + n]
+                        if tinted:
+                            seen[v, u, k] = out[(4 + k) * LANES + n]
