@@ -7,6 +7,7 @@ from sparse3d.fields.protocol import Rendered, Traced
 from sparse3d.fields.samplers import Drawn, SamplerConfig, of_samples, points_on
 from sparse3d.fields.space import SpaceConfig
 from sparse3d_ops.composite import Composite, composite
+from sparse3d_ops.raymarch import Samples
 
 
 class SampledField(nn.Module):
@@ -25,6 +26,12 @@ class SampledField(nn.Module):
     def evaluate(self, unit: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3) in [-1, 1], (N, 3) -> raw densities (N,), colours (N, 3)."""
         raise NotImplementedError
+
+    def evaluate_samples(
+        self, unit: Tensor, inside: Tensor, directions: Tensor, samples: Samples
+    ) -> tuple[Tensor, Tensor]:
+        """`evaluate` for packed samples (S,), of rays with directions (R, 3); (S,) bool are in the field."""
+        return self.evaluate(unit, of_samples(directions, samples))
 
     def density(self, points: Tensor) -> Tensor:
         """(N, 3) world -> (N,) in 1 / metre, 0 outside of the field."""
@@ -75,7 +82,7 @@ class SampledField(nn.Module):
         samples = drawn.samples
         points = points_on(origins, directions, samples)
         unit, inside = self.space.to_unit(points)
-        raw, shade = self.evaluate(unit, of_samples(directions, samples))
+        raw, shade = self.evaluate_samples(unit, inside, directions, samples)
         sigma = raw.where(inside, 0.0) / (self.space.side / 2)
         values = [shade, samples.t[:, None]]
         if normals:

@@ -76,7 +76,7 @@ class LevelConfig:
 @dataclass(frozen=True)
 class RefineConfig:
     """The levels of a training, which begin where those of the schedule do, and how a voxel field follows
-    what it finds: it is split where a level begins."""
+    what it finds: it is split where a level begins, as the planes of a low-rank field are."""
 
     levels: tuple[LevelConfig, ...] = (LevelConfig(4096, 1), LevelConfig(2048, 2))
     min_photos: int = 1  # voxels that fewer of them show are dropped at the start

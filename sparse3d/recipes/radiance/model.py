@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse3d.fields.build import FieldConfig, build_field
+from sparse3d.fields.low_rank import LowRankField
 from sparse3d.fields.pose_refinement import PoseRefinement
 from sparse3d.fields.voxel_field import VoxelField
 from sparse3d.recipes.radiance.batches import PixelBatch
@@ -43,5 +44,5 @@ class FieldModel(nn.Module):
 
     def reshape_for(self, tensors: dict[str, Tensor]) -> None:
         """See `VoxelField.reshape_for`; the other fields keep their shape."""
-        if isinstance(self.field, VoxelField):
+        if isinstance(self.field, VoxelField | LowRankField):
             self.field.reshape_for({name.removeprefix("field."): tensor for name, tensor in tensors.items()})
