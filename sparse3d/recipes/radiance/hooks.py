@@ -62,8 +62,8 @@ class Refine(Hook):
 
 
 class Advance(Hook):
-    """Tells the field before each step how far the training is. A run that is resumed was told when the step
-    before ended."""
+    """Tells the field and its background before each step how far the training is. A run that is resumed was
+    told when the step before ended."""
 
     def before_train(self, trainer: Trainer) -> None:
         if trainer.step == 0:
@@ -74,7 +74,11 @@ class Advance(Hook):
             self._advance(trainer)
 
     def _advance(self, trainer: Trainer) -> None:
-        _field(trainer).advance(trainer.step / trainer.total_steps, trainer.step)
+        progress, model = trainer.step / trainer.total_steps, trainer.model
+        assert isinstance(model, FieldModel)
+        model.field.advance(progress, trainer.step)
+        if model.background is not None:
+            model.background.advance(progress)
 
 
 def _field(trainer: Trainer) -> Field:
