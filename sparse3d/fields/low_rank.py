@@ -14,14 +14,12 @@ from torch import Tensor, nn
 
 from sparse3d.fields.layers import perceptron
 from sparse3d.fields.sampled_field import SampledField
-from sparse3d.fields.samplers import OccupancySamplerConfig, SamplerConfig, of_samples
+from sparse3d.fields.samplers import Drawn, OccupancySamplerConfig, SamplerConfig, points_on, some_of
 from sparse3d.fields.space import SpaceConfig
 from sparse3d.nn.activations import sigmoid, softplus
 from sparse3d.nn.linear import RepeatableLinear
 from sparse3d_ops.composite import composite
 from sparse3d_ops.low_rank import plane_line_products
-from sparse3d_ops.raymarch import Samples
-from sparse3d_ops.segment import gather_rows
 from sparse3d_ops.spherical_harmonics import sh_basis
 
 DENSITY_SCALE = 37.5  # per half side: the paper's 25 per unit, of cubes that are three units wide
@@ -43,7 +41,6 @@ class LowRankFieldConfig:
     color_layers: int = 1  # hidden layers of the colour network; the paper's: 2
     sh_degree: int = 2  # of the encoding of directions, 0 to 4
     initial_density: float = -3.0  # before softplus; the paper's: -10
-    min_weight: float = 1e-4  # samples of which less is seen are black
     stop: float = 1e-4  # light below which a ray ends
 
     def __post_init__(self):
@@ -105,20 +102,21 @@ class LowRankField(SampledField):
         return DENSITY_SCALE * softplus(self.density_parts(unit).sum(1) + self.config.initial_density)
 
     def evaluate(self, unit: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        return self.raw_density(unit), self._shade(unit, directions)
+        inputs = [self.basis(self.color_parts(unit)), sh_basis(directions, self.config.sh_degree)]
+        return self.raw_density(unit), sigmoid(self.color_net(torch.cat(inputs, 1)))
 
-    def evaluate_samples(
-        self, unit: Tensor, inside: Tensor, directions: Tensor, samples: Samples
-    ) -> tuple[Tensor, Tensor]:
-        """As `evaluate`, with colours of those samples alone that are seen."""
-        raw = self.raw_density(unit)
+    def draw(self, origins: Tensor, directions: Tensor, offsets: Tensor) -> Drawn:
+        """As the sampler has them, without those behind what stops a ray: densities cost little, but colours
+        and gradients of what is not seen would be most of the work. A sampler that proposes keeps them."""
+        drawn = super().draw(origins, directions, offsets)
+        if drawn.proposals:
+            return drawn
+        samples = drawn.samples
         with torch.no_grad():
-            sigma = raw.where(inside, 0.0) / (self.space.side / 2)
+            sigma = self.density(points_on(origins, directions, samples))
             none = sigma.new_zeros(len(sigma), 0)
             weights = composite(sigma, none, samples.dt, samples.ray_starts, self.stop).weights
-            seen = (weights > self.config.min_weight).nonzero()[:, 0]
-        shade = self._shade(gather_rows(unit, seen), gather_rows(of_samples(directions, samples), seen))
-        return raw, shade.new_zeros(len(unit), 3).index_copy(0, seen, shade)
+        return drawn._replace(samples=some_of(samples, weights != 0))
 
     def grow(self) -> None:
         """Halve the cells. The field stays what it was."""
@@ -130,10 +128,6 @@ class LowRankField(SampledField):
         for name in ("density_parts", "color_parts"):
             parts: PlanesAndLines = getattr(self, name)
             parts.reshape_for(tensors[f"{name}.planes"], tensors[f"{name}.lines"])
-
-    def _shade(self, unit: Tensor, directions: Tensor) -> Tensor:
-        inputs = [self.basis(self.color_parts(unit)), sh_basis(directions, self.config.sh_degree)]
-        return sigmoid(self.color_net(torch.cat(inputs, 1)))
 
 
 def _doubled(values: Tensor, axis: int) -> Tensor:

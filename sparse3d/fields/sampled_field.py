@@ -7,7 +7,6 @@ from sparse3d.fields.protocol import Rendered, Traced
 from sparse3d.fields.samplers import Drawn, SamplerConfig, of_samples, points_on
 from sparse3d.fields.space import SpaceConfig
 from sparse3d_ops.composite import Composite, composite
-from sparse3d_ops.raymarch import Samples
 
 
 class SampledField(nn.Module):
@@ -27,11 +26,9 @@ class SampledField(nn.Module):
         """(N, 3) in [-1, 1], (N, 3) -> raw densities (N,), colours (N, 3)."""
         raise NotImplementedError
 
-    def evaluate_samples(
-        self, unit: Tensor, inside: Tensor, directions: Tensor, samples: Samples
-    ) -> tuple[Tensor, Tensor]:
-        """`evaluate` for packed samples (S,), of rays with directions (R, 3); (S,) bool are in the field."""
-        return self.evaluate(unit, of_samples(directions, samples))
+    def draw(self, origins: Tensor, directions: Tensor, offsets: Tensor) -> Drawn:
+        """Samples of rays (R, 3), (R, 3) unit, jittered by `offsets` (R,)."""
+        return self.sampler.draw(origins, directions, offsets)
 
     def density(self, points: Tensor) -> Tensor:
         """(N, 3) world -> (N,) in 1 / metre, 0 outside of the field."""
@@ -57,12 +54,12 @@ class SampledField(nn.Module):
         the mean of the negative gradients' directions.
         """
         offsets = torch.full_like(origins[:, 0], 0.5) if offsets is None else offsets
-        drawn = self.sampler.draw(origins, directions, offsets)
+        drawn = self.draw(origins, directions, offsets)
         return rendered(self._composite(drawn, origins, directions, normals)[0], background)
 
     def trace(self, origins: Tensor, directions: Tensor, background: Tensor, offsets: Tensor) -> Traced:
         """See `RadianceField.trace`. Term: `proposal`, of a sampler that proposes."""
-        drawn = self.sampler.draw(origins, directions, offsets)
+        drawn = self.draw(origins, directions, offsets)
         result, sigma = self._composite(drawn, origins, directions, False)
         terms = {}
         if drawn.proposals:
@@ -82,7 +79,7 @@ class SampledField(nn.Module):
         samples = drawn.samples
         points = points_on(origins, directions, samples)
         unit, inside = self.space.to_unit(points)
-        raw, shade = self.evaluate_samples(unit, inside, directions, samples)
+        raw, shade = self.evaluate(unit, of_samples(directions, samples))
         sigma = raw.where(inside, 0.0) / (self.space.side / 2)
         values = [shade, samples.t[:, None]]
         if normals:
