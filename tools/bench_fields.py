@@ -1,15 +1,16 @@
 """Time a step of each radiance field's training against the same step in plain torch and a bare gather.
 
-    python tools/bench_fields.py [--fields voxels hash nerf volsdf] [--rays 1024] [--steps 150] [--threads 2]
+    python tools/bench_fields.py [--fields voxels hash lowrank nerf volsdf] [--rays 1024] [--steps 150]
+        [--threads 2]
 
 Each field, as its config in configs/radiance has it, first learns the three spheres for --steps steps: what a
 step costs depends on how much of space is known to be empty. A step is what a training does: choose samples,
 render, gradients, Adam. "torch" is the same field with the same parameters on the same samples, its parts
-replaced by what torch offers: linear layers, the hash grid and the voxels' trilinear sums by indexing,
-compositing by sums over the whole packed array. Choosing samples stays ours in both: torch has no way to skip
-empty space, and what the obvious way costs is in bench_rays.py. "gather" reads eight numbers, what a voxel
-field's sample needs at least, for each sample from a table of 128^3 rows in a numba loop that does nothing
-else, in the same run.
+replaced by what torch offers: linear layers, the hash grid and the voxels' trilinear sums by indexing, planes
+and lines by grid_sample, compositing by sums over the whole packed array. Choosing samples stays ours in both:
+torch has no way to skip empty space, and what the obvious way costs is in bench_rays.py. "gather" reads eight
+numbers, what a voxel field's sample needs at least, for each sample from a table of 128^3 rows in a numba loop
+that does nothing else, in the same run.
 """
 
 import argparse
@@ -26,7 +27,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import grid_sample, normalize
 
 from sparse3d import config as configs
 from sparse3d.data.three_spheres import trace
@@ -37,7 +38,7 @@ from sparse3d.nn.linear import RepeatableLinear
 from sparse3d.recipes.radiance.config import RadianceConfig
 from sparse3d_ops.composite import Composite
 
-RATES = {"voxels": 0.1, "hash": 1e-2, "nerf": 3e-3, "volsdf": 2e-3}
+RATES = {"voxels": 0.1, "hash": 1e-2, "lowrank": 2e-2, "nerf": 3e-3, "volsdf": 2e-3}
 GRID = 128
 PRIMES = 1, 2654435761, 805459861
 
@@ -123,6 +124,21 @@ def hash_encode_in_torch(table, positions, resolutions, sizes, tangents=None) ->
     return torch.cat(out, 1)
 
 
+def products_in_torch(planes: Tensor, lines: Tensor, positions: Tensor) -> Tensor:
+    side, at, out = len(lines) // 3, 2 * positions - 1, []
+    for mode in range(3):
+        first, second = (axis for axis in range(3) if axis != mode)
+        plane = planes.view(3, side, side, -1)[mode].permute(2, 0, 1)
+        line = lines.view(3, side, 1, -1)[mode].permute(2, 0, 1)
+        along = torch.stack([torch.zeros_like(at[:, mode]), at[:, mode]], 1)
+        plane, line = (
+            grid_sample(table[None], grid[None, None], padding_mode="border", align_corners=True)[0, :, 0].T
+            for table, grid in ((plane, at[:, [second, first]]), (line, along))
+        )
+        out.append(plane * line)
+    return torch.cat(out, 1)
+
+
 def composite_in_torch(sigma, values, dt, ray_starts, stop=0.0) -> Composite:
     """Sums over the whole packed array, less what came before each ray; without a stop."""
     rays = len(ray_starts) - 1
@@ -144,9 +160,10 @@ def in_torch() -> Iterator[None]:
     fields = "sparse3d.fields."
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(RepeatableLinear, "forward", nn.Linear.forward))
-        for module in ("sampled_field", "samplers", "volsdf", "voxel_field"):
+        for module in ("low_rank", "sampled_field", "samplers", "volsdf", "voxel_field"):
             stack.enter_context(mock.patch(f"{fields}{module}.composite", composite_in_torch))
         stack.enter_context(mock.patch(f"{fields}layers.hash_encode", hash_encode_in_torch))
+        stack.enter_context(mock.patch(f"{fields}low_rank.plane_line_products", products_in_torch))
         stack.enter_context(mock.patch(f"{fields}voxel_field.interpolate", interpolate_in_torch))
         stack.enter_context(mock.patch(f"{fields}samplers.gather_rows", lambda rows, which: rows[which]))
         yield

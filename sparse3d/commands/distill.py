@@ -7,7 +7,7 @@ from sparse3d.commands.parsing import Commands, add_command
 from sparse3d.commands.talk import Bar, say
 from sparse3d.commands.train import INTERRUPTED
 
-METHODS = ("voxels", "hash", "nerf", "volsdf")
+METHODS = ("voxels", "hash", "lowrank", "nerf", "volsdf")
 
 
 def add(commands: Commands) -> None:

@@ -108,7 +108,7 @@ def _loaded(config: RadianceConfig | SplattingConfig, trainer: Trainer) -> Loade
         parts = {key: part.detach() for key, part in model.splats.cloud.parameters().items()}
         return LoadedCloud(config, GaussianCloud.of(parts).to("cpu", copy=True), name)
     assert isinstance(model, FieldModel)
-    return LoadedField(config, model.field, None, name)
+    return LoadedField(config, model.field, None, name, model.background)
 
 
 @contextmanager

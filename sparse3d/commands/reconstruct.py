@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sparse3d.recipes.scenes import ReconstructedScene
     from sparse3d.recipes.splatting.config import SplattingConfig
 
-METHODS = {name: name for name in ("voxels", "hash", "nerf", "volsdf", "splats", "surfels")}
+METHODS = {name: name for name in ("voxels", "hash", "lowrank", "nerf", "volsdf", "splats", "surfels")}
 
 
 def add(commands: Commands) -> None:
@@ -105,9 +105,10 @@ def _changes(arguments: argparse.Namespace, task: str) -> list[str]:
     changes += [f"data.poses={arguments.poses}"] if arguments.poses is not None else []
     if arguments.refine_poses:
         if task != "radiance":
-            raise ValueError("--refine-poses is for radiance fields: voxels, hash, nerf, volsdf")
+            raise ValueError("--refine-poses is for radiance fields: voxels, hash, lowrank, nerf, volsdf")
         changes.append("pose_refinement.enabled=true")
-        if arguments.config is None and arguments.method != "voxels":  # poses want a blurred start
+        # Poses want a blurred start, which others have anyhow.
+        if arguments.config is None and arguments.method in ("hash", "nerf", "volsdf"):
             changes.append("model.encoding.fine_end=0.5")
     return changes
 

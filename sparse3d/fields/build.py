@@ -4,13 +4,14 @@ from dataclasses import replace
 
 from sparse3d.fields.frustum import FrustumConfig
 from sparse3d.fields.hash_field import HashField, HashFieldConfig
+from sparse3d.fields.low_rank import LowRankField, LowRankFieldConfig
 from sparse3d.fields.nerf import NeRF, NeRFConfig
 from sparse3d.fields.space import Vector
 from sparse3d.fields.volsdf import VolSDF, VolSDFConfig
 from sparse3d.fields.voxel_field import VoxelField, VoxelFieldConfig
 
-FieldConfig = VoxelFieldConfig | HashFieldConfig | NeRFConfig | VolSDFConfig
-Field = VoxelField | HashField | NeRF | VolSDF
+FieldConfig = VoxelFieldConfig | HashFieldConfig | LowRankFieldConfig | NeRFConfig | VolSDFConfig
+Field = VoxelField | HashField | LowRankField | NeRF | VolSDF
 
 
 def build_field(config: FieldConfig) -> Field:
@@ -19,6 +20,8 @@ def build_field(config: FieldConfig) -> Field:
         return VoxelField(config)
     if isinstance(config, HashFieldConfig):
         return HashField(config)
+    if isinstance(config, LowRankFieldConfig):
+        return LowRankField(config)
     if isinstance(config, NeRFConfig):
         return NeRF(config)
     return VolSDF(config)

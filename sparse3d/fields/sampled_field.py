@@ -26,6 +26,10 @@ class SampledField(nn.Module):
         """(N, 3) in [-1, 1], (N, 3) -> raw densities (N,), colours (N, 3)."""
         raise NotImplementedError
 
+    def draw(self, origins: Tensor, directions: Tensor, offsets: Tensor) -> Drawn:
+        """Samples of rays (R, 3), (R, 3) unit, jittered by `offsets` (R,)."""
+        return self.sampler.draw(origins, directions, offsets)
+
     def density(self, points: Tensor) -> Tensor:
         """(N, 3) world -> (N,) in 1 / metre, 0 outside of the field."""
         unit, inside = self.space.to_unit(points)
@@ -50,12 +54,12 @@ class SampledField(nn.Module):
         the mean of the negative gradients' directions.
         """
         offsets = torch.full_like(origins[:, 0], 0.5) if offsets is None else offsets
-        drawn = self.sampler.draw(origins, directions, offsets)
+        drawn = self.draw(origins, directions, offsets)
         return rendered(self._composite(drawn, origins, directions, normals)[0], background)
 
     def trace(self, origins: Tensor, directions: Tensor, background: Tensor, offsets: Tensor) -> Traced:
         """See `RadianceField.trace`. Term: `proposal`, of a sampler that proposes."""
-        drawn = self.sampler.draw(origins, directions, offsets)
+        drawn = self.draw(origins, directions, offsets)
         result, sigma = self._composite(drawn, origins, directions, False)
         terms = {}
         if drawn.proposals:

@@ -193,6 +193,12 @@ def points_on(origins: Tensor, directions: Tensor, samples: Samples) -> Tensor:
     return of_samples(origins, samples) + samples.t[:, None] * of_samples(directions, samples)
 
 
+def some_of(samples: Samples, chosen: Tensor) -> Samples:
+    """The chosen samples, (S,) bool, each in its ray."""
+    before = torch.nn.functional.pad(chosen.cumsum(0), (1, 0))
+    return Samples(before[samples.ray_starts], samples.t[chosen], samples.dt[chosen])
+
+
 def of_samples(rays: Tensor, samples: Samples) -> Tensor:
     """What belongs to each sample's ray: (R, C) -> (S, C)."""
     ray = torch.repeat_interleave(samples.ray_starts.diff(), output_size=len(samples.t))

@@ -50,11 +50,11 @@ def scene_of(loaded: Loaded) -> ReconstructedScene:
 
 
 def scene_of_field(loaded: radiance.LoadedField) -> ReconstructedScene:
-    """A field fills its cube."""
+    """A field fills its cube. What was learned to stand behind it does, whatever is asked for."""
     config, space = loaded.config, loaded.field.config.space
 
     def draw(camera: Camera, background: Vector) -> Shown:
-        return Shown(*render_view(loaded.field, camera, background, config.evaluation))
+        return Shown(*render_view(loaded.field, camera, loaded.background or background, config.evaluation))
 
     middle = np.array(space.low) + space.side / 2
     return ReconstructedScene(

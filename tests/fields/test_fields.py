@@ -10,6 +10,7 @@ from sparse3d.fields import RadianceField
 from sparse3d.fields.error_bound import ErrorBoundConfig
 from sparse3d.fields.hash_field import HashField, HashFieldConfig
 from sparse3d.fields.layers import FrequencyEncodingConfig, HashEncodingConfig
+from sparse3d.fields.low_rank import LowRankField, LowRankFieldConfig
 from sparse3d.fields.nerf import NeRF, NeRFConfig
 from sparse3d.fields.samplers import OccupancySampler, OccupancySamplerConfig, ProposalSamplerConfig
 from sparse3d.fields.space import SpaceConfig
@@ -26,6 +27,11 @@ BOUND = ErrorBoundConfig(initial=32, rounds=2, samples=24, even=8)
 FIELDS = {
     "hash": lambda: HashField(HashFieldConfig(encoding=GRID, width=16, sampler=OCCUPANCY)),
     "hash_proposal": lambda: HashField(HashFieldConfig(encoding=GRID, width=16, sampler=PROPOSAL)),
+    "lowrank": lambda: LowRankField(
+        LowRankFieldConfig(
+            resolution=24, density_components=4, color_components=6, width=16, sampler=OCCUPANCY
+        )
+    ),
     "nerf": lambda: NeRF(NeRFConfig(encoding=WAVES, width=32, depth=2, sampler=PROPOSAL)),
     "nerf_occupancy": lambda: NeRF(NeRFConfig(encoding=WAVES, width=32, depth=2, sampler=OCCUPANCY)),
     "volsdf": lambda: VolSDF(
@@ -56,6 +62,7 @@ def made(name):
 BUDGET = {
     "hash": (120, 1e-2, 3e-3, 0.08),
     "hash_proposal": (120, 1e-2, 4e-3, 0.15),
+    "lowrank": (80, 2e-2, 4e-3, 0.15),
     "nerf": (120, 5e-3, 8e-3, 0.10),
     "nerf_occupancy": (120, 5e-3, 8e-3, 0.10),
     "volsdf": (60, 3e-3, 1.6e-2, 0.10),
@@ -256,6 +263,6 @@ def test_volsdf_starts_as_a_sphere():
         assert (VolSDF(wide).distance(points) - want).abs().mean() < 0.08
 
 
-@pytest.mark.parametrize("config", [HashFieldConfig(), NeRFConfig(), VolSDFConfig()])
+@pytest.mark.parametrize("config", [HashFieldConfig(), LowRankFieldConfig(), NeRFConfig(), VolSDFConfig()])
 def test_configs_are_plain_trees(config):
-    assert to_dict(config)["kind"] in ("hash", "nerf", "volsdf")
+    assert to_dict(config)["kind"] in ("hash", "lowrank", "nerf", "volsdf")

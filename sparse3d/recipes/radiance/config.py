@@ -9,6 +9,7 @@ from sparse3d.engine.hooks import CheckpointConfig
 from sparse3d.engine.loop import TrainConfig
 from sparse3d.engine.optim import AdamWConfig, SelectiveAdamConfig
 from sparse3d.engine.schedule import ConstantConfig, CosineConfig, LevelsConfig
+from sparse3d.fields.background import LearnedBackgroundConfig
 from sparse3d.fields.build import FieldConfig
 from sparse3d.fields.depth_priors import (
     DepthRankingConfig,
@@ -76,7 +77,7 @@ class LevelConfig:
 @dataclass(frozen=True)
 class RefineConfig:
     """The levels of a training, which begin where those of the schedule do, and how a voxel field follows
-    what it finds: it is split where a level begins."""
+    what it finds: it is split where a level begins, as the planes of a low-rank field are."""
 
     levels: tuple[LevelConfig, ...] = (LevelConfig(4096, 1), LevelConfig(2048, 2))
     min_photos: int = 1  # voxels that fewer of them show are dropped at the start
@@ -129,6 +130,8 @@ class RadianceConfig:
     # auto: the preset of few views where there are FEW photos or fewer; else none, or the distortion alone of
     # a space with a contraction
     priors: Literal["auto", "none"] | PriorsConfig = "auto"
+    # behind the field: the colour that `data.background` names, or one that is learned
+    background: Literal["data", "learned"] | LearnedBackgroundConfig = "data"
     pose_refinement: PoseRefinementConfig = PoseRefinementConfig()
     # a trained field in the place of the photos: `data` are then its own, and its cube is the field's
     distillation: DistillationConfig | None = None
@@ -147,5 +150,7 @@ class RadianceConfig:
             )
         if self.distillation is not None and self.pose_refinement.enabled:
             raise ValueError("distillation has no photos whose poses could be refined")
+        if self.distillation is not None and self.background != "data":
+            raise ValueError("distillation has no photos whose background could be learned")
         if self.train.steps is None:
             raise ValueError("train.steps must be given: a field is trained for steps, not for epochs")

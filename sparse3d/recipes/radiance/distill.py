@@ -30,7 +30,7 @@ from sparse3d.recipes.tasks import task_of_run
 
 # Steps of a student with a method's own config: one to three minutes on two cores. Points teach it in seconds
 # what photos tell much later.
-STEPS = {"voxels": 600, "hash": 600, "nerf": 600, "volsdf": 1000}
+STEPS = {"voxels": 600, "hash": 600, "lowrank": 600, "nerf": 600, "volsdf": 1000}
 VIEWS, PIXELS = 8, 100  # that a student is judged by
 WHITE: Vector = (1.0, 1.0, 1.0)
 SPLIT = "teacher"  # the folder of the comparison, beside those of photos
@@ -40,7 +40,7 @@ def student_config(teacher: str | Path, source: str | Path, overrides: Sequence[
     """The config `source` for a student of the run `teacher`; a method's own, by its name, with STEPS.
     ConfigError for a config that is not of a field, ValueError for a teacher that is none."""
     if (name := task_of_run(teacher, "render").name) != "radiance":
-        raise ValueError(f"{teacher} is a run of {name}; only fields teach: voxels, hash, nerf, volsdf")
+        raise ValueError(f"{teacher} is a run of {name}; only fields teach: {', '.join(STEPS)}")
     changes = [f"distillation.source={teacher}"]
     changes += [f"train.steps={STEPS[source]}"] if isinstance(source, str) and source in STEPS else []
     return configs.load(RadianceConfig, source, [*changes, *overrides])

@@ -3,6 +3,7 @@
 from sparse3d.engine.loop import Hook, Trainer
 from sparse3d.engine.schedule import LevelsConfig
 from sparse3d.fields.build import Field
+from sparse3d.fields.low_rank import LowRankField
 from sparse3d.fields.voxel_field import VoxelField
 from sparse3d.geometry.cameras import Cameras
 from sparse3d.recipes.radiance.batches import PixelLoader
@@ -14,7 +15,8 @@ from sparse3d.recipes.radiance.model import FieldModel
 
 class Refine(Hook):
     """Takes the batches of the level. Drops the voxels that no photo shows, or too few (with `cameras` of
-    photos), splits the others where levels begin, and drops the empty ones now and then."""
+    photos), splits the others where levels begin, and drops the empty ones now and then. A low-rank field
+    grows where levels begin."""
 
     def __init__(self, config: RadianceConfig, loader: PixelLoader | LessonLoader, cameras: Cameras | None):
         self.config, self.loader, self.cameras = config, loader, cameras
@@ -34,6 +36,9 @@ class Refine(Hook):
             self._take_level(trainer)
         if isinstance(field, VoxelField):
             self._refine(trainer, field, begins)
+        elif isinstance(field, LowRankField) and begins:
+            field.grow()
+            trainer.renew_optimizer()
 
     def _refine(self, trainer: Trainer, field: VoxelField, begins: bool) -> None:
         refine, dropped = self.config.refine, 0
@@ -57,8 +62,8 @@ class Refine(Hook):
 
 
 class Advance(Hook):
-    """Tells the field before each step how far the training is. A run that is resumed was told when the step
-    before ended."""
+    """Tells the field and its background before each step how far the training is. A run that is resumed was
+    told when the step before ended."""
 
     def before_train(self, trainer: Trainer) -> None:
         if trainer.step == 0:
@@ -69,7 +74,11 @@ class Advance(Hook):
             self._advance(trainer)
 
     def _advance(self, trainer: Trainer) -> None:
-        _field(trainer).advance(trainer.step / trainer.total_steps, trainer.step)
+        progress, model = trainer.step / trainer.total_steps, trainer.model
+        assert isinstance(model, FieldModel)
+        model.field.advance(progress, trainer.step)
+        if model.background is not None:
+            model.background.advance(progress)
 
 
 def _field(trainer: Trainer) -> Field:

@@ -24,6 +24,7 @@ from sparse3d.evaluation.images import (
 )
 from sparse3d.evaluation.lpips import Lpips
 from sparse3d.fields import RadianceField
+from sparse3d.fields.background import Background, LearnedBackground, behind
 from sparse3d.geometry.cameras import Camera, Cameras
 from sparse3d.geometry.rays import depth_from_distance
 from sparse3d.io.files import atomic_path, write_text
@@ -112,20 +113,19 @@ class RadianceJudgement:
 
 @torch.no_grad()
 def render_view(
-    field: RadianceField, camera: Camera, background: Vector, config: RadianceEvaluationConfig
+    field: RadianceField, camera: Camera, background: Background, config: RadianceEvaluationConfig
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What a camera sees: colours (H, W, 3), depth along the optical axis, metres, and opacity (H, W). A
     pixel is the mean of rays_per_side^2 rays, its depth that of what they see."""
     cameras, side = Cameras.stack([camera]), config.rays_per_side
     device = next(iter(field.parameters())).device  # pyright: ignore[reportAttributeAccessIssue]
-    behind = torch.tensor(background, device=device)
     y, x = np.divmod(np.arange(camera.width * camera.height), camera.width)
     pixels, at_once = np.stack([x, y], 1), max(1, config.chunk // side**2)
     parts = []
     for begin in range(0, len(pixels), at_once):
         some = pixels[begin : begin + at_once]
         rays = through_pixels(cameras, np.zeros(len(some), dtype=np.int64), some, side).to(device)
-        seen = field.render(rays.origins, rays.directions, behind)
+        seen = field.render(*rays, behind(background, rays.directions))
         columns = torch.cat([seen.color, (seen.depth * seen.opacity)[:, None], seen.opacity[:, None]], 1)
         parts.append(columns.view(len(some), -1, 5).mean(1).cpu())
     image = torch.cat(parts).numpy().reshape(camera.height, camera.width, 5)
@@ -140,12 +140,13 @@ def judge_field(
     data: PhotosConfig,
     config: RadianceEvaluationConfig,
     progress: Progress | None = None,
+    learned: LearnedBackground | None = None,
 ) -> Iterator[View]:
-    """Each photo, rendered and measured."""
+    """Each photo, rendered and measured; before the background that was `learned`, if there is one."""
     background = data.background_color(photos.capture.background)
 
     def show(camera: Camera) -> Shown:
-        return Shown(*render_view(field, camera, background, config))
+        return Shown(*render_view(field, camera, learned or background, config))
 
     wanted = ((name, photos.photo(row), photos.cameras[row]) for row, name in enumerate(photos.names))
     return judge_views(show, wanted, len(photos), background, config.lpips, progress)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from sparse3d.data.photos import PosedPhotos
+from sparse3d.fields.background import LearnedBackground, behind
 from sparse3d.fields.build import Field
 from sparse3d.fields.pose_refinement import PoseRefinement
 from sparse3d.geometry.alignment import Similarity, similarity_between
@@ -56,32 +57,39 @@ def refined(photos: PosedPhotos, poses: PoseRefinement) -> RefinedPhotos:
 
 def settled(
     field: Field,
+    learned: LearnedBackground | None,
     photos: PosedPhotos,
     data: PhotosConfig,
     config: RadianceConfig,
     progress: Progress | None = None,
 ) -> PosedPhotos:
-    """Photos with their poses refined against the field, each by itself; the field stays as it is."""
+    """Photos with their poses refined, each by itself, against the field and the background that was
+    `learned` with it; these stay as they are."""
     steps = config.pose_refinement.test_steps
     if not steps:
         return photos
     found = []
     for row in range(len(photos)):
-        found.append(_settle(field, photos, row, data, config))
+        found.append(_settle(field, learned, photos, row, data, config))
         if progress is not None:
             progress(row + 1, len(photos))
     return _posed(photos, np.stack(found))
 
 
 def _settle(
-    field: Field, photos: PosedPhotos, row: int, data: PhotosConfig, config: RadianceConfig
+    field: Field,
+    learned: LearnedBackground | None,
+    photos: PosedPhotos,
+    row: int,
+    data: PhotosConfig,
+    config: RadianceConfig,
 ) -> np.ndarray:
     """(4, 4): the pose of one photo."""
     wanted, side = config.pose_refinement, config.model.space.side
     device = next(field.parameters()).device
     background = data.background_color(photos.capture.background)
     colors = torch.from_numpy(photos.photo(row).over(background)).to(device, torch.float32).flatten(0, 1)
-    behind, width = torch.tensor(background, device=device), photos.cameras[row].width
+    width = photos.cameras[row].width
     poses = PoseRefinement(1, shift=side / 2).to(device)
     optimizer = torch.optim.Adam(poses.parameters(), wanted.rate)
     falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, wanted.test_steps)
@@ -92,7 +100,8 @@ def _settle(
         rays = rays_through(photos.cameras, np.full(len(chosen), row), places).to(device)
         moved = poses(rays, torch.zeros_like(chosen).to(device))
         offsets = torch.rand(len(chosen), generator=random).to(device)
-        seen = field.render(moved.origins, moved.directions, behind, offsets=offsets)
+        wall = behind(learned or background, moved.directions)
+        seen = field.render(moved.origins, moved.directions, wall, offsets=offsets)
         loss = (seen.color - colors[chosen.to(device)]).square().sum(1).mean()
         (poses.corrections.grad,) = torch.autograd.grad(loss, poses.corrections)
         optimizer.step()

@@ -15,6 +15,7 @@ from sparse3d.data.structure_from_motion import Progress as StageProgress
 from sparse3d.engine import distributed
 from sparse3d.engine.checkpoint import load_weights, read_checkpoint
 from sparse3d.engine.loop import Hook, Trainer
+from sparse3d.fields.background import LearnedBackground
 from sparse3d.fields.build import Field, FieldConfig, in_cube, in_frustum
 from sparse3d.fields.depth_priors import MetricDepthConfig
 from sparse3d.fields.pose_refinement import PoseRefinement
@@ -27,7 +28,7 @@ from sparse3d.recipes.radiance.hooks import Advance, Refine
 from sparse3d.recipes.radiance.hull import cube_around
 from sparse3d.recipes.radiance.judge import Outcome, Progress, judge_field, write_views
 from sparse3d.recipes.radiance.lessons import LessonLoader, TaughtModel
-from sparse3d.recipes.radiance.model import FieldModel
+from sparse3d.recipes.radiance.model import FieldModel, fresh_background
 from sparse3d.recipes.radiance.poses import refined, refinement, settled, write_poses
 from sparse3d.recipes.radiance.preset import decide_priors
 from sparse3d.recipes.run_folder import RunFolder
@@ -95,7 +96,8 @@ def _of_photos(config: RadianceConfig, photos: PosedPhotos | None) -> _Source:
         rays = RayLoader(photos, level.pixels, seed=config.train.seed, cache_dir=data.cache_dir)
         background = data.background_color(photos.capture.background)
         loader = PixelLoader(rays, background, level, GuideSource(rays, priors, config.model.space))
-        return loader, FieldModel(config.model, config.loss, priors, refinement(config, len(photos)))
+        poses = refinement(config, len(photos))
+        return loader, FieldModel(config.model, config.loss, priors, poses, fresh_background(config))
 
     return _Source(config, build, photos.cameras)
 
@@ -212,9 +214,10 @@ def judge(
     if loaded.poses is not None:
         trained_on = refined(photos.of_split(data.split, data.views), loaded.poses)
         write_poses(folder / "training_poses.json", trained_on.photos)
-        photos = settled(loaded.field, trained_on.align(photos), data, config, progress_of_poses)
+        aligned = trained_on.align(photos)
+        photos = settled(loaded.field, loaded.background, aligned, data, config, progress_of_poses)
         write_poses(folder / "poses.json", photos)
-    views = judge_field(loaded.field, photos, data, config.evaluation, progress)
+    views = judge_field(loaded.field, photos, data, config.evaluation, progress, loaded.background)
     return write_views(folder, loaded.checkpoint, views)
 
 
@@ -226,6 +229,7 @@ class LoadedField:
     field: Field
     poses: PoseRefinement | None
     checkpoint: Path
+    background: LearnedBackground | None = None
 
 
 def load_field(run: str | Path, checkpoint: str = "last", device: str | None = None) -> LoadedField:
@@ -236,8 +240,9 @@ def load_field(run: str | Path, checkpoint: str = "last", device: str | None = N
     weights = read_checkpoint(path).part("model")
     corrections = weights.get("poses.corrections")
     poses = refinement(config, len(corrections)) if corrections is not None else None
-    model = FieldModel(config.model, config.loss, poses=poses)
+    model = FieldModel(config.model, config.loss, poses=poses, background=fresh_background(config))
     model.reshape_for(weights)
     load_weights(model, weights, path)
     with distributed.process_group(device or config.train.device) as place:
-        return LoadedField(config, model.to(place).eval().field, poses, path)
+        model = model.to(place).eval()
+        return LoadedField(config, model.field, poses, path, model.background)

@@ -41,6 +41,17 @@ SMALL = {
         "refine.prune_every=20",
         "train.steps=120",
     ],
+    "lowrank": [
+        "model.resolution=16",
+        "model.density_components=4",
+        "model.color_components=4",
+        "model.sampler.resolution=32",
+        "model.sampler.steps=96",
+        "refine.levels=[{pixels: 256}, {pixels: 256}]",
+        "schedule.begins=[0.0, 0.5]",
+        "schedule.factors=[1.0, 0.3]",
+        "train.steps=180",
+    ],
     "nerf": ["model.width=16", "model.depth=2", "model.encoding.count=4", "refine.levels=[{pixels: 32}]"],
     "volsdf": [
         "model.width=16",
@@ -103,7 +114,7 @@ def surface_error(run):
 def students(teacher, tmp_path_factory):
     """Runs by method, made by the command; what it said."""
     made = {}
-    for method in ("hash", "voxels"):
+    for method in ("hash", "lowrank", "voxels"):
         run = tmp_path_factory.mktemp("students") / method
         assert (
             cli.main(["distill", str(teacher), "--method", method, "--out", str(run), *changes(method)]) == 0
@@ -112,7 +123,7 @@ def students(teacher, tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize(("method", "least"), [("hash", 25.0), ("voxels", 25.0)])
+@pytest.mark.parametrize(("method", "least"), [("hash", 25.0), ("lowrank", 25.0), ("voxels", 25.0)])
 def test_a_student_looks_like_its_teacher(students, method, least):
     run = students[method]
     found = json.loads((run / "evaluation/teacher/metrics.json").read_text())
@@ -133,7 +144,7 @@ def test_a_student_is_an_ordinary_run(students, tmp_path):
     assert resolution == 24 and len(coordinates) < 0.6 * 24**3, "split once, and empty voxels dropped"
 
 
-@pytest.mark.parametrize("method", ["hash", "voxels", "nerf", "volsdf"])
+@pytest.mark.parametrize("method", ["hash", "lowrank", "voxels", "nerf", "volsdf"])
 def test_every_student_continues_with_the_same_bits(teacher, tmp_path, method):
     # A stop while there are points alone, one when rays have begun, and one where points have ended.
     short = ["train.steps=18", "distillation.decay=0.5", "distillation.points=256"]

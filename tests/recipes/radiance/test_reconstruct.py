@@ -115,6 +115,12 @@ def test_the_number_of_threads_changes_no_bit(photos, run, tmp_path):
 
 METHODS = {
     "hash": ["model.encoding.finest=32", "model.encoding.log2_entries=12", "model.sampler.resolution=16"],
+    "lowrank": [
+        "model.resolution=8",
+        "model.sampler.resolution=16",
+        "refine.levels=[{pixels: 32}, {pixels: 32}, {pixels: 32}]",
+        "schedule.begins=[0.0, 0.2, 0.5]",  # grows before and after the stop
+    ],
     "nerf": ["model.width=16", "model.depth=2", "model.encoding.count=4"],
     "volsdf": [
         "model.width=16",
