@@ -7,10 +7,10 @@ Each field, as its config in configs/radiance has it, first learns the three sph
 step costs depends on how much of space is known to be empty. A step is what a training does: choose samples,
 render, gradients, Adam. "torch" is the same field with the same parameters on the same samples, its parts
 replaced by what torch offers: linear layers, the hash grid and the voxels' trilinear sums by indexing, planes
-and lines by grid_sample, compositing by sums over the whole packed array. Choosing samples stays ours in both:
-torch has no way to skip empty space, and what the obvious way costs is in bench_rays.py. "gather" reads eight
-numbers, what a voxel field's sample needs at least, for each sample from a table of 128^3 rows in a numba loop
-that does nothing else, in the same run.
+and lines by grid_sample, compositing by sums over the whole packed array. Choosing samples stays ours in
+both: torch has no way to skip empty space, and what the obvious way costs is in bench_rays.py. "gather" reads
+eight numbers, what a voxel field's sample needs at least, for each sample from a table of 128^3 rows in a
+numba loop that does nothing else, in the same run.
 """
 
 import argparse
