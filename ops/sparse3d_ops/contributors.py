@@ -32,11 +32,12 @@ def strongest_surfels(
     *,
     near: float = 0.01,
     low_pass: float = LOW_PASS,
+    orthographic: bool = False,
 ) -> Contributors:
     """(N, 2) px, (N, 3, 2), (N,), (N,) and the tiles' lists -> the `count` strongest of each pixel of an
     image of `size` (width, height)."""
     inputs = means2d, slopes, depths, opacities
-    return Contributors(*strongest(*inputs, *tiles, size[0], size[1], near, low_pass, count))
+    return Contributors(*strongest(*inputs, *tiles, size[0], size[1], near, low_pass, orthographic, count))
 
 
 def strongest_gaussians(
@@ -68,6 +69,7 @@ def strongest(
     height: int,
     near: float,
     low_pass: float,
+    orthographic: bool,
     count: int,
 ) -> tuple[Tensor, Tensor]:
     """The op behind both."""
@@ -78,9 +80,10 @@ def strongest(
     tiles, shape = Tiles(starts, splats, slots, offsets), (means2d, slopes, depths, opacities)
     _check(*shape, tiles, width, height, near, low_pass, count)
     ids, weights = _room(means2d, width, height, count)
-    packed, limits = pack(*shape, means2d.new_empty(len(means2d), 0), near, low_pass)
+    packed, limits = pack(*shape, means2d.new_empty(len(means2d), 0), near, low_pass, orthographic)
     lists = (x.contiguous().numpy() for x in (starts, splats))
-    if not body.strongest(packed, *lists, limits, get_num_threads(), ids.numpy(), weights.numpy()):  # pyright: ignore[reportCallIssue]
+    how = orthographic, get_num_threads()
+    if not body.strongest(packed, *lists, limits, *how, ids.numpy(), weights.numpy()):  # pyright: ignore[reportCallIssue]
         check_lists(tiles, len(means2d))
     return ids, weights
 
@@ -99,6 +102,7 @@ def _(
     height: int,
     near: float,
     low_pass: float,
+    orthographic: bool,
     count: int,
 ) -> tuple[Tensor, Tensor]:
     from sparse3d_ops.gpu import contributors as body
@@ -108,12 +112,14 @@ def _(
     check_lists(tiles, len(means2d))
     ids, weights = _room(means2d, width, height, count)
     inputs = [x.detach().contiguous() for x in (*shape, starts, splats)]
-    body.strongest(*inputs, limits_of(means2d, near, low_pass), ids, weights)  # pyright: ignore[reportCallIssue]
+    body.strongest(*inputs, limits_of(means2d, near, low_pass), orthographic, ids, weights)  # pyright: ignore[reportCallIssue]
     return ids, weights
 
 
 @strongest.register_fake
-def _(means2d, slopes, depths, opacities, starts, splats, slots, offsets, width, height, near, low, count):
+def _(
+    means2d, slopes, depths, opacities, starts, splats, slots, offsets, width, height, near, low, ortho, count
+):
     return _room(means2d, width, height, count)
 
 

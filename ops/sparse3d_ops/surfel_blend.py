@@ -4,6 +4,9 @@ At a pixel, with d its place from the centre of splat i and its slopes S (`surfe
 
     w = 1 + S_2 . d,  q = |(S_0 . d, S_1 . d)|^2 / w^2,  z_i = z of the centre / w
     where z_i < near or low_pass |d|^2 < q:  q = low_pass |d|^2,  z_i = z of the centre
+
+and for an orthographic camera q = |(S_0 . d, S_1 . d)|^2 and z_i = z of the centre (1 + S_2 . d), with
+
     alpha_i, T_i, w_i, image and transmittance as in `splat_blend`
 
     depth = sum of w_i z_i,  nearness = sum of w_i / z_i,
@@ -59,18 +62,19 @@ def blend_surfels(
     *,
     near: float = 0.01,
     low_pass: float = LOW_PASS,
+    orthographic: bool = False,
     depth_range: tuple[float, float] = DEPTH_RANGE,
 ) -> Geometry:
     """(N, 2) px, (N, 3, 2), (N,), (N,), (N, C) and the tiles' lists -> Geometry of `size` (width, height).
 
     The distortion is of depths m = far / (far - near') (1 - near' / z) with `depth_range` (near', far), as in
-    the paper. Normals are features. Gradients go to the five; `absolute`, zeros (N, 2), gets the sum over
-    pixels of the absolute gradients in means2d.
+    the paper. Normals are features. `orthographic` as the surfels were projected. Gradients go to the five;
+    `absolute`, zeros (N, 2), gets the sum over pixels of the absolute gradients in means2d.
     """
     if absolute is None:
         absolute = means2d.new_zeros(0, 2)
     inputs = (means2d, slopes, depths, opacities, features, absolute)
-    found = Geometry(*blend(*inputs, *tiles, size[0], size[1], near, low_pass))
+    found = Geometry(*blend(*inputs, *tiles, size[0], size[1], near, low_pass, orthographic))
     first, last = depth_range
     return found._replace(distortion=found.distortion * (first * last / (last - first)) ** 2)
 
@@ -124,6 +128,7 @@ def blend(
     height: int,
     near: float,
     low_pass: float,
+    orthographic: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The op behind `blend_surfels`; its distortion is of 1 / z, 1 / metre^2."""
     from numba import get_num_threads
@@ -133,8 +138,9 @@ def blend(
     tiles, parts = Tiles(starts, splats, slots, offsets), (means2d, slopes, depths, opacities)
     _check(*parts, features, absolute, tiles, width, height, near, low_pass)
     out = _room(means2d, features, width, height)
-    packed, limits = pack(*parts, features, near, low_pass)
-    if not body.blend(packed, *_arrays(starts, splats), limits, get_num_threads(), *(x.numpy() for x in out)):  # pyright: ignore[reportCallIssue]
+    packed, limits = pack(*parts, features, near, low_pass, orthographic)
+    lists, threads = _arrays(starts, splats), get_num_threads()
+    if not body.blend(packed, *lists, limits, orthographic, threads, *(x.numpy() for x in out)):  # pyright: ignore[reportCallIssue]
         check_lists(tiles, len(means2d))
     return out
 
@@ -155,6 +161,7 @@ def _(
     height: int,
     near: float,
     low_pass: float,
+    orthographic: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     from sparse3d_ops.gpu import surfel_blend as body
 
@@ -163,7 +170,7 @@ def _(
     check_lists(tiles, len(means2d))
     out = _room(means2d, features, width, height)
     inputs = _plain(*parts, features, starts, splats)
-    body.blend(*inputs, limits_of(means2d, near, low_pass), *out)
+    body.blend(*inputs, limits_of(means2d, near, low_pass), orthographic, *out)
     return out
 
 
@@ -193,13 +200,14 @@ def limits_of(like: Tensor, near: float, low_pass: float) -> Tensor:
     return torch.tensor(numbers, dtype=like.dtype, device=like.device)
 
 
-def pack(means2d, slopes, depths, opacities, features, near: float, low_pass: float):
+def pack(means2d, slopes, depths, opacities, features, near: float, low_pass: float, orthographic: bool):
     """What the numba bodies read of the surfels, and the limits."""
     from sparse3d_ops.cpu import surfel_blend as body
 
     packed = means2d.new_empty(len(means2d), body.FEATURES + features.shape[1])
     limits = limits_of(means2d, near, low_pass)
-    body.pack(*_arrays(means2d, slopes, depths, opacities, features, limits, packed))
+    inputs = _arrays(means2d, slopes, depths, opacities, features, limits)
+    body.pack(*inputs, orthographic, packed.numpy())
     return _arrays(packed, limits)
 
 
@@ -235,7 +243,7 @@ def _(
 
 
 def _setup(ctx, inputs, output):
-    *tensors, _, _, ctx.near, ctx.low_pass = inputs
+    *tensors, _, _, ctx.near, ctx.low_pass, ctx.orthographic = inputs
     ctx.wants_absolute = ctx.needs_input_grad[5]
     ctx.mark_non_differentiable(output[6])
     ctx.save_for_backward(*tensors[:5], *tensors[6:], *output[:6])
@@ -243,9 +251,9 @@ def _setup(ctx, inputs, output):
 
 def _backward(ctx, *grads):
     *of_inputs, of_absolute = blend_backward(
-        *ctx.saved_tensors, *grads[:6], ctx.near, ctx.low_pass, ctx.wants_absolute
+        *ctx.saved_tensors, *grads[:6], ctx.near, ctx.low_pass, ctx.orthographic, ctx.wants_absolute
     )
-    return *of_inputs, of_absolute if ctx.wants_absolute else None, *[None] * 8
+    return *of_inputs, of_absolute if ctx.wants_absolute else None, *[None] * 9
 
 
 blend.register_autograd(_backward, setup_context=_setup)
@@ -276,6 +284,7 @@ def blend_backward(
     of_distortion: Tensor,
     near: float,
     low_pass: float,
+    orthographic: bool,
     wants_absolute: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of `blend_surfels`: means2d (N, 2), slopes (N, 3, 2), depths (N,), opacities (N,), features
@@ -288,10 +297,10 @@ def blend_backward(
     images = image, transmittance, depth, nearness, distortion
     grads = of_image, of_transmittance, of_depth, of_nearness, of_median, of_distortion
     of_slots, out = _room_for_backward(*parts, tiles, images, grads, near, low_pass)
-    packed, limits = pack(*parts, near, low_pass)
+    packed, limits = pack(*parts, near, low_pass, orthographic)
     lists, rows = _arrays(slopes, starts, splats, slots), of_slots.numpy()
-    threads, arrays = get_num_threads(), _arrays(*images, *grads)
-    fine = body.blend_backward(packed, *lists, limits, threads, *arrays, wants_absolute, rows)  # pyright: ignore[reportCallIssue]
+    how, arrays = (orthographic, get_num_threads()), _arrays(*images, *grads)
+    fine = body.blend_backward(packed, *lists, limits, *how, *arrays, wants_absolute, rows)  # pyright: ignore[reportCallIssue]
     if not (fine and body.sum_slots(rows, *_arrays(offsets), out.numpy())):  # pyright: ignore[reportCallIssue]
         check_lists(tiles, len(means2d))
     return _columns(out)
@@ -322,6 +331,7 @@ def _(
     of_distortion: Tensor,
     near: float,
     low_pass: float,
+    orthographic: bool,
     wants_absolute: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     from sparse3d_ops.gpu import surfel_blend as body
@@ -333,7 +343,8 @@ def _(
     check_lists(tiles, len(means2d))
     limits = limits_of(means2d, near, low_pass)
     inputs = _plain(*parts, *tiles)
-    body.blend_backward(*inputs, _plain(*images, *grads), limits, wants_absolute, of_slots, out)  # pyright: ignore[reportCallIssue]
+    how = orthographic, wants_absolute
+    body.blend_backward(*inputs, _plain(*images, *grads), limits, *how, of_slots, out)  # pyright: ignore[reportCallIssue]
     return _columns(out)
 
 

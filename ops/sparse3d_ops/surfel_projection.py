@@ -8,9 +8,12 @@ image of the centre p, and `slopes` S (3, 2):
     w = 1 + S_2 . d,   u = S_0 . d / w,   v = S_1 . d / w,   depth = depth of the centre / w
 
 which is the 3 x 3 matrix from pixels to (u, v) without its constants, as they are 0, 0 and 1: nothing cancels
-far from the image's corner. Cameras are pinholes with OpenCV's axes (x right, y down, z forward) and pixel
-centres at +0.5. All floats of a call have one dtype, float32 or float64. The same bits for any number of
-threads.
+far from the image's corner. The rays of an orthographic camera are parallel, and there
+
+    u = S_0 . d,   v = S_1 . d,   depth = depth of the centre (1 + S_2 . d).
+
+Cameras have OpenCV's axes (x right, y down, z forward) and pixel centres at +0.5. All floats of a call have
+one dtype, float32 or float64. The same bits for any number of threads.
 """
 
 from typing import NamedTuple
@@ -23,8 +26,8 @@ from sparse3d_ops.splat_projection import LEAST_ALPHA, check_camera, check_cloud
 # The screen-space low-pass of the paper is a Gaussian of standard deviation sqrt(1/2) px around the centre:
 # exp(-LOW_PASS d^2 / 2).
 LOW_PASS = 2.0
-# A surfel is edge-on where the sine of the angle between its plane and the ray to its centre is below this:
-# its image is then thinner than the low-pass by far, and its slopes would overflow.
+# A surfel is edge-on where the sine of the angle between its plane and the ray through its centre is below
+# this: its image is then thinner than the low-pass by far, and its slopes would overflow.
 EDGE = 1e-4
 # The slopes of such a surfel: nothing but its centre is on it.
 NOWHERE = 1e6
@@ -52,18 +55,19 @@ def project_surfels(
     size: tuple[int, int],
     *,
     near: float = 0.01,
+    orthographic: bool = False,
 ) -> ProjectedSurfels:
     """(N, 3), (N, 4) as w x y z of any length, (N, 2) standard deviations in metres, (N,) in [0, 1], (4, 4),
     (4,) as fx fy cx cy -> ProjectedSurfels in an image of `size` (width, height).
 
     Not seen: what has its centre nearer than `near`, is below LEAST_ALPHA, beside the image, not finite or
     without extent. One that is seen edge-on (to 1e-4 of its distance) is the dot that the low-pass makes of
-    it, with no gradient in its slopes. Gradients go to means, quats, scales, the camera and the intrinsics;
-    `reach` has none.
+    it, with no gradient in its slopes. An orthographic camera has fx and fy in pixels a metre. Gradients go
+    to means, quats, scales, the camera and the intrinsics; `reach` has none.
     """
     width, height = size
     inputs = (means, quats, scales, opacities, world_to_camera, intrinsics)
-    return ProjectedSurfels(*surfel_forms(*inputs, width, height, near))
+    return ProjectedSurfels(*surfel_forms(*inputs, width, height, near, orthographic))
 
 
 def _limits(like: Tensor, width: int, height: int, near: float) -> Tensor:
@@ -90,13 +94,15 @@ def surfel_forms(
     width: int,
     height: int,
     near: float,
+    orthographic: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The op behind `project_surfels`."""
     from sparse3d_ops.cpu import surfel_projection as body
 
     out = _room(means, quats, scales, opacities, world_to_camera, intrinsics, width, height, near)
     inputs = (means, quats, scales, opacities, world_to_camera, intrinsics)
-    body.project(*_arrays(*inputs, _limits(means, width, height, near), *out))
+    limits = _limits(means, width, height, near)
+    body.project(*_arrays(*inputs, limits), orthographic, *_arrays(*out))
     return out
 
 
@@ -111,12 +117,13 @@ def _(
     width: int,
     height: int,
     near: float,
+    orthographic: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     from sparse3d_ops.gpu import surfel_projection as body
 
     out = _room(means, quats, scales, opacities, world_to_camera, intrinsics, width, height, near)
     inputs = _plain(means, quats, scales, opacities, world_to_camera, intrinsics)
-    body.project(*inputs, _limits(means, width, height, near), *out)
+    body.project([*inputs, _limits(means, width, height, near)], out, orthographic)
     return out
 
 
@@ -140,23 +147,23 @@ def _empty(means: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 
 
 @surfel_forms.register_fake
-def _(means, quats, scales, opacities, world_to_camera, intrinsics, width, height, near):
+def _(means, quats, scales, opacities, world_to_camera, intrinsics, width, height, near, orthographic):
     return _empty(means)
 
 
 def _setup(ctx, inputs, output):
-    means, quats, scales, _, world_to_camera, intrinsics, *_ = inputs
+    means, quats, scales, _, world_to_camera, intrinsics, *_, ctx.orthographic = inputs
     ctx.mark_non_differentiable(output[4])
     ctx.save_for_backward(means, quats, scales, world_to_camera, intrinsics, output[4])
 
 
 def _backward(ctx, of_means2d, of_slopes, of_depths, of_normals, of_reach):
     of_means, of_quats, of_scales, of_camera = surfel_forms_backward(
-        *ctx.saved_tensors, of_means2d, of_slopes, of_depths, of_normals
+        *ctx.saved_tensors, of_means2d, of_slopes, of_depths, of_normals, ctx.orthographic
     )
     of_world = of_camera[:12].reshape(3, 4)
     of_world = torch.cat((of_world, torch.zeros_like(of_world[:1])))
-    return of_means, of_quats, of_scales, None, of_world, of_camera[12:], None, None, None
+    return of_means, of_quats, of_scales, None, of_world, of_camera[12:], *[None] * 4
 
 
 surfel_forms.register_autograd(_backward, setup_context=_setup)
@@ -174,6 +181,7 @@ def surfel_forms_backward(
     of_slopes: Tensor,
     of_depths: Tensor,
     of_normals: Tensor,
+    orthographic: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of `project_surfels`: means (N, 3), quats (N, 4), scales (N, 2), and (16,) of the camera: the
     three upper rows of world_to_camera, then the intrinsics."""
@@ -182,7 +190,8 @@ def surfel_forms_backward(
     out = means.new_empty(means.shape), quats.new_empty(quats.shape), scales.new_empty(scales.shape)
     slices = torch.empty(-(-len(means) // body.SLICE), 16, dtype=torch.float64)
     inputs = (means, quats, scales, world_to_camera, intrinsics, reach)
-    body.project_backward(*_arrays(*inputs, of_means2d, of_slopes, of_depths, of_normals, *out, slices))
+    grads = (of_means2d, of_slopes, of_depths, of_normals)
+    body.project_backward(*_arrays(*inputs), orthographic, *_arrays(*grads, *out, slices))
     return *out, slices.sum(0).to(means.dtype)
 
 
@@ -198,12 +207,14 @@ def _(
     of_slopes: Tensor,
     of_depths: Tensor,
     of_normals: Tensor,
+    orthographic: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     from sparse3d_ops.gpu import surfel_projection as body
 
     out = means.new_empty(means.shape), quats.new_empty(quats.shape), scales.new_empty(scales.shape)
     inputs = _plain(means, quats, scales, world_to_camera, intrinsics, reach)
-    of_camera = body.project_backward(*inputs, *_plain(of_means2d, of_slopes, of_depths, of_normals), *out)
+    grads = _plain(of_means2d, of_slopes, of_depths, of_normals)
+    of_camera = body.project_backward([*inputs, *grads], out, orthographic)
     return *out, of_camera.to(means.dtype)
 
 

@@ -57,14 +57,14 @@ def render_geometry(
     `degree` (all where None), changed by `shade`; `absolute` as in `render.render`. Surfels have a low-pass
     of their own: `config.mode` and `blur` are for Gaussians."""
     config = config or SplatConfig()
-    shades = colors(cloud, view.centre, degree)
+    shades = colors(cloud, view, degree)
     shades = shades if shade is None else shade(shades)
     means2d, form, depths, opacities, normals, reach, tiles = _project(cloud, view, config)
     zeros = kept_gradients(means2d, absolute)
     features = torch.cat((shades, normals), 1)
     rest = (depths, opacities, features, tiles, view.size, zeros)
     if cloud.surfels:
-        seen = blend_surfels(means2d, form, *rest, near=config.near)
+        seen = blend_surfels(means2d, form, *rest, near=config.near, orthographic=view.orthographic)
     else:
         seen = blend_gaussians(means2d, form, *rest)
     alpha = 1 - seen.transmittance
@@ -94,16 +94,17 @@ class _Projection(NamedTuple):
 
 def _project(cloud: GaussianCloud, view: SplatView, config: SplatConfig) -> _Projection:
     if cloud.surfels:
-        if not view.is_pinhole:
-            raise ValueError("surfels are drawn for pinholes alone; undistort the photos first")
+        if view.has_lens:
+            raise ValueError("surfels are not drawn through a lens; undistort the photos first")
         opacities = torch.sigmoid(cloud.opacities)
         inputs = cloud.means, cloud.quats, torch.exp(cloud.scales), opacities.detach()
         camera = view.world_to_camera, view.intrinsics, view.size
-        means2d, form, depths, normals, reach = project_surfels(*inputs, *camera, near=config.near)
+        options = {"near": config.near, "orthographic": view.orthographic}
+        means2d, form, depths, normals, reach = project_surfels(*inputs, *camera, **options)
     else:
         ball, opacities = project_cloud(cloud, view, config)
         means2d, form, depths, reach, _ = ball
-        normals = shortest_axes(cloud, view.centre)
+        normals = shortest_axes(cloud, view)
     tiles = list_splats(means2d.detach(), reach, depths.detach(), view.size)
     return _Projection(means2d, form, depths, opacities, normals, reach, tiles)
 
@@ -117,26 +118,27 @@ def contributors(
     config = config or SplatConfig()
     found = _project(cloud, view, config)
     shape = found.means2d, found.form, found.depths, found.opacities, found.tiles, view.size, count
-    return strongest_surfels(*shape, near=config.near) if cloud.surfels else strongest_gaussians(*shape)
+    if not cloud.surfels:
+        return strongest_gaussians(*shape)
+    return strongest_surfels(*shape, near=config.near, orthographic=view.orthographic)
 
 
-def shortest_axes(cloud: GaussianCloud, centre: Tensor) -> Tensor:
-    """(N, 3): the axis along which each Gaussian is the thinnest, world, towards a camera at `centre`
-    (3,)."""
+def shortest_axes(cloud: GaussianCloud, view: SplatView) -> Tensor:
+    """(N, 3): the axis along which each Gaussian is the thinnest, world, towards a camera."""
     axes = rotation_matrices(cloud.quats)
     if cloud.surfels:
         normals = axes[:, :, 2]
     else:
         thinnest = cloud.scales.detach().argmin(1)
         normals = axes[torch.arange(len(axes), device=axes.device), :, thinnest]
-    away = ((cloud.means.detach() - centre) * normals.detach()).sum(1, keepdim=True) > 0
+    away = (view.rays_to(cloud.means.detach()) * normals.detach()).sum(1, keepdim=True) > 0
     return torch.where(away, -normals, normals)
 
 
 def depth_normals(depth: Tensor, view: SplatView) -> Tensor:
     """(H, W) metres along the optical axis -> (H, W, 3): unit normals, world, towards the camera, of the
     surface through the points that the pixels' middles show, from differences across two pixels; 0 on the
-    edge. Differentiable. A pinhole's picture of 3 x 3 pixels at least has an inside; else all is 0."""
+    edge. Differentiable. A picture of 3 x 3 pixels at least has an inside; else all is 0. No lens."""
     height, width = depth.shape
     fx, fy, cx, cy = view.intrinsics
     y, x = torch.meshgrid(
@@ -144,7 +146,8 @@ def depth_normals(depth: Tensor, view: SplatView) -> Tensor:
         torch.arange(width, device=depth.device) + 0.5,
         indexing="ij",
     )
-    points = torch.stack(((x - cx) / fx * depth, (y - cy) / fy * depth, depth), -1)
+    over = torch.ones_like(depth) if view.orthographic else depth
+    points = torch.stack(((x - cx) / fx * over, (y - cy) / fy * over, depth), -1)
     if min(height, width) < 3:
         return torch.zeros_like(points)
     turned = surface_normals(points, view.world_to_camera[:3, :3])

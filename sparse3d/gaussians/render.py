@@ -24,12 +24,18 @@ Shade = Callable[[Tensor], Tensor]  # what makes other colours of those of N Gau
 class SplatView:
     """A camera as the ops take it: world_to_camera (4, 4), intrinsics (4,) as fx fy cx cy, and the image's
     size (width, height). Through a `lens` that is no pinhole's a Gaussian is drawn to first order
-    (`lens_projection`)."""
+    (`lens_projection`). An `orthographic` camera, whose rays are parallel, has fx and fy in pixels a metre
+    and no lens."""
 
     world_to_camera: Tensor
     intrinsics: Tensor
     size: tuple[int, int]
     lens: Lens = Lens()
+    orthographic: bool = False
+
+    def __post_init__(self):
+        if self.orthographic and self.has_lens:
+            raise ValueError("an orthographic camera has no lens that bends rays")
 
     @staticmethod
     def of(camera: Camera, like: Tensor) -> "SplatView":
@@ -44,14 +50,21 @@ class SplatView:
         )
 
     @property
-    def is_pinhole(self) -> bool:
-        return not self.lens.fisheye and not any(self.lens.coefficients)
+    def has_lens(self) -> bool:
+        """Whether it bends rays."""
+        return self.lens.fisheye or any(self.lens.coefficients)
 
     @property
     def centre(self) -> Tensor:
         """(3,): where the camera stands, world."""
         rotation = self.world_to_camera[:3, :3]
         return -rotation.T @ self.world_to_camera[:3, 3]
+
+    def rays_to(self, points: Tensor) -> Tensor:
+        """(N, 3) of any length: along the rays that meet points (N, 3), world."""
+        if self.orthographic:
+            return self.world_to_camera[2, :3].expand_as(points)
+        return points - self.centre
 
 
 @dataclass(frozen=True)
@@ -120,10 +133,11 @@ def project_cloud(cloud: GaussianCloud, view: SplatView, config: SplatConfig) ->
     opacities = torch.sigmoid(cloud.opacities)
     inputs = cloud.means, cloud.quats, torch.exp(cloud.scales), opacities.detach()
     camera = view.world_to_camera, view.intrinsics, view.size
-    if view.is_pinhole:
-        projected = project_gaussians(*inputs, *camera, near=config.near, blur=config.blur)
+    limits = {"near": config.near, "blur": config.blur}
+    if view.has_lens:
+        projected = project_through_lens(*inputs, *camera, view.lens, **limits)
     else:
-        projected = project_through_lens(*inputs, *camera, view.lens, near=config.near, blur=config.blur)
+        projected = project_gaussians(*inputs, *camera, orthographic=view.orthographic, **limits)
     return projected, opacities * projected.compensation if config.mode == "antialiased" else opacities
 
 
@@ -136,13 +150,12 @@ def kept_gradients(means2d: Tensor, absolute: bool) -> Tensor | None:
     return torch.zeros_like(means2d, requires_grad=True) if absolute else None
 
 
-def colors(cloud: GaussianCloud, centre: Tensor, degree: int | None = None) -> Tensor:
-    """(N, 3): what a camera at `centre` (3,) sees of each Gaussian, at least 0, from harmonics up to
-    `degree`."""
+def colors(cloud: GaussianCloud, view: SplatView, degree: int | None = None) -> Tensor:
+    """(N, 3): what a camera sees of each Gaussian, at least 0, from harmonics up to `degree`."""
     degree = cloud.sh_degree if degree is None else min(degree, cloud.sh_degree)
     entries = (degree + 1) ** 2
     # Directions have no gradient, as in the paper's code: it would pull means towards better colours.
-    directions = torch.nn.functional.normalize(cloud.means.detach() - centre, dim=1)
+    directions = torch.nn.functional.normalize(view.rays_to(cloud.means.detach()), dim=1)
     coefficients = torch.cat((cloud.sh0, cloud.shN[:, : entries - 1]), 1)
     return torch.relu(sh_colors(coefficients, directions) + 0.5)
 
@@ -159,7 +172,7 @@ def render(
     """A cloud in front of a background (3,), with colours from harmonics up to `degree` (all where None),
     changed by `shade`. `absolute`: count absolute gradients too (`splat`)."""
     splats = splat(cloud, view, config, absolute)
-    shades = colors(cloud, view.centre, degree)
+    shades = colors(cloud, view, degree)
     shades = shades if shade is None else shade(shades)
     features = torch.cat((shades, splats.projected.depths[:, None]), 1)
     image, transmittance = splats.blend(features)

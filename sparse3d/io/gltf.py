@@ -9,13 +9,13 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from sparse3d.errors import DataError
-from sparse3d.io.files import write_bytes
-from sparse3d.io.reading import read_bytes
+from sparse3d.io.files import atomic_path
+from sparse3d.io.reading import opened
 
 FLOAT = 5126
 ARRAY_BUFFER, ELEMENT_BUFFER = 34962, 34963
@@ -25,12 +25,13 @@ _COLUMNS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 
 
 class Gltf:
-    """A file's tree and bytes. `tree` is as the file has it: reading it may raise what a wrong tree raises;
-    `told` makes a DataError of that."""
+    """A file's tree, and its bytes as they are asked for. `tree` is as the file has it: reading it may raise
+    what a wrong tree raises; `told` makes a DataError of that. `length` of the buffer, bytes."""
 
     def __init__(self, path: str | Path):
         self.path = path
-        self.tree, self.binary = _chunks(read_bytes(path), path)
+        with opened(path) as (file, size):
+            self.tree, self._begin, self.length = _chunks(file, size, path)
 
     @contextmanager
     def told(self) -> Iterator[None]:
@@ -68,8 +69,9 @@ class Gltf:
                 for primitive in self.tree["meshes"][node["mesh"]]["primitives"]:
                     yield primitive, matrix
 
-    def accessor(self, number: int, columns: int | None) -> np.ndarray:
-        """(count, columns); integers that are normalized as fractions."""
+    def accessor(self, number: int, columns: int | None, rows: slice = slice(None)) -> np.ndarray:
+        """(count, columns), or those rows of it, one after the other; integers that are normalized as
+        fractions."""
         accessor = self.tree["accessors"][number]
         if "sparse" in accessor or "bufferView" not in accessor:
             raise DataError(self.path, f"accessor {number} is sparse or without a buffer: not supported")
@@ -85,15 +87,19 @@ class Gltf:
         end = begin + int(view["byteLength"])
         if min(count, begin, inside) < 0 or stride < width * kind.itemsize:
             raise DataError(self.path, f"accessor {number} has a negative count or offset, or a short stride")
-        if begin + needed > end or end > len(self.binary):
+        if begin + needed > end or end > self.length:
             raise DataError(
                 self.path,
                 f"accessor {number} needs bytes {begin} to {begin + needed}, its view ends at {end} and "
-                f"the buffer at {len(self.binary)}",
+                f"the buffer at {self.length}",
             )
-        if not count:
+        first, last, _ = rows.indices(count)
+        if last <= first:
             return np.zeros((0, width), kind)
-        table = np.ndarray((count, width), kind, self.binary, begin + inside, (stride, kind.itemsize))
+        data = self._part(
+            begin + inside + stride * first, stride * (last - first - 1) + width * kind.itemsize
+        )
+        table = np.ndarray((last - first, width), kind, data, 0, (stride, kind.itemsize))
         if not accessor.get("normalized"):
             return table.copy()
         return np.maximum(table / np.iinfo(kind).max, -1.0)
@@ -102,36 +108,49 @@ class Gltf:
         """The bytes of a view."""
         view = self.tree["bufferViews"][number]
         begin, length = int(view.get("byteOffset", 0)), int(view["byteLength"])
-        if min(begin, length) < 0 or begin + length > len(self.binary):
+        if min(begin, length) < 0 or begin + length > self.length:
             raise DataError(
                 self.path,
-                f"view {number} needs bytes {begin} to {begin + length}, the buffer has {len(self.binary)}",
+                f"view {number} needs bytes {begin} to {begin + length}, the buffer has {self.length}",
             )
-        return self.binary[begin : begin + length]
+        return self._part(begin, length)
+
+    def _part(self, begin: int, length: int) -> bytes:
+        """Bytes that lie within the buffer."""
+        with opened(self.path) as (file, _):
+            file.seek(self._begin + begin)
+            data = file.read(length)
+        if len(data) != length:
+            raise DataError(self.path, f"has become shorter: {len(data)} of {length} bytes are left")
+        return data
 
 
-def _chunks(data: bytes, path: str | Path) -> tuple[Any, bytes]:
-    if len(data) < 20:
-        raise DataError(path, f"{len(data)} bytes, a .glb has at least 20")
-    magic, version, length = struct.unpack_from("<III", data)
+def _chunks(file: BinaryIO, size: int, path: str | Path) -> tuple[Any, int, int]:
+    """The tree, and where the buffer begins and its length."""
+    if size < 20:
+        raise DataError(path, f"{size} bytes, a .glb has at least 20")
+    magic, version, length = struct.unpack("<III", file.read(12))
     if magic != _MAGIC:
         raise DataError(path, "does not begin with 'glTF'")
     if version != 2:
         raise DataError(path, f"glTF version {version}, expected 2")
-    if length > len(data):
-        raise DataError(path, f"is cut off: its header says {length} bytes, there are {len(data)}")
-    found: dict[int, bytes] = {}
+    if length > size:
+        raise DataError(path, f"is cut off: its header says {length} bytes, there are {size}")
+    found: dict[int, tuple[int, int]] = {}
     offset = 12
     while offset + 8 <= length:
-        size, kind = struct.unpack_from("<II", data, offset)
-        if offset + 8 + size > length:
-            raise DataError(path, f"the chunk at offset {offset} has {size} bytes, beyond the end {length}")
-        found.setdefault(kind, data[offset + 8 : offset + 8 + size])
-        offset += 8 + size
+        file.seek(offset)
+        count, kind = struct.unpack("<II", file.read(8))
+        if offset + 8 + count > length:
+            raise DataError(path, f"the chunk at offset {offset} has {count} bytes, beyond the end {length}")
+        found.setdefault(kind, (offset + 8, count))
+        offset += 8 + count
     if _JSON not in found:
         raise DataError(path, "has no JSON chunk")
+    begin, count = found[_JSON]
+    file.seek(begin)
     try:
-        return json.loads(found[_JSON].decode("utf-8")), found.get(_BINARY, b"")
+        return json.loads(file.read(count).decode("utf-8")), *found.get(_BINARY, (0, 0))
     except (ValueError, RecursionError) as error:
         raise DataError(path, f"its JSON chunk is damaged: {error}") from error
 
@@ -155,6 +174,41 @@ def _matrix(node: Any) -> np.ndarray:
     return out
 
 
+class Table(NamedTuple):
+    """Rows for the buffer, of a multiple of four bytes: their number, the bytes of one, the accessor's own
+    keys and the target of the view."""
+
+    count: int
+    width: int
+    accessor: Mapping[str, Any]
+    target: int
+
+
+def glb_head(
+    tree: Mapping[str, Any], tables: Sequence[Table], files: Sequence[int] = ()
+) -> tuple[bytes, list[int]]:
+    """All of a .glb up to its buffer, with the accessors and views of `tables` and, behind those, of files of
+    so many bytes; and where in the .glb each of them begins. ValueError for more than the format holds."""
+    views, accessors, length = [], [], 0
+    for number, table in enumerate(tables):
+        size = table.count * table.width
+        views.append({"buffer": 0, "byteOffset": length, "byteLength": size, "target": table.target})
+        accessors.append({"bufferView": number, "count": table.count, **table.accessor})
+        length += size
+    for size in files:
+        views.append({"buffer": 0, "byteOffset": length, "byteLength": size})
+        length += size + -size % 4
+    tree = {**tree, "accessors": accessors, "bufferViews": views, "buffers": [{"byteLength": length}]}
+    text = json.dumps(tree, separators=(",", ":")).encode("ascii")
+    text += b" " * (-len(text) % 4)
+    total = 12 + 8 + len(text) + 8 + length
+    if total >= 1 << 32:
+        raise ValueError(f"{total} bytes; a .glb holds less than 2^32: write another format, or less")
+    chunks = struct.pack("<II", len(text), _JSON) + text + struct.pack("<II", length, _BINARY)
+    head = struct.pack("<III", _MAGIC, 2, total) + chunks
+    return head, [len(head) + view["byteOffset"] for view in views]
+
+
 def write_glb_tables(
     path: str | Path,
     tree: Mapping[str, Any],
@@ -164,23 +218,14 @@ def write_glb_tables(
     """Write a tree with the accessors, views and buffer of `tables`: (rows of a multiple of four bytes, the
     accessor's own keys, target of the view); and `files`, pictures for instance, in the views behind those.
     ValueError for more than the format holds."""
-    views, accessors, parts, length = [], [], [], 0
-    for number, (table, accessor, target) in enumerate(tables):
-        data = table.tobytes()
-        views.append({"buffer": 0, "byteOffset": length, "byteLength": len(data), "target": target})
-        accessors.append({"bufferView": number, "count": len(table), **accessor})
-        parts.append(data)
-        length += len(data)
-    for data in files:
-        views.append({"buffer": 0, "byteOffset": length, "byteLength": len(data)})
-        parts.append(data + bytes(-len(data) % 4))
-        length += len(parts[-1])
-    tree = {**tree, "accessors": accessors, "bufferViews": views, "buffers": [{"byteLength": length}]}
-    text = json.dumps(tree, separators=(",", ":")).encode("ascii")
-    text += b" " * (-len(text) % 4)
-    total = 12 + 8 + len(text) + 8 + length
-    if total >= 1 << 32:
-        raise ValueError(f"{total} bytes; a .glb holds less than 2^32: write another format, or less")
-    head = struct.pack("<III", _MAGIC, 2, total)
-    chunks = [struct.pack("<II", len(text), _JSON), text, struct.pack("<II", length, _BINARY), *parts]
-    write_bytes(path, b"".join([head, *chunks]))
+    rows = [
+        Table(len(table), table.nbytes // max(len(table), 1), accessor, target)
+        for table, accessor, target in tables
+    ]
+    head, _ = glb_head(tree, rows, [len(data) for data in files])
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        file.write(head)
+        for table, _, _ in tables:
+            file.write(table.tobytes())
+        for data in files:
+            file.write(data + bytes(-len(data) % 4))

@@ -1,8 +1,24 @@
-"""Whole files into memory, with a DataError that says what is wrong with the path."""
+"""Files opened, or whole in memory, with a DataError that says what is wrong with the path."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from sparse3d.errors import DataError
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[tuple[BinaryIO, int]]:
+    """A file and its size; a DataError where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            yield file, os.fstat(file.fileno()).st_size
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(path, problem(error)) from error
 
 
 def read_bytes(path: str | Path) -> bytes:

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from sparse3d import cli
+from sparse3d.errors import DataError
 from sparse3d.gaussians.cloud import GaussianCloud
-from sparse3d.gaussians.formats import convert, open_splats, read_splats, write_splats
+from sparse3d.gaussians.formats import convert, open_splats, opening, read_splats, write_splats
 from sparse3d.gaussians.formats import source as splat_source
 from sparse3d.gaussians.formats.converting import survey
 from sparse3d.gaussians.formats.losses import losses
@@ -102,20 +103,88 @@ def test_a_file_is_written_as_a_cloud_is(tmp_path, name):
     assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-@pytest.mark.parametrize("target", ["b.ply", "b.splat", "b.compressed.ply"])
-def test_a_large_file_takes_the_memory_of_its_blocks(tmp_path, target, monkeypatch):
-    import tracemalloc
-
-    write_splats(tmp_path / "a.ply", some_cloud(60000, 3))
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """2048 Gaussians at a time."""
     blocks = splat_source.Splats.blocks
     monkeypatch.setattr(splat_source.Splats, "blocks", lambda self, rows=0: blocks(self, 2048))
     monkeypatch.setattr("sparse3d.gaussians.formats.compressed_ply._AT_ONCE", 2048)
-    convert(tmp_path / "a.ply", tmp_path / target)
+    monkeypatch.setattr("sparse3d.gaussians.formats.order.BLOCK", 2048)
+
+
+@pytest.mark.parametrize(
+    "target", ["b.ply", "b.splat", "b.compressed.ply", "b.glb", "b.spz", "b3.spz", "b.sog"]
+)
+def test_a_large_file_takes_the_memory_of_its_blocks(tmp_path, target, small_blocks, monkeypatch):
+    import tracemalloc
+
+    # A codebook of fewer rows, so that this is quick, and of fewer numbers, which are sorted in memory.
+    monkeypatch.setattr("sparse3d.gaussians.formats.sog._MOST_ENTRIES", 1 << 10)
+    monkeypatch.setattr("sparse3d.gaussians.formats.codebooks._MOST_NUMBERS", 1 << 14)
+    monkeypatch.setattr("sparse3d.gaussians.formats.codebooks._WORK_A_STEP", 1 << 27)
+    options = {"version": 3} if target == "b3.spz" else {}
+    write_splats(tmp_path / "a.ply", some_cloud(60000, 3))
+    convert(tmp_path / "a.ply", tmp_path / target, compare=False, **options)
     tracemalloc.start()  # numpy's memory; a whole table is 14 MB
-    convert(tmp_path / "a.ply", tmp_path / target)
+    convert(tmp_path / "a.ply", tmp_path / target, compare=False, **options)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 5e6
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.ply", target], "nothing temporary is left"
+
+
+@pytest.mark.parametrize("name", ["a.compressed.ply", "a.glb", "a.spz", "a3.spz", "a.sog"])
+def test_blocks_are_written_as_the_whole_is(tmp_path, name, small_blocks, monkeypatch):
+    cloud, options = some_cloud(5000, 1), {"version": 3} if name == "a3.spz" else {}
+    write_splats(tmp_path / "a.ply", cloud)
+    convert(tmp_path / "a.ply", tmp_path / "blocks" / name, **options)
+    monkeypatch.undo()
+    convert(tmp_path / "a.ply", tmp_path / "whole" / name, **options)
+    assert (tmp_path / "blocks" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["a.compressed.ply", "a.glb", "a.spz", "a.sog"])
+def test_a_disk_that_is_full_leaves_what_was_there(tmp_path, name, small_blocks, monkeypatch):
+    import errno
+
+    cloud = some_cloud(5000, 1)
+    write_splats(tmp_path / "a.ply", cloud)
+    write_splats(tmp_path / name, cloud[:9])
+    before = (tmp_path / name).read_bytes()
+    room = [100_000]
+
+    def write_all(file, values):
+        room[0] -= values.nbytes
+        if room[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(file, values)
+
+    whole = opening.write_all
+    for module in ("buckets", "compressed_ply", "gltf_splats", "spz"):
+        monkeypatch.setattr(f"sparse3d.gaussians.formats.{module}.write_all", write_all)
+    with pytest.raises(OSError, match="No space left"):
+        convert(tmp_path / "a.ply", tmp_path / name)
+    assert (tmp_path / name).read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["a.ply", name])
+
+
+@pytest.mark.parametrize("name", ["a.spz", "a3.spz", "a.sog", "a.compressed.ply"])
+def test_many_gaussians_that_are_all_the_same_are_read_again(tmp_path, name):
+    """Their file is a few bytes."""
+    cloud = some_cloud(1, 0)[torch.zeros(300_000, dtype=torch.int64)]
+    write_splats(tmp_path / name, cloud, **({"version": 3} if name == "a3.spz" else {}))
+    again = read_splats(tmp_path / name)
+    assert len(again) == 300_000 and bool((again.means == again.means[0]).all())
+    torch.testing.assert_close(again.means[0], cloud.means[0], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["a.spz", "a3.spz", "a.sog"])
+def test_what_is_more_than_memory_holds_is_refused_before_it_is_unpacked(tmp_path, name, monkeypatch):
+    cloud = some_cloud(1, 0)[torch.zeros(100_000, dtype=torch.int64)]
+    write_splats(tmp_path / name, cloud, **({"version": 3} if name == "a3.spz" else {}))
+    monkeypatch.setattr(opening, "available_bytes", lambda: 1 << 18)
+    with pytest.raises(DataError, match="GiB are free"):
+        read_splats(tmp_path / name)
 
 
 def test_regrouping_keeps_the_order():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sparse3d.gaussians.geometry import contributors, render_geometry
+from sparse3d.gaussians.geometry import contributors, depth_normals, render_geometry
 from sparse3d.gaussians.initial import from_points
 from sparse3d.gaussians.render import SplatConfig, SplatView, render
 from sparse3d.geometry.cameras import Camera, Lens
@@ -53,8 +53,48 @@ def test_a_lens_shows_gaussians_where_the_camera_sees_them(lens):
         assert found[0] == pytest.approx(wanted, abs=0.05)
         assert abs(found[1] - wanted).max() > 0.15, "the lens matters here"
     flat = from_points(place, torch.ones(1, 3, dtype=DOUBLE), sh_degree=0, surfels=True)
-    with pytest.raises(ValueError, match="surfels are drawn for pinholes"):
+    with pytest.raises(ValueError, match="surfels are not drawn through a lens"):
         render_geometry(flat, view, WHITE)
+
+
+@pytest.mark.parametrize("surfels", [False, True])
+def test_an_orthographic_view_is_that_of_a_pinhole_far_away(surfels):
+    # Harmonics too: all rays have one direction.
+    cloud, away = some_cloud(60, surfels=surfels), 1e5
+    flat = SplatView(VIEW.world_to_camera, VIEW.intrinsics / 4, VIEW.size, orthographic=True)
+    moved, lens = flat.world_to_camera.clone(), flat.intrinsics.clone()
+    moved[2, 3] += away
+    lens[:2] *= away
+    far = SplatView(moved, lens, flat.size)
+    wanted = render_geometry(cloud, far, WHITE, SplatConfig(near=away))
+    seen = render_geometry(cloud, flat, WHITE, SplatConfig(near=1e-6))
+    assert seen.alpha.max() > 0.5
+    # What is as faint as 1/255 may count in one and not in the other.
+    torch.testing.assert_close(seen.color, wanted.color, atol=5e-3, rtol=0)
+    torch.testing.assert_close(seen.normal, wanted.normal, atol=5e-3, rtol=0)
+    torch.testing.assert_close(seen.depth, wanted.depth - away * (seen.alpha > 0), atol=1e-2, rtol=0)
+    weights = [contributors(cloud, view, 5, SplatConfig(near=near)).weights for view, near in
+               ((flat, 1e-6), (far, away))]  # fmt: skip
+    torch.testing.assert_close(*weights, atol=5e-3, rtol=0)
+    if not surfels:
+        drawn = render(cloud, flat, WHITE, SplatConfig(near=1e-6))
+        torch.testing.assert_close(drawn.color, seen.color)
+
+
+def test_normals_of_a_plane_seen_by_parallel_rays():
+    # The plane z = 2 + x / 2 + y / 4 in the camera's frame, 10 px a metre.
+    view = SplatView(
+        VIEW.world_to_camera, torch.tensor([10, 10, 16, 12], dtype=DOUBLE), VIEW.size, orthographic=True
+    )
+    y, x = torch.meshgrid(torch.arange(24) - 11.5, torch.arange(32) - 15.5, indexing="ij")
+    found = depth_normals((2 + x / 20 + y / 40).double(), view)[1:-1, 1:-1]
+    wanted = torch.nn.functional.normalize(torch.tensor([0.5, 0.25, -1.0], dtype=DOUBLE), dim=0)
+    torch.testing.assert_close(found, wanted.expand_as(found), atol=1e-5, rtol=0)
+
+
+def test_an_orthographic_camera_has_no_lens():
+    with pytest.raises(ValueError, match="no lens"):
+        SplatView(VIEW.world_to_camera, VIEW.intrinsics, VIEW.size, Lens((0.1,)), orthographic=True)
 
 
 def _middle(alpha):

@@ -21,5 +21,6 @@ CASES = {
     "opaque": _of("opaque", 4),
     "duplicates": _of("duplicates", 2),
     "more_than_there_are": _of("through_the_camera", 5),
+    "orthographic": _of("orthographic", 3),
 }
 LAWS = [OpLaw(contributors.strongest, oracle.strongest, CASES)]

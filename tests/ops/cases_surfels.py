@@ -12,14 +12,16 @@ from tests.oracles import surfels as oracle
 SIZE = (37, 21)  # tiles at the borders are cut
 
 
-def camera(dtype, device):
-    """Looks along +z from a little beside the origin, turned by 20 degrees."""
+def camera(dtype, device, orthographic=False):
+    """Looks along +z from a little beside the origin, turned by 20 degrees; the orthographic one sees as much
+    at a depth of 2."""
     turn = math.radians(20)
     world = torch.eye(4, dtype=dtype)
     world[0, 0], world[0, 2] = math.cos(turn), -math.sin(turn)
     world[2, 0], world[2, 2] = math.sin(turn), math.cos(turn)
     world[:3, 3] = torch.tensor([-0.9, 0.1, 0.3])
-    return world.to(device), torch.tensor([40.0, 44.0, 18.0, 11.5], dtype=dtype, device=device)
+    focal = [20.0, 22.0] if orthographic else [40.0, 44.0]
+    return world.to(device), torch.tensor([*focal, 18.0, 11.5], dtype=dtype, device=device)
 
 
 def surfels(count, dtype, device, scale=0.3):
@@ -31,8 +33,11 @@ def surfels(count, dtype, device, scale=0.3):
     return [x.to(device) for x in (means, quats, scales, opacities)]
 
 
-def _project(make, near=0.2):
-    return lambda dtype, device: (*make(dtype, device), *camera(dtype, device), *SIZE, near)
+def _project(make, near=0.2, orthographic=False):
+    def case(dtype, device):
+        return *make(dtype, device), *camera(dtype, device, orthographic), *SIZE, near, orthographic
+
+    return case
 
 
 def _special(dtype, device):
@@ -47,8 +52,8 @@ def _special(dtype, device):
     return [x.to(device) for x in (means, quats, scales, opacities)]
 
 
-def _edge_on(offset):
-    """Planes that hold the ray to the centre, but for `offset` radians."""
+def _edge_on(offset, orthographic=False):
+    """Planes that hold the ray through the centre, but for `offset` radians."""
 
     def make(dtype, device):
         means, quats, scales, opacities = surfels(3, dtype, "cpu")
@@ -57,8 +62,9 @@ def _edge_on(offset):
         for n, p in enumerate(
             torch.tensor([[0.1, 0.0, 2.0], [0.0, 0.1, 3.0], [-0.2, 0.1, 1.5]], dtype=dtype)
         ):
-            normal = torch.linalg.cross(p, torch.tensor([0.3, 1.0 - n, 0.2], dtype=dtype))
-            normal = normal / normal.norm() + offset * p / p.norm()
+            ray = torch.tensor([0.0, 0.0, 1.0], dtype=dtype) if orthographic else p
+            normal = torch.linalg.cross(ray, torch.tensor([0.3, 1.0 - n, 0.2], dtype=dtype))
+            normal = normal / normal.norm() + offset * ray / ray.norm()
             along = torch.linalg.cross(normal, torch.tensor([0.0, 0.3, 1.0], dtype=dtype))
             along = along / along.norm()
             frame = torch.stack((along, torch.linalg.cross(normal / normal.norm(), along), normal), 1)
@@ -106,23 +112,35 @@ SCENES = {
     "edge_on": _edge_on(5e-5),
     "through_the_camera": _through_the_camera,
 }
-PROJECTIONS = {name: _project(make) for name, make in SCENES.items()}
+PARALLEL = {
+    "orthographic": _some(14),
+    "orthographic_tiny": _some(9, scale=0.004),
+    "orthographic_nearly_edge_on": _edge_on(0.01, orthographic=True),
+    "orthographic_edge_on": _edge_on(5e-5, orthographic=True),
+    "orthographic_through_the_camera": _through_the_camera,
+}
+PROJECTIONS = {
+    **{name: _project(make) for name, make in SCENES.items()},
+    **{name: _project(make, orthographic=True) for name, make in PARALLEL.items()},
+    "orthographic_special": _project(_special, orthographic=True),
+}
 
 
-def projected(make, dtype, device):
+def projected(make, dtype, device, orthographic=False):
     """Tensors of a scene for blending, with the lists of its tiles."""
-    inputs = _project(make)(dtype, device)
+    inputs = _project(make, orthographic=orthographic)(dtype, device)
     found = surfel_projection.ProjectedSurfels(*surfel_projection.surfel_forms(*inputs))
     tiles = list_splats(found.means2d, found.reach, found.depths, SIZE)
     return found.means2d, found.slopes, found.depths, inputs[3], tiles
 
 
-def _blend(make, channels=3, near=0.2, low_pass=2.0):
+def _blend(make, channels=3, near=0.2, low_pass=2.0, orthographic=False):
     def case(dtype, device):
-        means2d, slopes, depths, opacities, tiles = projected(make, dtype, device)
+        means2d, slopes, depths, opacities, tiles = projected(make, dtype, device, orthographic)
         features = torch.randn(len(means2d), channels, dtype=dtype).to(device)
         absolute = features.new_zeros(0, 2)
-        return means2d, slopes, depths, opacities, features, absolute, *tiles, *SIZE, near, low_pass
+        limits = *SIZE, near, low_pass, orthographic
+        return means2d, slopes, depths, opacities, features, absolute, *tiles, *limits
 
     return case
 
@@ -148,9 +166,20 @@ BLENDS = {
     "no_features": _blend(_some(5), channels=0),
     "many_features": _blend(_some(5), channels=9),
     "near_plane": _blend(_through_the_camera, near=1.4),
+    **{name: _blend(make, orthographic=True) for name, make in PARALLEL.items()},
+    "orthographic_near_plane": _blend(_through_the_camera, near=1.4, orthographic=True),
     "no_low_pass": _blend(_some(9), low_pass=surfel_blend.NO_LOW_PASS),
 }
-GRADIENTS_OF_BLENDS = ("single", "tiny", "opaque", "through_the_camera", "near_plane", "no_low_pass")
+GRADIENTS_OF_BLENDS = (
+    "single",
+    "tiny",
+    "opaque",
+    "through_the_camera",
+    "near_plane",
+    "no_low_pass",
+    "orthographic",
+    "orthographic_near_plane",
+)
 
 LAWS = [
     OpLaw(
@@ -158,7 +187,7 @@ LAWS = [
         oracle.project,
         PROJECTIONS,
         differentiable=(0, 1, 2, 4, 5),
-        gradient_cases=tuple(name for name in PROJECTIONS if name != "special"),
+        gradient_cases=tuple(name for name in PROJECTIONS if "special" not in name),
         tolerance=3e-5,  # slopes of what is nearly edge-on are quotients of small differences
     ),
     OpLaw(

@@ -1,5 +1,7 @@
 """Laws of surfels beyond the law suite."""
 
+import math
+
 import pytest
 import torch
 
@@ -20,12 +22,17 @@ def scene(count=40, dtype=torch.float64, opacity=None):
     return means, quats, scales, opacities if opacity is None else torch.full_like(opacities, opacity)
 
 
-def render(means, quats, scales, opacities, features=None, **options):
-    projected = project_surfels(means, quats, scales, opacities, *camera(means.dtype, CPU), SIZE)
+def render(
+    means, quats, scales, opacities, features=None, view=None, orthographic=False, near=0.01, **options
+):
+    cloud = means, quats, scales, opacities
+    view = view or camera(means.dtype, CPU, orthographic)
+    limits = {"near": near, "orthographic": orthographic}
+    projected = project_surfels(*cloud, *view, SIZE, **limits)
     tiles = list_splats(projected.means2d, projected.reach, projected.depths, SIZE)
     parts = projected.means2d, projected.slopes, projected.depths, opacities
     features = projected.normals if features is None else features
-    return projected, blend_surfels(*parts, features, tiles, SIZE, **options)
+    return projected, blend_surfels(*parts, features, tiles, SIZE, **limits, **options)
 
 
 def rays(dtype):
@@ -64,7 +71,7 @@ def test_tiles_leave_out_nothing_that_counts():
         means, quats, scales, opacities = surfels(40, torch.float64, CPU, scale)
         projected, seen = render(means, quats, scales, opacities)
         parts = projected.means2d, projected.slopes, projected.depths, opacities, projected.normals
-        want = oracle.blend(*parts, None, *[None] * 4, *SIZE, 0.01, 2.0)
+        want = oracle.blend(*parts, None, *[None] * 4, *SIZE, 0.01, 2.0, False)
         torch.testing.assert_close(seen.image, want[0])
         torch.testing.assert_close(seen.median, want[4])
 
@@ -108,23 +115,71 @@ def test_the_order_of_rows_does_not_matter():
     assert torch.equal(order[again.median_splat[known].long()], seen.median_splat[known].long())
 
 
+UPRIGHT = torch.eye(4, dtype=torch.float64)
+# 30 px a metre, square pixels.
+PARALLEL = torch.tensor([30.0, 30.0, 18.5, 10.5], dtype=torch.float64)
+
+
+def one(mean, turn, scales):
+    """A surfel turned about the camera's y axis, opacity 0.9."""
+    quat = [math.cos(turn / 2), 0, math.sin(turn / 2), 0]
+    return [torch.tensor(x, dtype=torch.float64) for x in ([mean], [quat], [scales], [0.9])]
+
+
+@pytest.mark.parametrize("turn", [0.0, 0.4, 1.2])
+def test_parallel_rays_show_a_disc_as_an_ellipse_as_wide_as_the_cosine_of_its_tilt(turn):
+    cloud = one([0.0, 0.0, 2.0], turn, [0.3, 0.1])
+    _, seen = render(*cloud, view=(UPRIGHT, PARALLEL), orthographic=True)
+    y, x = (torch.arange(n, dtype=torch.float64) - at for n, at in ((SIZE[1], 10), (SIZE[0], 18)))
+    y, x = torch.meshgrid(y, x, indexing="ij")
+    u, v = x / (30 * 0.3 * math.cos(turn)), y / (30 * 0.1)
+    alpha = 0.9 * torch.exp(-(u**2 + v**2) / 2)
+    counts = alpha >= 1 / 255
+    torch.testing.assert_close(1 - seen.transmittance, alpha * counts)
+    # u = 1 is 0.3 sin(turn) m nearer.
+    depth = 2 - u * 0.3 * math.sin(turn)
+    torch.testing.assert_close(seen.depth, alpha * depth * counts)
+    torch.testing.assert_close(seen.nearness, alpha / depth * counts)
+    torch.testing.assert_close(seen.median, depth * (alpha > 0.5))
+
+
+def test_an_orthographic_camera_is_a_pinhole_that_stands_far_away_and_magnifies_as_much():
+    means, quats, scales, opacities = scene()
+    away = 1e6
+    world, lens = camera(torch.float64, CPU, orthographic=True)
+    moved, magnified = world.clone(), lens.clone()
+    moved[2, 3] += away
+    magnified[:2] *= away
+    # Both cut what is behind the orthographic camera.
+    _, far = render(means, quats, scales, opacities, view=(moved, magnified), near=away)
+    _, flat = render(means, quats, scales, opacities, view=(world, lens), orthographic=True, near=1e-9)
+    # What lies 1 m from the middle is magnified by 1e-6 of itself less.
+    torch.testing.assert_close(far.image, flat.image, atol=1e-4, rtol=0)
+    torch.testing.assert_close(far.transmittance, flat.transmittance, atol=1e-4, rtol=0)
+    alpha = 1 - far.transmittance
+    torch.testing.assert_close(far.depth - away * alpha, flat.depth, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("orthographic", [False, True])
 @pytest.mark.parametrize("output", range(6))
-def test_gradients_through_projection_and_blending_equal_finite_differences(output):
+def test_gradients_through_projection_and_blending_equal_finite_differences(output, orthographic):
     torch.manual_seed(2)
     means, quats, scales, opacities = surfels(5, torch.float64, CPU, 0.6)
     means[:] += torch.tensor([0.9, 0, 0.5])
-    world, lens = camera(torch.float64, CPU)
+    world, lens = camera(torch.float64, CPU, orthographic)
     features = torch.randn(5, 2, dtype=torch.float64)
     inputs = [
         x.clone().requires_grad_() for x in (means, quats, scales, opacities + 0.1, features, world, lens)
     ]
 
     def run(means, quats, scales, opacities, features, world, lens):
-        projected = project_surfels(means, quats, scales, opacities, world, lens, SIZE)
+        cloud = means, quats, scales, opacities
+        projected = project_surfels(*cloud, world, lens, SIZE, orthographic=orthographic)
         tiles = list_splats(projected.means2d, projected.reach, projected.depths, SIZE)
         parts = projected.means2d, projected.slopes, projected.depths, opacities
         features = torch.cat((features, projected.normals), 1)
-        return blend_surfels(*parts, features, tiles, SIZE, depth_range=(1.0, 100.0))[output]
+        options = {"orthographic": orthographic, "depth_range": (1.0, 100.0)}
+        return blend_surfels(*parts, features, tiles, SIZE, **options)[output]
 
     assert torch.autograd.gradcheck(run, inputs, eps=1e-6, atol=1e-6, rtol=1e-4, fast_mode=True)
 

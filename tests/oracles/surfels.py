@@ -18,9 +18,9 @@ def rotation(quat):
     )
 
 
-def project(means, quats, scales, opacities, world_to_camera, intrinsics, width, height, near):
+def project(means, quats, scales, opacities, world_to_camera, intrinsics, width, height, near, orthographic):
     """From the matrix that takes (u, v, 1) to z times the pixel: its inverse says what a pixel sees, and the
-    outline is that of the paper's supplement."""
+    outline is that of the paper's supplement. Of parallel rays that is a matrix of two rows."""
     fx, fy, cx, cy = intrinsics
     one, zero = torch.ones_like(fx), torch.zeros_like(fx)
     lens = torch.stack((fx, zero, cx, zero, fy, cy, zero, zero, one)).reshape(3, 3)
@@ -33,6 +33,9 @@ def project(means, quats, scales, opacities, world_to_camera, intrinsics, width,
             continue
         r = rotation(quat)
         axes = world_to_camera[:3, :3] @ r
+        if orthographic:
+            rows[-1] = _parallel(p, axes, scale, opacity, intrinsics, width, height, r[:, 2]) or nothing
+            continue
         to_image = lens @ torch.stack((axes[:, 0] * scale[0], axes[:, 1] * scale[1], p), 1)
         middle = to_image[:2, 2] / p[2]
         shift = torch.eye(3, dtype=means.dtype)
@@ -64,7 +67,29 @@ def project(means, quats, scales, opacities, world_to_camera, intrinsics, width,
     return tuple(torch.stack(parts) for parts in zip(*rows, strict=True))
 
 
-def at_pixels(means2d, slopes, depths, opacities, width, height, near, low_pass):
+def _parallel(p, axes, scale, opacity, intrinsics, width, height, normal):
+    """A row for an orthographic camera; None for what is beside the image."""
+    focal = intrinsics[:2]
+    middle = focal * p[:2] + intrinsics[2:]
+    along = axes[:, :2] * scale  # metres in the camera's frame of one step in u and in v
+    to_image = focal[:, None] * along[:2]
+    square = 2 * math.log(float(opacity) / LEAST_ALPHA)
+    facing = torch.linalg.cross(axes[:, 0], axes[:, 1])
+    if facing[2].abs() <= 1e-4 * facing.norm():
+        slopes = p.new_tensor([[1e6, 0], [0, 1e6], [0, 0]])
+        half = p.new_zeros(2)
+    else:
+        from_image = torch.linalg.inv(to_image)
+        slopes = torch.cat((from_image, (along[2] @ from_image / p[2])[None]))
+        half = math.sqrt(square) * to_image.detach().norm(dim=1)
+    box = middle.detach().abs() + p.new_tensor([width + 1, height + 1])
+    box = torch.minimum(box, half.clamp(min=math.sqrt(square / 2)))
+    if not ((middle + box > 0) & (middle - box < p.new_tensor([width, height]))).all():
+        return None
+    return [middle, slopes, p[2], normal * (-1 if facing[2] > 0 else 1), box]
+
+
+def at_pixels(means2d, slopes, depths, opacities, width, height, near, low_pass, orthographic):
     """alpha, depth (N, H, W) of every splat at every pixel, the nearest splat first, and their order."""
     order = torch.argsort(depths, stable=True)
     order = order[depths[order] > 0]
@@ -72,9 +97,9 @@ def at_pixels(means2d, slopes, depths, opacities, width, height, near, low_pass)
     pixels = torch.stack((x, y), -1).to(means2d) + 0.5
     d = pixels - means2d[order, None, None]
     u, v, w = torch.einsum("nki,nhwi->knhw", slopes[order], d)
-    w = w + 1
-    exact, dot = (u / w) ** 2 + (v / w) ** 2, low_pass * (d * d).sum(-1)
-    z = depths[order, None, None] / w
+    share, deep = (1, 1 + w) if orthographic else (1 + w, 1 / (1 + w))
+    exact, dot = (u / share) ** 2 + (v / share) ** 2, low_pass * (d * d).sum(-1)
+    z = depths[order, None, None] * deep
     met = (z >= near) & (exact <= dot)
     z = torch.where(met, z, depths[order, None, None])
     alpha = opacities[order, None, None] * torch.exp(-torch.where(met, exact, dot) / 2)
@@ -94,8 +119,7 @@ def weights_at_pixels(alpha):
 
 
 def blend(means2d, slopes, depths, opacities, features, absolute, *lists_and_limits):
-    width, height, near, low_pass = lists_and_limits[4:]
-    alpha, z, order = at_pixels(means2d, slopes, depths, opacities, width, height, near, low_pass)
+    alpha, z, order = at_pixels(means2d, slopes, depths, opacities, *lists_and_limits[4:])
     weights, before, light = weights_at_pixels(alpha)
     image = torch.einsum("nhw,nc->hwc", weights, features[order])
     median, which = torch.zeros_like(light), torch.full(light.shape, -1, dtype=torch.int32)
@@ -111,8 +135,9 @@ def blend(means2d, slopes, depths, opacities, features, absolute, *lists_and_lim
 
 def strongest(means2d, slopes, depths, opacities, *lists_and_limits):
     """Of each pixel the splats of the largest weights, of equal ones that in front."""
-    width, height, near, low_pass, count = lists_and_limits[4:]
-    alpha, _, order = at_pixels(means2d, slopes, depths, opacities, width, height, near, low_pass)
+    *camera, count = lists_and_limits[4:]
+    width, height = camera[:2]
+    alpha, _, order = at_pixels(means2d, slopes, depths, opacities, *camera)
     found = weights_at_pixels(alpha)[0]
     ids = torch.full((height, width, count), -1, dtype=torch.int32)
     weights = means2d.new_zeros(height, width, count)

@@ -10,7 +10,7 @@ from sparse3d_ops.cpu.surfel_blend import OPACITY, REACH, U_X, V_X, W_X, X, Y, m
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def strongest(packed, starts, splats, limits, threads, ids, weights):
+def strongest(packed, starts, splats, limits, orthographic, threads, ids, weights):
     """ids and weights (H, W, K) are outputs. Returns False where a list is out of range."""
     height, width, count = ids.shape
     least_alpha, most_alpha, stop, near, low_pass = limits[0], limits[1], limits[2], limits[3], limits[4]
@@ -41,7 +41,7 @@ def strongest(packed, starts, splats, limits, threads, ids, weights):
                 from_x_u, from_x_v, from_x_w = x * splat[U_X], x * splat[V_X], x * splat[W_X] + 1.0
                 for row in range(first, last):
                     y = packed.dtype.type(top + row + np.float64(0.5) - splat[Y])
-                    power = meet(splat, x, y, from_x_u, from_x_v, from_x_w, near, low_pass)[0]
+                    power = meet(splat, x, y, from_x_u, from_x_v, from_x_w, near, low_pass, orthographic)[0]
                     none = spread_number(packed.dtype.type(0))
                     alpha = least(exp2(none - power) * splat[OPACITY], spread_number(most_alpha))
                     light = load(reaching, row * TILE)

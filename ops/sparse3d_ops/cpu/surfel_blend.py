@@ -41,7 +41,7 @@ SCALE = math.sqrt(LOG2_E / 2)
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def pack(means2d, slopes, depths, opacities, features, limits, out):
+def pack(means2d, slopes, depths, opacities, features, limits, orthographic, out):
     """out (N, FEATURES + C): everything of a surfel side by side; of one that cannot be seen zeros, and its
     features."""
     least_alpha, low_pass = limits[0], limits[4]
@@ -58,34 +58,54 @@ def pack(means2d, slopes, depths, opacities, features, limits, out):
                 out[n, U_X + k], out[n, V_X + k], out[n, W_X + k] = SCALE * s[0, k], SCALE * s[1, k], s[2, k]
             out[n, DEPTH], out[n, NEARNESS], out[n, OPACITY] = depth, 1 / depth, opacity
             square = 2 * math.log(np.float64(opacity / least_alpha))
-            out[n, REACH] = min(max(reach_of(s, square)[1], math.sqrt(square / low_pass)), 1e9)
+            high = reach_of(s, square, orthographic)[1]
+            out[n, REACH] = min(max(high, math.sqrt(square / low_pass)), 1e9)
         for k in range(features.shape[1]):
             out[n, FEATURES + k] = features[n, k]
 
 
 @numba.njit(nogil=True)
-def meet(splat, x, y, from_x_u, from_x_v, from_x_w, near, low_pass):
+def meet(splat, x, y, from_x_u, from_x_v, from_x_w, near, low_pass, orthographic):
     """Where the rays of a row meet a surfel: the exponent (to subtract, in powers of two), whether they meet
-    it (rather than its low-pass), and there u, v and 1 / w: 0, 0 and 1 where they do not."""
+    it (rather than its low-pass), and there u, v, the share of them in S_0 . d and S_1 . d, which is 1 / w or
+    1, and the depth and its inverse over those of the centre: 0, 0, 1, 1 and 1 where they do not."""
     none, one = x * 0.0, x * 0.0 + 1.0
-    inverse = 1.0 / (from_x_w + y * splat[W_Y])
-    u, v = (from_x_u + y * splat[U_Y]) * inverse, (from_x_v + y * splat[V_Y]) * inverse
+    w = from_x_w + y * splat[W_Y]
+    inverse = 1.0 / w
+    share, deep, close = inverse, inverse, w
+    if orthographic:
+        share, deep, close = one, w, inverse
+    u, v = (from_x_u + y * splat[U_Y]) * share, (from_x_v + y * splat[V_Y]) * share
     square = multiply_add(u, u, v * v)  # pyright: ignore[reportCallIssue]
     blurred = (x * x + y * y) * (low_pass * splat.dtype.type(SCALE * SCALE))
     # False too for NaN: 0 / 0 at the horizon.
-    met = (inverse * splat[DEPTH] >= near) & (square <= blurred)
+    met = (deep * splat[DEPTH] >= near) & (square <= blurred)
     return (
         where(met, square, blurred),
         met,
         where(met, u, none),
         where(met, v, none),
-        where(met, inverse, one),
+        where(met, share, one),
+        where(met, deep, one),
+        where(met, close, one),
     )
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
 def blend(
-    packed, starts, splats, limits, threads, image, through, depth, nearness, median, distortion, which
+    packed,
+    starts,
+    splats,
+    limits,
+    orthographic,
+    threads,
+    image,
+    through,
+    depth,
+    nearness,
+    median,
+    distortion,
+    which,
 ):
     """The seven outputs of the op. packed (N, FEATURES + C), starts (tiles + 1,), splats (M,): what lies in a
     tile, front to back. limits: least alpha, largest alpha, the transmittance to stop at, near,
@@ -134,8 +154,8 @@ def blend(
                 from_x_u, from_x_v, from_x_w = x * splat[U_X], x * splat[V_X], x * splat[W_X] + 1.0
                 for row in range(first, last):
                     y = packed.dtype.type(top + row + np.float64(0.5) - splat[Y])
-                    here = meet(splat, x, y, from_x_u, from_x_v, from_x_w, near, low_pass)
-                    power, met, inverse = here[0], here[1], here[4]
+                    here = meet(splat, x, y, from_x_u, from_x_v, from_x_w, near, low_pass, orthographic)
+                    power, deeper, closer = here[0], here[5], here[6]
                     none = spread_number(packed.dtype.type(0))
                     alpha = least(exp2(none - power) * splat[OPACITY], spread_number(most_alpha))
                     light, p = load(reaching, row * TILE), row * TILE
@@ -148,8 +168,7 @@ def blend(
                             feature = spread_number(splat[FEATURES + c])
                             place = c * PIXELS + p
                             store(multiply_add(weight, feature, load(sums, place)), sums, place)
-                        z = inverse * splat[DEPTH]
-                        t = where(met, from_x_w + y * splat[W_Y], none + 1.0) * splat[NEARNESS]
+                        z, t = deeper * splat[DEPTH], closer * splat[NEARNESS]
                         store(multiply_add(weight, z, load(deep, p)), deep, p)
                         store(multiply_add(weight, t, load(close, p)), close, p)
                         known = load(origin, p)
@@ -187,6 +206,7 @@ def blend_backward(
     splats,
     slots,
     limits,
+    orthographic,
     threads,
     image,
     through,
@@ -274,8 +294,8 @@ def blend_backward(
                 of_features[:] = 0
                 for row in range(first, last):
                     y = packed.dtype.type(top + row + np.float64(0.5) - splat[Y])
-                    power, met, u, v, inverse = meet(
-                        splat, x, y, from_x_u, from_x_v, from_x_w, near, low_pass
+                    power, met, u, v, share, deeper, closer = meet(
+                        splat, x, y, from_x_u, from_x_v, from_x_w, near, low_pass, orthographic
                     )
                     bare = exp2(none - power) * splat[OPACITY]
                     alpha = least(bare, spread_number(most_alpha))
@@ -285,8 +305,7 @@ def blend_backward(
                         weight = where(counts, alpha * light, none)
                         left_over = light - weight
                         store(left_over, reaching, p)
-                        z = inverse * splat[DEPTH]
-                        t = where(met, from_x_w + y * splat[W_Y], none + 1.0) * splat[NEARNESS]
+                        z, t = deeper * splat[DEPTH], closer * splat[NEARNESS]
                         apart = t - load(mean, p)
                         spread = load(square, p) * apart
                         shown = multiply_add(spread, apart, load(constant, p))
@@ -305,11 +324,14 @@ def blend_backward(
                         passes = (light > 0.5) & (left_over <= 0.5)
                         of_z = multiply_add(weight, load(of_deep, p), where(passes, load(of_middle, p), none))
                         of_t = weight * (load(of_close, p) + spread * 2.0)
-                        # Of z times z less that of t times t: what 1 / w and the centre's depth get.
+                        # Of z times z less that of t times t: what the logarithm of z gets.
                         of_log = of_z * z - of_t * t
-                        of_u, of_v = of_power * u * inverse, of_power * v * inverse
+                        of_u, of_v = of_power * u * share, of_power * v * share
                         pulled = multiply_add(of_u, u, of_v * v) * packed.dtype.type(1 / (SCALE * SCALE))
-                        of_w = where(met, pulled - of_log * inverse, none)
+                        of_w = pulled - of_log * deeper
+                        if orthographic:
+                            of_w = of_log * closer
+                        of_w = where(met, of_w, none)
                         of_low = where(met, none, of_power)
                         sum_1 = sum_1 + of_power
                         sum_deep = sum_deep + of_log

@@ -6,8 +6,13 @@ meets the plane at
 
     u = (b x p) . D / (s_u w'),   v = (p x a) . D / (s_v w'),   w' = n . p / z + n . D,   depth = n . p / w'
 
-so the slopes are those of b x p, p x a and n times k / f, k = z / (n . p). These hold for any linear part of
-world_to_camera, be it a rotation or not.
+so the slopes are those of b x p, p x a and n times k / f, k = z / (n . p). Of an orthographic camera the ray
+is p + D + t e, with e the third axis, so e takes the place of p:
+
+    u = (b x e) . D / (s_u n . e),   v = (e x a) . D / (s_v n . e),   depth = z - n . D / (n . e)
+
+that is, with k = 1 / (n . e), slopes of b x e, e x a and -n / z times k / f. All of these hold for any linear
+part of world_to_camera, be it a rotation or not.
 """
 
 import math
@@ -37,15 +42,17 @@ def _turned(world, r, k):
 
 
 @numba.njit(nogil=True)
-def reach_of(slopes, square):
+def reach_of(slopes, square, orthographic):
     """Half of the box around the centre's image that holds what has u^2 + v^2 <= square: infinite where that
     does not lie in front of the camera as a whole, which makes its outline no ellipse.
 
-    The outline is |A d|^2 = square (1 + c . d)^2, with A and c the slopes. In double: A of a thin ellipse is
-    nearly singular.
+    The outline is |A d|^2 = square (1 + c . d)^2, with A and c the slopes; c is 0 where rays are parallel. In
+    double: A of a thin ellipse is nearly singular.
     """
     a0, a1, b0, b1 = np.float64(slopes[0, 0]), np.float64(slopes[0, 1]), slopes[1, 0], slopes[1, 1]
     c0, c1 = np.float64(slopes[2, 0]), np.float64(slopes[2, 1])
+    if orthographic:
+        c0, c1 = 0.0, 0.0
     xx = a0 * a0 + b0 * b0 - square * c0 * c0
     xy = a0 * a1 + b0 * b1 - square * c0 * c1
     yy = a1 * a1 + b1 * b1 - square * c1 * c1
@@ -60,10 +67,20 @@ def reach_of(slopes, square):
 
 
 @numba.njit(nogil=True)
-def _edge_on(g, n, p):
-    """Whether n . p = g is too small to part the plane from the ray."""
-    square = (n[0] * n[0] + n[1] * n[1] + n[2] * n[2]) * (p[0] * p[0] + p[1] * p[1] + p[2] * p[2])
-    return not g * g > EDGE * EDGE * square
+def _dot(a, b):
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+@numba.njit(nogil=True)
+def _edge_on(g, n, ray):
+    """Whether n . ray = g is too small to part the plane from the ray."""
+    return not g * g > EDGE * EDGE * (_dot(n, n) * _dot(ray, ray))
+
+
+@numba.njit(nogil=True)
+def _ray(p, one, orthographic):
+    """Along the ray through the centre p; `one` is 1 of the numbers' type."""
+    return (one - one, one - one, one) if orthographic else p
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
@@ -75,6 +92,7 @@ def project(
     world,
     lens,
     limits,
+    orthographic,
     means2d,
     slopes,
     depths,
@@ -99,21 +117,23 @@ def project(
             continue
         a, b = _turned(world, r, 0), _turned(world, r, 1)
         n = cross(a, b)
-        g = n[0] * p[0] + n[1] * p[1] + n[2] * p[2]
+        ray = _ray(p, means.dtype.type(1), orthographic)
+        g, over = _dot(n, ray), ray[2]
         found = slopes[i]
-        if _edge_on(g, n, p):
+        if _edge_on(g, n, ray):
             found[0, 0], found[1, 1] = NOWHERE, NOWHERE
         else:
-            k = p[2] / g
-            first, second = cross(b, p), cross(p, a)
+            k = over / g
+            rise = -k / p[2] if orthographic else k
+            first, second = cross(b, ray), cross(ray, a)
             for j in range(2):
                 found[0, j] = k * first[j] / (lens[j] * scales[i, 0])
                 found[1, j] = k * second[j] / (lens[j] * scales[i, 1])
-                found[2, j] = k * n[j] / lens[j]
+                found[2, j] = rise * n[j] / lens[j]
         square = 2 * math.log(np.float64(opacities[i] / least_alpha))
-        wide, high = reach_of(found, square)
+        wide, high = reach_of(found, square, orthographic)
         dot = math.sqrt(square / low_pass)
-        u, v = lens[0] * p[0] / p[2] + lens[2], lens[1] * p[1] / p[2] + lens[3]
+        u, v = lens[0] * p[0] / over + lens[2], lens[1] * p[1] / over + lens[3]
         # What reaches farther than the image is kept finite: any box that holds the image will do.
         wide = min(max(wide, dot), abs(u) + width + 1)
         high = min(max(high, dot), abs(v) + height + 1)
@@ -136,6 +156,7 @@ def project_backward(
     world,
     lens,
     reach,
+    orthographic,
     of_means2d,
     of_slopes,
     of_depths,
@@ -160,44 +181,49 @@ def project_backward(
             r, q, length = rotation(quats, i)
             a, b = _turned(world, r, 0), _turned(world, r, 1)
             n = cross(a, b)
-            g = n[0] * p[0] + n[1] * p[1] + n[2] * p[2]
-            fx, fy, z = lens[0], lens[1], p[2]
+            ray = _ray(p, means.dtype.type(1), orthographic)
+            g, over = _dot(n, ray), ray[2]
+            fx, fy, z, none = lens[0], lens[1], p[2], means.dtype.type(0)
             of_u, of_v, of_s = of_means2d[i, 0], of_means2d[i, 1], of_slopes[i]
-            of_a, of_b = (z * 0, z * 0, z * 0), (z * 0, z * 0, z * 0)
-            of_p = (
-                of_u * fx / z,
-                of_v * fy / z,
-                of_depths[i] - (of_u * fx * p[0] + of_v * fy * p[1]) / (z * z),
-            )
-            camera[12] += of_u * p[0] / z
-            camera[13] += of_v * p[1] / z
+            of_a, of_b, of_ray = (none, none, none), (none, none, none), (none, none, none)
+            of_x, of_y, of_z = of_u * fx / over, of_v * fy / over, of_depths[i]
+            if not orthographic:
+                of_z -= (of_x * p[0] + of_y * p[1]) / z
+            camera[12] += of_u * p[0] / over
+            camera[13] += of_v * p[1] / over
             camera[14] += of_u
             camera[15] += of_v
-            if not _edge_on(g, n, p):
-                k = z / g
-                first, second = cross(b, p), cross(p, a)
-                # Gradients in b x p, p x a and n without k, whose third components are 0.
-                s_u, s_v = scales[i, 0], scales[i, 1]
-                g_u = (of_s[0, 0] / (fx * s_u), of_s[0, 1] / (fy * s_u), z * 0)
-                g_v = (of_s[1, 0] / (fx * s_v), of_s[1, 1] / (fy * s_v), z * 0)
-                g_n = (of_s[2, 0] / fx, of_s[2, 1] / fy, z * 0)
-                by_u, by_v = first[0] * g_u[0] + first[1] * g_u[1], second[0] * g_v[0] + second[1] * g_v[1]
-                of_k = by_u + by_v + n[0] * g_n[0] + n[1] * g_n[1]
+            if not _edge_on(g, n, ray):
+                k = over / g
+                first, second = cross(b, ray), cross(ray, a)
+                # Gradients in b x ray, ray x a and n without k, whose third components are 0.
+                s_u, s_v, rise = scales[i, 0], scales[i, 1], means.dtype.type(1)
+                if orthographic:
+                    rise = -rise / z
+                g_u = (of_s[0, 0] / (fx * s_u), of_s[0, 1] / (fy * s_u), none)
+                g_v = (of_s[1, 0] / (fx * s_v), of_s[1, 1] / (fy * s_v), none)
+                g_n = (rise * of_s[2, 0] / fx, rise * of_s[2, 1] / fy, none)
+                by_u, by_v, by_n = _dot(first, g_u), _dot(second, g_v), _dot(n, g_n)
+                of_k = by_u + by_v + by_n
                 of_scales[i, 0], of_scales[i, 1] = -k * by_u / s_u, -k * by_v / s_v
                 camera[12] -= k * (first[0] * g_u[0] + second[0] * g_v[0] + n[0] * g_n[0]) / fx
                 camera[13] -= k * (first[1] * g_u[1] + second[1] * g_v[1] + n[1] * g_n[1]) / fy
                 of_g = -of_k * k / g
-                of_n = (k * g_n[0] + of_g * p[0], k * g_n[1] + of_g * p[1], of_g * p[2])
+                of_n = (k * g_n[0] + of_g * ray[0], k * g_n[1] + of_g * ray[1], of_g * ray[2])
                 from_u, from_v = cross(g_u, b), cross(a, g_v)
-                of_p = (
-                    of_p[0] + of_g * n[0] + k * (from_u[0] + from_v[0]),
-                    of_p[1] + of_g * n[1] + k * (from_u[1] + from_v[1]),
-                    of_p[2] + of_g * n[2] + k * (from_u[2] + from_v[2]) + of_k / g,
+                of_ray = (
+                    of_g * n[0] + k * (from_u[0] + from_v[0]),
+                    of_g * n[1] + k * (from_u[1] + from_v[1]),
+                    of_g * n[2] + k * (from_u[2] + from_v[2]),
                 )
-                one, two = cross(b, of_n), cross(g_v, p)
+                of_z += -k * by_n / z if orthographic else of_k / g
+                one, two = cross(b, of_n), cross(g_v, ray)
                 of_a = (one[0] + k * two[0], one[1] + k * two[1], one[2] + k * two[2])
-                one, two = cross(of_n, a), cross(p, g_u)
+                one, two = cross(of_n, a), cross(ray, g_u)
                 of_b = (one[0] + k * two[0], one[1] + k * two[1], one[2] + k * two[2])
+            of_p = (of_x, of_y, of_z)
+            if not orthographic:  # there the ray is p
+                of_p = (of_x + of_ray[0], of_y + of_ray[1], of_z + of_ray[2])
             side = -1 if g > 0 else 1
             for j in range(3):
                 of_r[j, 0] = world[0, j] * of_a[0] + world[1, j] * of_a[1] + world[2, j] * of_a[2]

@@ -11,7 +11,9 @@ from sparse3d_ops.gpu.surfel_blend import PACKED, meet, pack
 
 
 @triton.jit(do_not_specialize=["width", "height", "count"])
-def strongest_kernel(packed, starts, splats, limits, ids, weights, width, height, count):
+def strongest_kernel(
+    packed, starts, splats, limits, ids, weights, width, height, count, ORTHOGRAPHIC: tl.constexpr
+):
     """ids come in -1 and weights 0. limits: least alpha, largest alpha, the transmittance to stop at, near,
     low-pass."""
     kind = packed.dtype.element_ty
@@ -26,7 +28,7 @@ def strongest_kernel(packed, starts, splats, limits, ids, weights, width, height
         n = tl.load(splats + k).to(tl.int64)
         splat = packed + PACKED * n
         x, y = centre_x - tl.load(splat), centre_y - tl.load(splat + 1)
-        bare, _, _, _, _, _ = meet(splat, x, y, near, low_pass)
+        bare, _, _, _, _, _, _ = meet(splat, x, y, near, low_pass, ORTHOGRAPHIC)
         alpha = tl.where(bare > most_alpha, most_alpha, bare)
         counts = there & (alpha >= least_alpha) & (light >= stop)
         weight = tl.where(counts, alpha * light, 0.0)
@@ -56,6 +58,7 @@ def strongest(
     starts: Tensor,
     splats: Tensor,
     limits: Tensor,
+    orthographic: bool,
     ids: Tensor,
     weights: Tensor,
 ) -> None:
@@ -64,4 +67,5 @@ def strongest(
     weights.fill_(0)
     height, width, count = ids.shape
     inputs = packed, starts, splats, limits, ids, weights, width, height, count
-    launch_grid(strongest_kernel, grid_of(ids), *inputs, num_warps=4, fused=False)
+    constants = {"ORTHOGRAPHIC": orthographic, "num_warps": 4, "fused": False}
+    launch_grid(strongest_kernel, grid_of(ids), *inputs, **constants)

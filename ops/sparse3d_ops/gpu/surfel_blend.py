@@ -61,20 +61,23 @@ def pack(means2d: Tensor, slopes: Tensor, depths: Tensor, opacities: Tensor, lim
 
 
 @triton.jit
-def meet(splat, x, y, near, low_pass):
-    """Where rays meet a surfel, as in the numba body, and its alpha before it is held down; x and y are seen
-    from the centre."""
+def meet(splat, x, y, near, low_pass, ORTHOGRAPHIC: tl.constexpr):
+    """Where rays meet a surfel, as in the numba body, and its alpha before it is held down in place of the
+    exponent; x and y are seen from the centre."""
     w = 1 + x * tl.load(splat + 6) + y * tl.load(splat + 7)
     there = w != 0
     inverse = 1 / tl.where(there, w, 1.0)
-    u = (x * tl.load(splat + 2) + y * tl.load(splat + 3)) * inverse
-    v = (x * tl.load(splat + 4) + y * tl.load(splat + 5)) * inverse
+    share, deep, close = inverse, inverse, w
+    if ORTHOGRAPHIC:
+        share, deep, close = inverse * 0 + 1, w, inverse
+    u = (x * tl.load(splat + 2) + y * tl.load(splat + 3)) * share
+    v = (x * tl.load(splat + 4) + y * tl.load(splat + 5)) * share
     square = u * u + v * v
     blurred = (x * x + y * y) * (low_pass * SQUARE)
-    met = there & (inverse * tl.load(splat + 8) >= near) & (square <= blurred)
+    met = there & (deep * tl.load(splat + 8) >= near) & (square <= blurred)
     bare = tl.exp2(-tl.where(met, square, blurred)) * tl.load(splat + 10)
-    w, inverse = tl.where(met, w, 1.0), tl.where(met, inverse, 1.0)
-    return bare, met, tl.where(met, u, 0.0), tl.where(met, v, 0.0), w, inverse
+    share, deep, close = tl.where(met, share, 1.0), tl.where(met, deep, 1.0), tl.where(met, close, 1.0)
+    return bare, met, tl.where(met, u, 0.0), tl.where(met, v, 0.0), share, deep, close
 
 
 @triton.jit(do_not_specialize=["width", "height", "channels", "first_channel"])
@@ -95,6 +98,7 @@ def blend_surfels_kernel(
     height,
     channels,
     first_channel,
+    ORTHOGRAPHIC: tl.constexpr,
     CHANNELS: tl.constexpr,
     LOOK: tl.constexpr,
 ):
@@ -118,7 +122,7 @@ def blend_surfels_kernel(
             n = tl.load(splats + k, mask=k < end, other=0).to(tl.int64)
             splat = packed + PACKED * n
             x, y = centre_x - tl.load(splat), centre_y - tl.load(splat + 1)
-            bare, _, _, _, w, inverse = meet(splat, x, y, near, low_pass)
+            bare, _, _, _, _, deeper, closer = meet(splat, x, y, near, low_pass, ORTHOGRAPHIC)
             alpha = tl.where(bare > most_alpha, most_alpha, bare)
             counts = (alpha >= least_alpha) & (light >= stop) & (k < end)
             if tl.max(counts.to(tl.int32), 0) > 0:
@@ -126,7 +130,7 @@ def blend_surfels_kernel(
                 left_over = light - weight
                 feature = tl.load(features + n * channels + channel, mask=channel < channels, other=0)
                 sums += weight[None, :] * feature[:, None]
-                z, t = inverse * tl.load(splat + 8), w * tl.load(splat + 9)
+                z, t = deeper * tl.load(splat + 8), closer * tl.load(splat + 9)
                 deep += weight * z
                 close += weight * t
                 # The t that the pixel met first.
@@ -160,6 +164,7 @@ def blend(
     starts: Tensor,
     splats: Tensor,
     limits: Tensor,
+    orthographic: bool,
     image: Tensor,
     *maps: Tensor,
 ) -> None:
@@ -167,7 +172,8 @@ def blend(
     height, width, channels = image.shape
     summed = min(triton.next_power_of_2(max(channels, 1)), MOST_SUMMED)
     inputs = packed, features, starts, splats, limits, image, *maps, width, height, channels
-    constants = {"CHANNELS": summed, "LOOK": LOOK, "num_warps": 4, "fused": False}
+    constants = {"ORTHOGRAPHIC": orthographic, "CHANNELS": summed, "LOOK": LOOK}
+    constants |= {"num_warps": 4, "fused": False}
     for first in range(0, max(channels, 1), summed):  # once for no channels
         launch_grid(blend_surfels_kernel, grid_of(image), *inputs, first, **constants)
 
@@ -196,6 +202,7 @@ def blend_surfels_backward_kernel(
     width,
     height,
     channels,
+    ORTHOGRAPHIC: tl.constexpr,
     ABSOLUTE: tl.constexpr,
     CHANNELS: tl.constexpr,
     LOOK: tl.constexpr,
@@ -234,14 +241,14 @@ def blend_surfels_backward_kernel(
             n = tl.load(splats + k, mask=k < end, other=0).to(tl.int64)
             splat = packed + PACKED * n
             x, y = centre_x - tl.load(splat), centre_y - tl.load(splat + 1)
-            bare, met, u, v, w, inverse = meet(splat, x, y, near, low_pass)
+            bare, met, u, v, share, deeper, closer = meet(splat, x, y, near, low_pass, ORTHOGRAPHIC)
             alpha = tl.where(bare > most_alpha, most_alpha, bare)
             counts = (alpha >= least_alpha) & (light >= stop) & (k < end)
             if tl.max(counts.to(tl.int32), 0) > 0:
                 row = out + tl.load(slots + k) * (GRADIENTS + channels)
                 weight = tl.where(counts, alpha * light, 0.0)
                 left_over = light - weight
-                z, t = inverse * tl.load(splat + 8), w * tl.load(splat + 9)
+                z, t = deeper * tl.load(splat + 8), closer * tl.load(splat + 9)
                 pull = stretch * (t - mean)
                 shown = constant + pull * (t - mean) + wants_deep * z + wants_close * t
                 for first in range(0, channels, CHANNELS):
@@ -262,8 +269,11 @@ def blend_surfels_backward_kernel(
                 of_z = weight * wants_deep + tl.where(passes, wants_middle, 0.0)
                 of_t = weight * (wants_close + 2 * pull)
                 of_log = of_z * z - of_t * t
-                of_u, of_v = of_power * u * inverse, of_power * v * inverse
-                of_w = tl.where(met, (of_u * u + of_v * v) / SQUARE - of_log * inverse, 0.0)
+                of_u, of_v = of_power * u * share, of_power * v * share
+                of_w = (of_u * u + of_v * v) / SQUARE - of_log * deeper
+                if ORTHOGRAPHIC:
+                    of_w = of_log * closer
+                of_w = tl.where(met, of_w, 0.0)
                 of_u, of_v = -of_u / SCALE, -of_v / SCALE
                 of_low = tl.where(met, 0.0, of_power)
                 s = slopes + 6 * n
@@ -299,6 +309,7 @@ def blend_backward(
     offsets: Tensor,
     images: list[Tensor],
     limits: Tensor,
+    orthographic: bool,
     wants_absolute: bool,
     of_slots: Tensor,
     out: Tensor,
@@ -310,7 +321,8 @@ def blend_backward(
     of_slots.zero_()
     inputs = packed, slopes, features, starts, splats, slots, limits, *images, of_slots
     read = min(triton.next_power_of_2(max(channels, 1)), MOST_READ)
-    constants = {"ABSOLUTE": wants_absolute, "CHANNELS": read, "LOOK": LOOK, "num_warps": 1, "fused": False}
+    constants = {"ORTHOGRAPHIC": orthographic, "ABSOLUTE": wants_absolute, "CHANNELS": read}
+    constants |= {"LOOK": LOOK, "num_warps": 1, "fused": False}
     launch_grid(
         blend_surfels_backward_kernel, grid_of(images[0]), *inputs, width, height, channels, **constants
     )

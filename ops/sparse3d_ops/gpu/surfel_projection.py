@@ -4,6 +4,8 @@ A lane projects one surfel. Numbers of what is not seen are replaced by harmless
 with.
 """
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
@@ -46,8 +48,18 @@ def turned_back(world, x, y, z):
 
 
 @triton.jit
-def edge_on(g, n0, n1, n2, p0, p1, p2):
-    square = (n0 * n0 + n1 * n1 + n2 * n2) * (p0 * p0 + p1 * p1 + p2 * p2)
+def ray(p0, p1, p2, ORTHOGRAPHIC: tl.constexpr):
+    """Along the ray through the centre p."""
+    if ORTHOGRAPHIC:
+        none = p2 * 0
+        return none, none, none + 1
+    else:
+        return p0, p1, p2
+
+
+@triton.jit
+def edge_on(g, n0, n1, n2, e0, e1, e2):
+    square = (n0 * n0 + n1 * n1 + n2 * n2) * (e0 * e0 + e1 * e1 + e2 * e2)
     return (g * g > square * (EDGE * EDGE)) == 0
 
 
@@ -85,6 +97,7 @@ def project_surfels_kernel(
     normals,
     reach,
     items,
+    ORTHOGRAPHIC: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Limits: width, height, near, least alpha, low-pass. Outputs of what is not seen are 0."""
@@ -115,22 +128,27 @@ def project_surfels_kernel(
     a0, a1, a2 = turned(world, r00, r10, r20)
     b0, b1, b2 = turned(world, r01, r11, r21)
     n0, n1, n2 = cross(a0, a1, a2, b0, b1, b2)
-    g = n0 * p0 + n1 * p1 + n2 * p2
-    edge = edge_on(g, n0, n1, n2, p0, p1, p2)
-    k = p2 / tl.where(edge, 1.0, g)
-    u0, u1, _ = cross(b0, b1, b2, p0, p1, p2)
-    v0, v1, _ = cross(p0, p1, p2, a0, a1, a2)
+    e0, e1, e2 = ray(p0, p1, p2, ORTHOGRAPHIC)
+    g = n0 * e0 + n1 * e1 + n2 * e2
+    edge = edge_on(g, n0, n1, n2, e0, e1, e2)
+    k = e2 / tl.where(edge, 1.0, g)
+    u0, u1, _ = cross(b0, b1, b2, e0, e1, e2)
+    v0, v1, _ = cross(e0, e1, e2, a0, a1, a2)
     fx, fy = tl.load(lens), tl.load(lens + 1)
     s00 = tl.where(edge, NOWHERE, k * u0 / (fx * su)).to(kind)
     s01 = tl.where(edge, 0.0, k * u1 / (fy * su)).to(kind)
     s10 = tl.where(edge, 0.0, k * v0 / (fx * sv)).to(kind)
     s11 = tl.where(edge, NOWHERE, k * v1 / (fy * sv)).to(kind)
-    s20 = tl.where(edge, 0.0, k * n0 / fx).to(kind)
-    s21 = tl.where(edge, 0.0, k * n1 / fy).to(kind)
+    rise = k
+    if ORTHOGRAPHIC:
+        rise = -k / p2
+    s20 = tl.where(edge, 0.0, rise * n0 / fx).to(kind)
+    s21 = tl.where(edge, 0.0, rise * n1 / fy).to(kind)
     square = 2 * tl.log((opacity / least_alpha).to(tl.float64))
-    wide, high = reach_of(s00, s01, s10, s11, s20, s21, square)
+    bend = 0.0 if ORTHOGRAPHIC else 1.0
+    wide, high = reach_of(s00, s01, s10, s11, bend * s20, bend * s21, square)
     dot = tl.sqrt(square / low_pass)
-    x, y = fx * p0 / p2 + tl.load(lens + 2), fy * p1 / p2 + tl.load(lens + 3)
+    x, y = fx * p0 / e2 + tl.load(lens + 2), fy * p1 / e2 + tl.load(lens + 3)
     wide = tl.minimum(tl.maximum(wide, dot), tl.abs(x) + width + 1).to(kind)
     high = tl.minimum(tl.maximum(high, dot), tl.abs(y) + height + 1).to(kind)
     seen = seen & (x + wide > 0) & (x - wide < width) & (y + high > 0) & (y - high < height)
@@ -153,18 +171,9 @@ def project_surfels_kernel(
     tl.store(reach + 2 * n + 1, tl.where(seen, high, 0.0), mask=inside)
 
 
-def project(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    world: Tensor,
-    lens: Tensor,
-    limits: Tensor,
-    *out: Tensor,
-) -> None:
-    inputs = means, quats, scales, opacities, world, lens, limits
-    launch(project_surfels_kernel, len(means), BLOCK, *inputs, *out)
+def project(inputs: Sequence[Tensor], out: Sequence[Tensor], orthographic: bool) -> None:
+    """Both in the order of the kernel."""
+    launch(project_surfels_kernel, len(inputs[0]), BLOCK, *inputs, *out, ORTHOGRAPHIC=orthographic)
 
 
 @triton.jit(do_not_specialize=["items"])
@@ -184,6 +193,7 @@ def project_surfels_backward_kernel(
     of_scales,
     slices,
     items,
+    ORTHOGRAPHIC: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """slices (blocks, 16): the camera's gradient, 12 numbers of world (row after row) and four of the
@@ -202,42 +212,49 @@ def project_surfels_backward_kernel(
     a0, a1, a2 = turned(world, r00, r10, r20)
     b0, b1, b2 = turned(world, r01, r11, r21)
     n0, n1, n2 = cross(a0, a1, a2, b0, b1, b2)
-    g = n0 * p0 + n1 * p1 + n2 * p2
+    e0, e1, e2 = ray(p0, p1, p2, ORTHOGRAPHIC)
+    g = n0 * e0 + n1 * e1 + n2 * e2
     # Of what is edge-on the slopes depend on nothing.
-    free = seen & (edge_on(g, n0, n1, n2, p0, p1, p2) == 0)
-    over = tl.where(free, g, 1.0)
-    k = p2 / over
-    u0, u1, _ = cross(b0, b1, b2, p0, p1, p2)
-    v0, v1, _ = cross(p0, p1, p2, a0, a1, a2)
+    free = seen & (edge_on(g, n0, n1, n2, e0, e1, e2) == 0)
+    facing = tl.where(free, g, 1.0)
+    k = e2 / facing
+    u0, u1, _ = cross(b0, b1, b2, e0, e1, e2)
+    v0, v1, _ = cross(e0, e1, e2, a0, a1, a2)
     fx, fy = tl.load(lens), tl.load(lens + 1)
     row = of_slopes + 6 * n
-    # Gradients in b x p, p x a and n without k, whose third components are 0.
+    # Gradients in b x ray, ray x a and n without k, whose third components are 0.
     gu0, gu1 = tl.load(row, mask=free, other=0) / (fx * su), tl.load(row + 1, mask=free, other=0) / (fy * su)
     gv0 = tl.load(row + 2, mask=free, other=0) / (fx * sv)
     gv1 = tl.load(row + 3, mask=free, other=0) / (fy * sv)
     gn0, gn1 = tl.load(row + 4, mask=free, other=0) / fx, tl.load(row + 5, mask=free, other=0) / fy
+    if ORTHOGRAPHIC:
+        gn0, gn1 = -gn0 / p2, -gn1 / p2
     none = gu0 * 0
     by_u, by_v = u0 * gu0 + u1 * gu1, v0 * gv0 + v1 * gv1
-    of_k = by_u + by_v + n0 * gn0 + n1 * gn1
-    of_g = -of_k * k / over
+    by_n = n0 * gn0 + n1 * gn1
+    of_k = by_u + by_v + by_n
+    of_g = -of_k * k / facing
     tl.store(of_scales + 2 * n, tl.where(seen, -k * by_u / su, 0.0), mask=inside)
     tl.store(of_scales + 2 * n + 1, tl.where(seen, -k * by_v / sv, 0.0), mask=inside)
     of_x = tl.load(of_means2d + 2 * n, mask=seen, other=0)
     of_y = tl.load(of_means2d + 2 * n + 1, mask=seen, other=0)
-    of_fx = of_x * p0 / p2 - k * (u0 * gu0 + v0 * gv0 + n0 * gn0) / fx
-    of_fy = of_y * p1 / p2 - k * (u1 * gu1 + v1 * gv1 + n1 * gn1) / fy
-    on0, on1, on2 = k * gn0 + of_g * p0, k * gn1 + of_g * p1, of_g * p2
+    of_fx = of_x * p0 / e2 - k * (u0 * gu0 + v0 * gv0 + n0 * gn0) / fx
+    of_fy = of_y * p1 / e2 - k * (u1 * gu1 + v1 * gv1 + n1 * gn1) / fy
+    on0, on1, on2 = k * gn0 + of_g * e0, k * gn1 + of_g * e1, of_g * e2
     one0, one1, one2 = cross(gu0, gu1, none, b0, b1, b2)
     two0, two1, two2 = cross(a0, a1, a2, gv0, gv1, none)
-    op0 = of_x * fx / p2 + of_g * n0 + k * (one0 + two0)
-    op1 = of_y * fy / p2 + of_g * n1 + k * (one1 + two1)
-    op2 = tl.load(of_depths + n, mask=seen, other=0) - (of_x * fx * p0 + of_y * fy * p1) / (p2 * p2)
-    op2 += of_g * n2 + k * (one2 + two2) + of_k / over
+    op0, op1, op2 = of_x * fx / e2, of_y * fy / e2, tl.load(of_depths + n, mask=seen, other=0)
+    if ORTHOGRAPHIC:
+        op2 -= k * by_n / p2
+    else:  # the ray is p
+        op2 += of_k / facing - (op0 * p0 + op1 * p1) / p2 + of_g * n2 + k * (one2 + two2)
+        op0 += of_g * n0 + k * (one0 + two0)
+        op1 += of_g * n1 + k * (one1 + two1)
     one0, one1, one2 = cross(b0, b1, b2, on0, on1, on2)
-    two0, two1, two2 = cross(gv0, gv1, none, p0, p1, p2)
+    two0, two1, two2 = cross(gv0, gv1, none, e0, e1, e2)
     oa0, oa1, oa2 = one0 + k * two0, one1 + k * two1, one2 + k * two2
     one0, one1, one2 = cross(on0, on1, on2, a0, a1, a2)
-    two0, two1, two2 = cross(p0, p1, p2, gu0, gu1, none)
+    two0, two1, two2 = cross(e0, e1, e2, gu0, gu1, none)
     ob0, ob1, ob2 = one0 + k * two0, one1 + k * two1, one2 + k * two2
     # The quaternion, from the gradient g (3, 3) in its rotation.
     g0, g3, g6 = turned_back(world, oa0, oa1, oa2)
@@ -277,9 +294,11 @@ def project_surfels_backward_kernel(
     add_camera(slices, 15, seen, of_y)
 
 
-def project_backward(means: Tensor, *rest: Tensor) -> Tensor:
-    """Returns the camera's gradient (16,), float64: blocks are summed in order."""
-    blocks = triton.cdiv(len(means), BLOCK)
-    slices = torch.empty(blocks, 16, dtype=torch.float64, device=means.device)
-    launch(project_surfels_backward_kernel, len(means), BLOCK, means, *rest, slices)
+def project_backward(inputs: Sequence[Tensor], out: Sequence[Tensor], orthographic: bool) -> Tensor:
+    """Both in the order of the kernel. Returns the camera's gradient (16,), float64: blocks are summed in
+    order."""
+    means = inputs[0]
+    slices = torch.empty(triton.cdiv(len(means), BLOCK), 16, dtype=torch.float64, device=means.device)
+    parts = *inputs, *out, slices
+    launch(project_surfels_backward_kernel, len(means), BLOCK, *parts, ORTHOGRAPHIC=orthographic)
     return slices.sum(0)

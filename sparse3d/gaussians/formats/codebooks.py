@@ -7,10 +7,14 @@ error.
 """
 
 import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from sparse3d.gaussians.formats.buckets import Buckets
 
 _MOST_STEPS = 300
 _QUANTILES = 2048
@@ -18,6 +22,26 @@ _COARSE_STEPS, _FINE_STEPS = 8, 6
 _SAMPLED_AN_ENTRY = 256  # rows that place one coarse entry
 _WORK_A_STEP = 4 * 10**9  # products; about a second
 _AT_ONCE = 1 << 24  # distances in memory
+_MOST_NUMBERS = 1 << 21  # that one codebook is made from
+
+
+class Numbers:
+    """Those of many Gaussians for a codebook: all, or of so many that it makes no difference evenly many of
+    the rows in their order, and the extremes."""
+
+    def __init__(self, rows: int, columns: int):
+        self._every, self._seen = max(1, -(-rows * columns // _MOST_NUMBERS)), 0
+        self._parts: list[np.ndarray] = []
+
+    def add(self, values: np.ndarray) -> None:
+        """The next rows (n, columns)."""
+        self._parts.append(values[-self._seen % self._every :: self._every].reshape(-1).copy())
+        self._seen += len(values)
+        if self._every > 1:
+            self._parts.append(np.array([values.min(), values.max()], values.dtype))
+
+    def codebook(self) -> np.ndarray:
+        return number_codebook(np.concatenate(self._parts))
 
 
 def number_codebook(values: np.ndarray, size: int = 256) -> np.ndarray:
@@ -62,44 +86,80 @@ def nearest_number(book: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.searchsorted(middles, values, side="left").astype(np.uint8)
 
 
-def row_codebook(rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """(N, D) float32 -> (K, D) entries, K <= size, and (N,) int64: which stands for each row.
+# What gives all rows (N, D) in pieces, again and again.
+Pieces = Callable[[], Iterable[Tensor]]
+
+
+def row_codebook(pieces: Pieces, count: int, size: int, folder: str | Path) -> tuple[Tensor, Tensor]:
+    """(N, D) float32 in pieces, N = `count` -> (K, D) entries, K <= size, and (N,) int32: which stands for
+    each row. Rows wait in a file without a name in `folder` while they are grouped.
 
     The same for the same rows on one machine; a near tie may fall differently where products round
     differently.
     """
-    known_rows = _different(rows)
-    if len(known_rows[0]) <= size:
+    known_rows = _different(pieces, size)
+    if known_rows is not None:
         return known_rows
     draw = torch.Generator().manual_seed(0)
-    work = len(rows) * size * rows.shape[1]
+    columns = next(iter(pieces())).shape[1]
+    work = count * size * columns
     coarse = min(
         math.isqrt(size), -(-work // _WORK_A_STEP)
     )  # the fewer cells, the nearer to the whole's best
-    sample = rows[torch.randperm(len(rows), generator=draw)[: coarse * _SAMPLED_AN_ENTRY]]
+    sample = _taken(pieces, torch.randperm(count, generator=draw)[: coarse * _SAMPLED_AN_ENTRY])
     entries, _ = _lloyd(sample, coarse, _COARSE_STEPS, draw)
-    cell, error = _nearest(entries, rows)
-    order = torch.argsort(cell, stable=True)
-    counts = torch.bincount(cell, minlength=coarse)
-    errors = torch.zeros(coarse, dtype=torch.float64).index_add_(0, cell, error.double())
-    found, labels, begin, known = [], torch.empty(len(rows), dtype=torch.int64), 0, 0
-    for count, share in zip(counts.tolist(), _shares(errors, counts, size).tolist(), strict=True):
-        if not count:
-            continue
-        members = order[begin : begin + count]
-        fine, label = _lloyd(rows[members], share, _FINE_STEPS, draw)
-        found.append(fine)
-        labels[members] = label + known
-        begin, known = begin + count, known + len(fine)
+    errors, cells = torch.zeros(coarse, dtype=torch.float64), []
+    with Buckets(folder, coarse, columns) as grouped:
+        for rows in pieces():
+            cell, error = _nearest(entries, rows)
+            errors.index_add_(0, cell, error.double())
+            grouped.put(rows, cell)
+            cells.append(cell.to(torch.int32))
+        cell = torch.cat(cells)
+        order, counts = torch.argsort(cell, stable=True), torch.bincount(cell, minlength=coarse)
+        found, labels, begin, known = [], torch.empty(count, dtype=torch.int32), 0, 0
+        for number, share in enumerate(_shares(errors, counts, size).tolist()):
+            rows = grouped.rows(number)
+            if not len(rows):
+                continue
+            fine, label = _lloyd(rows, share, _FINE_STEPS, draw)
+            found.append(fine)
+            labels[order[begin : begin + len(rows)]] = (label + known).to(torch.int32)
+            begin, known = begin + len(rows), known + len(fine)
     return torch.cat(found), labels
 
 
-def _different(rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The different rows, and which of them each row is. By their bytes: 0 and -0 are two."""
+def _taken(pieces: Pieces, chosen: Tensor) -> Tensor:
+    """The rows of these numbers (K,), in that order."""
+    rising, back = torch.sort(chosen)
+    begin, found = 0, []
+    for rows in pieces():
+        first, last = torch.searchsorted(rising, torch.tensor([begin, begin + len(rows)])).tolist()
+        found.append(rows[rising[first:last] - begin])
+        begin += len(rows)
+    out = torch.empty_like(taken := torch.cat(found))
+    out[back] = taken
+    return out
+
+
+def _different(pieces: Pieces, most: int) -> tuple[Tensor, Tensor] | None:
+    """The different rows, and which of them each row is, (N,) int32; None where they are more than `most`. By
+    their bytes: 0 and -0 are two."""
+    known, columns = np.empty(0, "V1"), 0
+    for rows in pieces():
+        part, columns = _as_bytes(rows), rows.shape[1]
+        known = np.unique(np.concatenate([known.astype(part.dtype), part]))
+        if len(known) > most:
+            return None
+    labels = [np.searchsorted(known, _as_bytes(rows)).astype(np.int32) for rows in pieces()]
+    entries = torch.from_numpy(known.view(np.float32).reshape(-1, columns).copy())
+    return entries, torch.from_numpy(np.concatenate(labels))
+
+
+def _as_bytes(rows: Tensor) -> np.ndarray:
+    """(N, D) -> (N,): each row as one thing that can be compared."""
     table = np.ascontiguousarray(rows.numpy())
-    whole = table.view(np.dtype((np.void, table.itemsize * table.shape[1])))[:, 0]
-    _, first, inverse = np.unique(whole, return_index=True, return_inverse=True)
-    return rows[torch.from_numpy(first)], torch.from_numpy(inverse.reshape(-1))
+    return table.view(np.dtype((np.void, table.itemsize * table.shape[1])))[:, 0]
 
 
 def _shares(errors: Tensor, counts: Tensor, size: int) -> Tensor:

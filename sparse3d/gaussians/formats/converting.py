@@ -1,7 +1,9 @@
 """From a file of Gaussians to another: read, mended, put into the order and kind that the new format wants,
-written, read back and compared. Formats that are laid out for it stream: memory is that of a few blocks."""
+written, read back and compared. All formats are written block by block, and most are read so: memory is that
+of a few blocks. What has to be sorted or grouped before waits on the disk of what is written."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import torch
 from sparse3d.errors import DataError
 from sparse3d.gaussians.cloud import GaussianCloud
 from sparse3d.gaussians.formats.losses import Loss, losses
-from sparse3d.gaussians.formats.order import in_order
+from sparse3d.gaussians.formats.order import ordered
 from sparse3d.gaussians.formats.source import Splats
 from sparse3d.gaussians.formats.table import Format, fitted, format_of, open_splats
 from sparse3d.gaussians.repair import Repairs, repair
@@ -86,11 +88,10 @@ def convert(
     if not seen.count:
         raise DataError(source, f"no Gaussian in it can be drawn: {seen.repairs}")
     new = fitted(whole, form, target_axes)
-    if form.ordered:
-        new = new.mapped(in_order)
-    form.write(Path(target), new, **options)
-    found = None
-    if compare:
-        written = form.open(Path(target))
-        found = losses(new.blocks(), written.blocks())
+    target, found = Path(target), None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with ordered(new, target.parent) if form.ordered else nullcontext(new) as new:
+        form.write(target, new, **options)
+        if compare:
+            found = losses(new.blocks(), form.open(target).blocks())
     return Conversion(seen, form, target_axes or form.axes, new.sh_degree, new.surfels, found)

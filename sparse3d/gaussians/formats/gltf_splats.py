@@ -8,21 +8,23 @@ extension's name. COLOR_0 is for viewers that draw points: colour in linear ligh
 glTF's axes: +y up, +z front, so x points left: LUF.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from sparse3d.errors import DataError
 from sparse3d.gaussians.cloud import GaussianCloud
-from sparse3d.gaussians.formats.opening import check_plausible
+from sparse3d.gaussians.formats.opening import check_count, check_memory, write_all
 from sparse3d.gaussians.formats.quantizing import colors_of, logits
-from sparse3d.gaussians.formats.source import Splats, joined
+from sparse3d.gaussians.formats.source import Splats
 from sparse3d.gaussians.repair import normalized
 from sparse3d.gaussians.transform import transform, with_sh_degree
+from sparse3d.io.files import atomic_path
 from sparse3d.io.glb import srgb_to_linear
-from sparse3d.io.gltf import ARRAY_BUFFER, FLOAT, Gltf, write_glb_tables
+from sparse3d.io.gltf import ARRAY_BUFFER, FLOAT, Gltf, Table, glb_head
 
 GLTF_AXES = "LUF"
 GLTF_SH_DEGREE = 3
@@ -40,28 +42,52 @@ def holds_splats(gltf: Gltf) -> bool:
 
 
 def open_gltf(path: str | Path) -> Splats:
-    """The Gaussians of a .glb, moved to where its nodes put them; meshes in it are left alone. The file is
-    read into memory. Raises DataError."""
+    """The Gaussians of a .glb, moved to where its nodes put them; meshes in it are left alone. Raises
+    DataError."""
     gltf = Gltf(path)
     with gltf.told():
         gltf.check_extensions(_UNDERSTOOD)
-        parts = [part for part in gltf.primitives() if _NAME in part[0].get("extensions", {})]
+        parts = [_part(gltf, *part) for part in gltf.primitives() if _NAME in part[0].get("extensions", {})]
         if not parts:
             raise DataError(path, f"holds nothing of {_NAME}")
-        placed = []
-        for primitive, matrix in parts:
-            _check(primitive, path)
-            placed.append((primitive, _rigid(matrix, path)))
-        accessors = [gltf.tree["accessors"][primitive["attributes"]["POSITION"]] for primitive, _ in parts]
-        # A mesh may stand at many nodes: no more in all than a packed file of that size could hold.
-        check_plausible(path, int(sum(accessor["count"] for accessor in accessors)), len(gltf.binary))
-        degree = max(_degree(primitive) for primitive, _ in parts)
-        clouds = [with_sh_degree(_decoded(gltf, primitive), degree) for primitive, _ in parts]
-        moved = [
-            transform(cloud, *place) if place else cloud
-            for cloud, (_, place) in zip(clouds, placed, strict=True)
-        ]
-    return Splats.of(joined(moved), GLTF_AXES)
+        count, degree = sum(part.count for part in parts), max(part.degree for part in parts)
+        check_count(path, count)
+        if count > gltf.length:  # a mesh that stands at many nodes: to be asked before memory is taken
+            check_memory(path, f"{count} Gaussians", 4 * count * (11 + 3 * (degree + 1) ** 2))
+
+    def blocks(rows: int) -> Iterator[GaussianCloud]:
+        for part in parts:
+            for begin in range(0, part.count, rows):
+                with gltf.told():
+                    cloud = _decoded(gltf, part, slice(begin, begin + rows))
+                cloud = with_sh_degree(cloud, degree)
+                yield transform(cloud, *part.place) if part.place else cloud
+
+    return Splats(count, degree, False, GLTF_AXES, blocks)
+
+
+class _Part(NamedTuple):
+    """A primitive of Gaussians: its attributes, how many, of which degree, and where its nodes put it."""
+
+    attributes: Any
+    count: int
+    degree: int
+    place: tuple[np.ndarray, float] | None
+
+
+def _part(gltf: Gltf, primitive: Any, matrix: np.ndarray) -> _Part:
+    _check(primitive, gltf.path)
+    attributes, degree = primitive["attributes"], _degree(primitive)
+    names = ["POSITION", *(name for name in _columns(degree, {}) if name.startswith(_NAME))]
+    counts = set()
+    for name in names:
+        if name not in attributes:
+            raise DataError(gltf.path, f"its Gaussians have no attribute {name!r}")
+        gltf.accessor(attributes[name], None, slice(0))  # that it is there
+        counts.add(int(gltf.tree["accessors"][attributes[name]]["count"]))
+    if len(counts) != 1:
+        raise DataError(gltf.path, f"attributes of one primitive have {sorted(counts)} rows")
+    return _Part(attributes, counts.pop(), degree, _rigid(matrix, gltf.path))
 
 
 def _check(primitive: Any, path: str | Path) -> None:
@@ -90,15 +116,11 @@ def _of(name: str) -> str:
     return f"{_NAME}:{name}"
 
 
-def _decoded(gltf: Gltf, primitive: Any) -> GaussianCloud:
-    attributes = primitive["attributes"]
+def _decoded(gltf: Gltf, part: _Part, rows: slice) -> GaussianCloud:
+    def values(name: str, columns: int) -> np.ndarray:
+        return gltf.accessor(part.attributes[name], columns, rows).astype(np.float32)
 
-    def rows(name: str, columns: int) -> np.ndarray:
-        if name not in attributes:
-            raise DataError(gltf.path, f"its Gaussians have no attribute {name!r}")
-        return gltf.accessor(attributes[name], columns).astype(np.float32)
-
-    means, scales, opacity = rows("POSITION", 3), rows(_of("SCALE"), 3), rows(_of("OPACITY"), 1)[:, 0]
+    means, scales, opacity = values("POSITION", 3), values(_of("SCALE"), 3), values(_of("OPACITY"), 1)[:, 0]
     if (scales < 0).any():
         least = scales[scales < 0].min()
         raise DataError(
@@ -106,14 +128,11 @@ def _decoded(gltf: Gltf, primitive: Any) -> GaussianCloud:
             f"a scale is {least:g}: a logarithm, as in the extension's draft? It must not be below 0",
         )
     coefficients = [
-        rows(_of(f"SH_DEGREE_{degree}_COEF_{n}"), 3)
-        for degree in range(_degree(primitive) + 1)
+        values(_of(f"SH_DEGREE_{degree}_COEF_{n}"), 3)
+        for degree in range(part.degree + 1)
         for n in range(2 * degree + 1)
     ]
-    quats = rows(_of("ROTATION"), 4)[:, [3, 0, 1, 2]]
-    lengths = {len(values) for values in (means, scales, opacity, quats, *coefficients)}
-    if len(lengths) != 1:
-        raise DataError(gltf.path, f"attributes of one primitive have {sorted(lengths)} rows")
+    quats = values(_of("ROTATION"), 4)[:, [3, 0, 1, 2]]
     with np.errstate(divide="ignore", invalid="ignore"):
         sizes = np.log(scales)
     return GaussianCloud(
@@ -144,25 +163,12 @@ def _rigid(matrix: np.ndarray, path: str | Path) -> tuple[np.ndarray, float] | N
 
 
 def write_gltf(path: str | Path, splats: Splats) -> None:
-    """Write a .glb atomically; all is in memory. ValueError for more than 4 GB."""
-    cloud = splats.cloud()
-    means = cloud.means.numpy()
-    opacity = cloud.opacities.sigmoid().numpy()
-    quats = normalized(cloud.quats)[0].numpy()[:, [1, 2, 3, 0]]
-    linear = np.clip(srgb_to_linear(np.clip(colors_of(cloud.sh0), 0, 1)), 0, 1)
-    shown = np.rint(65535 * np.concatenate([linear, opacity[:, None]], 1))
-    vector = {"componentType": FLOAT, "type": "VEC3"}
-    columns = {
-        "POSITION": (means, {**vector, "min": means.min(0).tolist(), "max": means.max(0).tolist()}),
-        "COLOR_0": (shown.astype("<u2"), {"componentType": _SHORT, "type": "VEC4", "normalized": True}),
-        _of("ROTATION"): (quats, {"componentType": FLOAT, "type": "VEC4"}),
-        _of("SCALE"): (cloud.scales.exp().numpy(), vector),
-        _of("OPACITY"): (opacity, {"componentType": FLOAT, "type": "SCALAR"}),
-        _of("SH_DEGREE_0_COEF_0"): (cloud.sh0[:, 0].numpy(), vector),
-    }
-    for degree in range(1, splats.sh_degree + 1):
-        for n in range(2 * degree + 1):
-            columns[_of(f"SH_DEGREE_{degree}_COEF_{n}")] = (cloud.shN[:, degree**2 - 1 + n].numpy(), vector)
+    """Write a .glb atomically, block by block. ValueError for more than 4 GB."""
+    low, high = np.full(3, np.inf), np.full(3, -np.inf)
+    for block in splats.blocks():
+        means = block.means.numpy()
+        low, high = np.minimum(low, means.min(0)), np.maximum(high, means.max(0))
+    columns = _columns(splats.sh_degree, {"min": low.tolist(), "max": high.tolist()})
     primitive = {
         "attributes": {name: number for number, name in enumerate(columns)},
         "mode": _POINTS,
@@ -176,8 +182,43 @@ def write_gltf(path: str | Path, splats: Splats) -> None:
         "nodes": [{"mesh": 0}],
         "meshes": [{"primitives": [primitive]}],
     }
-    tables = [
-        (table.astype("<f4", copy=False) if table.dtype.kind == "f" else table, keys, ARRAY_BUFFER)
-        for table, keys in columns.values()
+    tables = [Table(splats.count, width, keys, ARRAY_BUFFER) for width, keys in columns.values()]
+    head, begins = glb_head(tree, tables)
+    with atomic_path(path) as temporary, open(temporary, "wb", buffering=0) as file:
+        file.write(head)
+        done = 0
+        for block in splats.blocks():
+            for values, begin, table in zip(_encoded(block), begins, tables, strict=True):
+                file.seek(begin + done * table.width)
+                write_all(file, values)
+            done += len(block)
+        assert done == splats.count, "the blocks are not what they were said to be"
+
+
+def _columns(degree: int, bounds: dict[str, Any]) -> dict[str, tuple[int, dict[str, Any]]]:
+    """Of each attribute the bytes of a row, and the accessor's keys."""
+    scalar, vector, four = ({"componentType": FLOAT, "type": kind} for kind in ("SCALAR", "VEC3", "VEC4"))
+    columns: dict[str, tuple[int, dict[str, Any]]] = {
+        "POSITION": (12, {**vector, **bounds}),
+        "COLOR_0": (8, {"componentType": _SHORT, "type": "VEC4", "normalized": True}),
+        _of("ROTATION"): (16, four),
+        _of("SCALE"): (12, vector),
+        _of("OPACITY"): (4, scalar),
+    }
+    for d in range(degree + 1):
+        columns |= {_of(f"SH_DEGREE_{d}_COEF_{n}"): (12, vector) for n in range(2 * d + 1)}
+    return columns
+
+
+def _encoded(block: GaussianCloud) -> list[np.ndarray]:
+    """The rows of the attributes, in the order of `_columns`."""
+    opacity = block.opacities.sigmoid().numpy()
+    linear = np.clip(srgb_to_linear(np.clip(colors_of(block.sh0), 0, 1)), 0, 1)
+    shown = np.rint(65535 * np.concatenate([linear, opacity[:, None]], 1))
+    floats = [normalized(block.quats)[0].numpy()[:, [1, 2, 3, 0]], block.scales.exp().numpy(), opacity]
+    harmonics = torch.cat([block.sh0, block.shN], 1).transpose(0, 1).numpy()
+    return [
+        block.means.numpy().astype("<f4", copy=False),
+        shown.astype("<u2"),
+        *(values.astype("<f4", copy=False) for values in (*floats, *harmonics)),
     ]
-    write_glb_tables(path, tree, tables)

@@ -1,9 +1,6 @@
 """Bytes of files. Headers are looked at before they are believed: what they promise is compared with what is
 there before memory is taken."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,23 +8,8 @@ import numpy as np
 
 from sparse3d.errors import DataError
 from sparse3d.gaussians.cloud import MAX_SH_DEGREE
-from sparse3d.io.reading import problem
-
-# Formats that compress could promise anything. Trained Gaussians take 8 bytes each and more in all of them;
-# so many without a question, and so many more for each byte of the file.
-FREE_COUNT, COUNT_A_BYTE = 1 << 16, 8
-
-
-@contextmanager
-def opened(path: str | Path) -> Iterator[tuple[BinaryIO, int]]:
-    """A file and its size; a DataError where it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            yield file, os.fstat(file.fileno()).st_size
-    except DataError:
-        raise
-    except OSError as error:
-        raise DataError(path, problem(error)) from error
+from sparse3d.geometry.memory import available_bytes
+from sparse3d.io.reading import opened as opened
 
 
 def check_fits(path: str | Path, what: str, offset: int, needed: int, size: int) -> None:
@@ -46,11 +28,20 @@ def check_count(path: str | Path, count: int) -> None:
         raise DataError(path, f"holds {count} Gaussians")
 
 
-def check_plausible(path: str | Path, count: int, size: int) -> None:
-    """DataError for a count that a compressed file of `size` bytes cannot mean."""
-    check_count(path, count)
-    if count > FREE_COUNT + COUNT_A_BYTE * size:
-        raise DataError(path, f"promises {count} Gaussians in {size} bytes: refused")
+def check_unpacks(path: str | Path, count: int, needed: int, packed: int, most: int) -> None:
+    """DataError where `packed` bytes cannot hold the `needed` ones of `count` Gaussians, as at most `most`
+    come of one, and where these are more than there is memory for. To be asked before memory is taken."""
+    if needed > most * packed:
+        come = f"{packed} bytes, of which no more than {most * packed} come"
+        raise DataError(path, f"promises {count} Gaussians in {come}: refused")
+    check_memory(path, f"{count} Gaussians", needed)
+
+
+def check_memory(path: str | Path, what: str, needed: int) -> None:
+    """DataError where there is not as much memory."""
+    free = available_bytes()
+    if free is not None and needed > free:
+        raise DataError(path, f"{what} need {needed / 2**30:.3g} GiB, {free / 2**30:.3g} GiB are free")
 
 
 def degree_of_rest(path: str | Path, values: int) -> int:

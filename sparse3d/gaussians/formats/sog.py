@@ -20,16 +20,21 @@ import math
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from sparse3d.errors import DataError
 from sparse3d.gaussians.cloud import GaussianCloud
-from sparse3d.gaussians.formats.codebooks import nearest_number, number_codebook, row_codebook
+from sparse3d.gaussians.formats.codebooks import (
+    Numbers,
+    nearest_number,
+    number_codebook,
+    row_codebook,
+)
 from sparse3d.gaussians.formats.frames import WORLD
-from sparse3d.gaussians.formats.opening import check_plausible
+from sparse3d.gaussians.formats.opening import check_count, check_memory
 from sparse3d.gaussians.formats.quantizing import (
     from_smallest_three,
     logits,
@@ -58,7 +63,7 @@ def open_sog(path: str | Path) -> Splats:
     read, size = _folder(path) if path.name.lower().endswith(".json") else _archive(path)
     meta = _parsed(read(META, _MOST_META), path)
     count = _whole(meta, "count", path)
-    check_plausible(path, count, size)
+    check_count(path, count)
 
     def picture(*keys: str | int) -> np.ndarray:
         name = _get(meta, keys, str, path)
@@ -247,6 +252,8 @@ def _pixels(data: bytes, where: str) -> np.ndarray:
                 raise DataError(where, f"a picture of mode {image.mode}, expected RGB or RGBA")
             if max(image.size) > _MOST_SIDE:
                 raise DataError(where, f"a picture of {image.size[0]} x {image.size[1]} pixels: refused")
+            # A picture of one colour has a few bytes, whatever its size. As it is unpacked, and as RGBA.
+            check_memory(where, "its pixels", 8 * image.size[0] * image.size[1])
             return np.asarray(image.convert("RGBA"))
     except DataError:
         raise
@@ -255,64 +262,58 @@ def _pixels(data: bytes, where: str) -> np.ndarray:
 
 
 def write_sog(path: str | Path, splats: Splats) -> None:
-    """Write a .sog, or, for a name that ends in .json, the files beside it; atomically. All is in memory."""
+    """Write a .sog, or, for a name that ends in .json, the files beside it; atomically. In memory are the
+    pictures, 20 bytes a Gaussian and what packs one of them; harmonics wait in a file without a name beside
+    what is written."""
     path = Path(path)
-    cloud, count = splats.cloud(), splats.count
+    count = splats.count
     width = 4 * math.ceil(math.sqrt(count) / 4)
     height = 4 * math.ceil(count / width / 4)
     if max(width, height) > _MOST_SIDE:
         raise ValueError(f"{path}: {count} Gaussians; pictures of a .sog hold {_MOST_SIDE**2}")
+    path.parent.mkdir(parents=True, exist_ok=True)
     files: dict[str, bytes] = {}
 
-    def picture(name: str, *channels: np.ndarray) -> str:
-        """Pixels in the order of the Gaussians; what is not given is 0, and alpha 255."""
-        pixels = np.zeros((height * width, 4), np.uint8)
-        pixels[:, 3] = 255
-        values = np.concatenate([c.reshape(count, -1) for c in channels], 1)
-        pixels[:count, : values.shape[1]] = values
+    def packed(name: str, pixels: np.ndarray) -> str:
         files[name] = _webp(pixels.reshape(height, width, 4))
         return name
 
-    means = cloud.means.numpy().astype(np.float64)
-    folded = np.sign(means) * np.log1p(np.abs(means))
-    low, high = folded.min(0), folded.max(0)
-    steps = np.rint((folded - low) / np.where(high > low, high - low, 1) * 65535).astype(np.uint16)
-    largest, others = smallest_three(cloud.quats)
-    scale_book, color_book = number_codebook(cloud.scales.numpy()), number_codebook(cloud.sh0.numpy())
-    colors = nearest_number(color_book, cloud.sh0[:, 0].numpy())
+    found = _ranges(splats)
+    pictures = {name: _blank(height * width) for name in ("means_l", "means_u", "scales", "quats", "sh0")}
+    begin = 0
+    for block in splats.blocks():
+        for name, values in _channels(block, found).items():
+            pictures[name][begin : begin + len(block), : values.shape[1]] = values
+        begin += len(block)
+    assert begin == count, "the blocks are not what they were said to be"
+    names = {name: packed(f"{name}.webp", pictures.pop(name)) for name in list(pictures)}
     meta = {
         "version": 2,
         "asset": {"generator": "sparse3d"},
         "count": count,
         **({"antialias": True, "model": "antialiased"} if splats.antialiased else {}),
         "means": {
-            "mins": low.tolist(),
-            "maxs": high.tolist(),
-            "files": [picture("means_l.webp", steps & 255), picture("means_u.webp", steps >> 8)],
+            "mins": found.low.tolist(),
+            "maxs": found.high.tolist(),
+            "files": [names["means_l"], names["means_u"]],
         },
-        "scales": {
-            "codebook": scale_book.tolist(),
-            "files": [picture("scales.webp", nearest_number(scale_book, cloud.scales.numpy()))],
-        },
-        "quats": {
-            "files": [picture("quats.webp", to_bytes(255 * (others / 2**0.5 + 0.5)), largest + _FIRST_MODE)]
-        },
-        "sh0": {
-            "codebook": color_book.tolist(),
-            "files": [picture("sh0.webp", colors, opacity_bytes(cloud.opacities))],
-        },
+        "scales": {"codebook": found.scale_book.tolist(), "files": [names["scales"]]},
+        "quats": {"files": [names["quats"]]},
+        "sh0": {"codebook": found.color_book.tolist(), "files": [names["sh0"]]},
     }
     if splats.sh_degree:
         size = min(_MOST_ENTRIES, max(_FEWEST_ENTRIES, 1 << count.bit_length() - 1))
-        entries, labels = row_codebook(cloud.shN.flatten(1), size)
+        rows = lambda: (block.shN.flatten(1) for block in splats.blocks())  # noqa: E731
+        entries, labels = row_codebook(rows, count, size, path.parent)
         book = number_codebook(entries.numpy())
         files["shN_centroids.webp"] = _webp(_palette(nearest_number(book, entries.numpy())))
-        picture("shN_labels.webp", (labels & 255).numpy(), (labels >> 8).numpy())
+        picture = _blank(height * width)
+        picture[:count, 0], picture[:count, 1] = (labels & 255).numpy(), (labels >> 8).numpy()
         meta["shN"] = {
             "count": len(entries),
             "bands": splats.sh_degree,
             "codebook": book.tolist(),
-            "files": ["shN_centroids.webp", "shN_labels.webp"],
+            "files": ["shN_centroids.webp", packed("shN_labels.webp", picture)],
         }
     files[META] = json.dumps(meta, separators=(",", ":")).encode("ascii")  # last: it makes the others valid
     if path.name.lower().endswith(".json"):
@@ -324,6 +325,54 @@ def write_sog(path: str | Path, splats: Splats) -> None:
             archive.writestr(
                 zipfile.ZipInfo(name), data
             )  # of one date, so that equal clouds make equal files
+
+
+class _Ranges(NamedTuple):
+    """Of all Gaussians: ends of the folded places, and the codebooks of scales and colours."""
+
+    low: np.ndarray
+    high: np.ndarray
+    scale_book: np.ndarray
+    color_book: np.ndarray
+
+
+def _ranges(splats: Splats) -> _Ranges:
+    low, high = np.full(3, np.inf), np.full(3, -np.inf)
+    scales, colors = Numbers(splats.count, 3), Numbers(splats.count, 3)
+    for block in splats.blocks():
+        folded = _folded(block)
+        low, high = np.minimum(low, folded.min(0)), np.maximum(high, folded.max(0))
+        scales.add(block.scales.numpy())
+        colors.add(block.sh0[:, 0].numpy())
+    return _Ranges(low, high, scales.codebook(), colors.codebook())
+
+
+def _folded(block: GaussianCloud) -> np.ndarray:
+    means = block.means.numpy().astype(np.float64)
+    return np.sign(means) * np.log1p(np.abs(means))
+
+
+def _channels(block: GaussianCloud, ranges: _Ranges) -> dict[str, np.ndarray]:
+    """What the pixels of a block hold, (N, 3) or (N, 4) uint8, by the names of the pictures."""
+    extent = np.where(ranges.high > ranges.low, ranges.high - ranges.low, 1)
+    steps = np.rint((_folded(block) - ranges.low) / extent * 65535).astype(np.uint16)
+    largest, others = smallest_three(block.quats)
+    places = (largest + _FIRST_MODE).astype(np.uint8)
+    colors = nearest_number(ranges.color_book, block.sh0[:, 0].numpy())
+    return {
+        "means_l": (steps & 255).astype(np.uint8),
+        "means_u": (steps >> 8).astype(np.uint8),
+        "scales": nearest_number(ranges.scale_book, block.scales.numpy()),
+        "quats": np.column_stack([to_bytes(255 * (others / 2**0.5 + 0.5)), places]),
+        "sh0": np.column_stack([colors, opacity_bytes(block.opacities)]),
+    }
+
+
+def _blank(pixels: int) -> np.ndarray:
+    """(pixels, 4): black, and opaque."""
+    out = np.zeros((pixels, 4), np.uint8)
+    out[:, 3] = 255
+    return out
 
 
 def _palette(rows: np.ndarray) -> np.ndarray:

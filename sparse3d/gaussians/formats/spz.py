@@ -17,18 +17,20 @@ Axes are RUB, unless Adobe's extension of them says others. Some writers (PlayCa
 version 3 on) store the numbers of a .ply and say nothing of it: those are to be read as RDF.
 """
 
+import contextlib
 import struct
+import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
 
 from sparse3d.errors import DataError
 from sparse3d.gaussians.cloud import MAX_SH_DEGREE, GaussianCloud
-from sparse3d.gaussians.formats.opening import check_plausible
+from sparse3d.gaussians.formats.opening import check_count, check_unpacks, write_all
 from sparse3d.gaussians.formats.quantizing import (
     from_smallest_three,
     logits,
@@ -38,7 +40,7 @@ from sparse3d.gaussians.formats.quantizing import (
 )
 from sparse3d.gaussians.formats.source import Splats
 from sparse3d.gaussians.repair import normalized
-from sparse3d.io.files import write_bytes
+from sparse3d.io.files import atomic_path
 from sparse3d.io.reading import read_bytes
 
 SPZ_AXES = "RUB"
@@ -53,6 +55,10 @@ _AXES_EXTENSION = 0xADBE0003
 _NAMED_AXES = {1 + n: "LR"[n & 1] + "DU"[n >> 1 & 1] + "BF"[n >> 2] for n in range(8)}
 _MOST_EXTENSIONS = 1 << 16  # bytes behind the arrays of versions 2 and 3
 _WINDOW = 1 << 27  # what Zstandard itself allows without being asked
+# Bytes that come of one: deflate's longest match is 258 bytes in 2 bits; a block of Zstandard, of 128 KiB at
+# most, has 4 bytes where it is one byte again and again, 3 of them its header.
+_DEFLATE_MOST, _ZSTANDARD_MOST = 1032, 1 << 15
+_AT_ONCE = 1 << 20  # bytes that are packed at a time
 
 
 class _Header(NamedTuple):
@@ -68,6 +74,9 @@ class _Header(NamedTuple):
         """Bytes of positions, opacities, colours, scales, rotations and harmonics."""
         rotation = 3 if self.version == 2 else 4
         return tuple(self.splats * n for n in (9, 1, 3, 3, rotation, 3 * (self.degree + 1) ** 2 - 3))
+
+    def packed(self) -> bytes:
+        return struct.pack("<4sII4B", _MAGIC, *self)
 
 
 def open_spz(path: str | Path) -> Splats:
@@ -101,7 +110,8 @@ def open_spz(path: str | Path) -> Splats:
     return Splats(header.splats, header.degree, False, axes, blocks, antialiased)
 
 
-def _header(data: bytes, path: str | Path, size: int, versions: tuple[int, ...]) -> _Header:
+def _header(data: bytes, path: str | Path, size: int, versions: tuple[int, ...], most: int) -> _Header:
+    """Of a file of `size` bytes, of one of which at most `most` come when it is unpacked."""
     if len(data) < 16:
         raise DataError(path, f"{len(data)} bytes of header, expected 16: cut off")
     magic, *numbers = struct.unpack_from("<4sII4B", data)
@@ -114,7 +124,8 @@ def _header(data: bytes, path: str | Path, size: int, versions: tuple[int, ...])
         raise DataError(path, f"SH degree {header.degree}, expected 0 to {MAX_SH_DEGREE}")
     if header.fractional_bits > 24:
         raise DataError(path, f"{header.fractional_bits} bits after the point of numbers of 24 bits")
-    check_plausible(path, header.splats, size)
+    check_count(path, header.splats)
+    check_unpacks(path, header.splats, sum(header.sizes), size, most)
     return header
 
 
@@ -122,7 +133,7 @@ def _from_gzip(data: bytes, path: str | Path) -> tuple[_Header, list[bytes], byt
     """No more is unpacked than the header promises, and no less may be there."""
     unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
     try:
-        header = _header(unpacker.decompress(data, 16), path, len(data), (2, 3))
+        header = _header(unpacker.decompress(data, 16), path, len(data), (2, 3), _DEFLATE_MOST)
         needed = sum(header.sizes)
         body = unpacker.decompress(unpacker.unconsumed_tail, needed)
         most = _MOST_EXTENSIONS if header.flags & _EXTENDED else 0
@@ -145,7 +156,7 @@ def _from_gzip(data: bytes, path: str | Path) -> tuple[_Header, list[bytes], byt
 def _from_zstandard(data: bytes, path: str | Path) -> tuple[_Header, list[bytes], bytes]:
     import zstandard
 
-    header = _header(data, path, len(data), (4,))
+    header = _header(data, path, len(data), (4,), _ZSTANDARD_MOST)
     if len(data) < 32:
         raise DataError(path, f"{len(data)} bytes, the header has 32: cut off")
     (table,) = struct.unpack_from("<I", data, 16)
@@ -224,28 +235,60 @@ def _quats(rotations: np.ndarray) -> np.ndarray:
 def write_spz(
     path: str | Path, splats: Splats, *, version: int = 4, sh_bits: tuple[int, int] = (5, 4), level: int = 12
 ) -> None:
-    """Write atomically. `sh_bits`: bits that are kept of harmonics of degree 1, and of higher ones; fewer
-    pack better. `level` is Zstandard's. ValueError for positions beyond what 24 bits hold."""
+    """Write atomically, block by block: the arrays wait in files without names beside what is written.
+    `sh_bits`: bits that are kept of harmonics of degree 1, and of higher ones; fewer pack better. `level` is
+    Zstandard's. ValueError for positions beyond what 24 bits hold."""
     if version not in VERSIONS:
         raise ValueError(f"version is {version}, .spz is written as {', '.join(map(str, VERSIONS))}")
     if not all(1 <= bits <= 8 for bits in sh_bits):
         raise ValueError(f"sh_bits is {sh_bits}, expected two numbers from 1 to 8")
-    bits = _bits_for(splats, path)
-    parts = [_encoded(block, version, bits, sh_bits) for block in splats.blocks()]
-    arrays = [b"".join(array) for array in zip(*parts, strict=True)]
-    flags = _ANTIALIASED if splats.antialiased else 0
-    present = [array for array in arrays if array]
-    streams = len(present) if version == 4 else 0
-    head = struct.pack("<4sII4B", _MAGIC, version, splats.count, splats.sh_degree, bits, flags, streams)
-    if version < 4:
-        packer = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
-        write_bytes(path, packer.compress(b"".join([head, *arrays])) + packer.flush())
-        return
+    bits, degree = _bits_for(splats, path), splats.sh_degree
+    header = _Header(version, splats.count, degree, bits, _ANTIALIASED if splats.antialiased else 0, 0)
+    sizes = [size for size in header.sizes if size]
+    header = header._replace(streams=len(sizes) if version == 4 else 0)
+    with contextlib.ExitStack() as opened, atomic_path(path) as temporary:
+        arrays = [opened.enter_context(tempfile.TemporaryFile(dir=temporary.parent)) for _ in sizes]
+        for block in splats.blocks():
+            for array, values in zip(arrays, _encoded(block, version, bits, sh_bits), strict=False):
+                write_all(array, values)
+        assert [array.tell() for array in arrays] == sizes, "the blocks are not what they were said to be"
+        for array in arrays:
+            array.seek(0)
+        with open(temporary, "wb") as file:
+            (_write_gzip if version < 4 else _write_zstandard)(file, header, arrays, level)
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    """What is left in it."""
+    while piece := file.read(_AT_ONCE):
+        yield piece
+
+
+def _write_gzip(file: BinaryIO, header: _Header, arrays: list[BinaryIO], level: int) -> None:
+    packer = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    file.write(packer.compress(header.packed()))
+    for array in arrays:
+        for piece in _pieces(array):
+            file.write(packer.compress(piece))
+    file.write(packer.flush())
+
+
+def _write_zstandard(file: BinaryIO, header: _Header, arrays: list[BinaryIO], level: int) -> None:
     import zstandard
 
-    packed = [zstandard.ZstdCompressor(level).compress(array) for array in present]
-    table = b"".join(struct.pack("<QQ", len(p), len(a)) for p, a in zip(packed, present, strict=True))
-    write_bytes(path, b"".join([head, struct.pack("<I12x", 32), table, *packed]))
+    file.write(header.packed() + struct.pack("<I12x", 32))
+    table = file.tell()
+    file.write(bytes(16 * len(arrays)))
+    entries = []
+    for array, size in zip(arrays, (size for size in header.sizes if size), strict=True):
+        begin = file.tell()
+        packer = zstandard.ZstdCompressor(level).compressobj(size=size)
+        for piece in _pieces(array):
+            file.write(packer.compress(piece))
+        file.write(packer.flush())
+        entries.append(struct.pack("<QQ", file.tell() - begin, size))
+    file.seek(table)
+    file.write(b"".join(entries))
 
 
 def _bits_for(splats: Splats, path: str | Path) -> int:
@@ -257,7 +300,7 @@ def _bits_for(splats: Splats, path: str | Path) -> int:
     raise ValueError(f"{path}: a position is {farthest:g} m from the origin, .spz reaches 8388606 m")
 
 
-def _encoded(block: GaussianCloud, version: int, bits: int, sh_bits: tuple[int, int]) -> list[bytes]:
+def _encoded(block: GaussianCloud, version: int, bits: int, sh_bits: tuple[int, int]) -> list[np.ndarray]:
     fixed = np.rint(block.means.numpy().astype(np.float64) * (1 << bits)).astype("<i4")
     positions = fixed.view(np.uint8).reshape(len(block), 3, 4)[:, :, :3]
     colors = 255 * (_COLOR * block.sh0[:, 0].numpy() + 0.5)
@@ -274,12 +317,12 @@ def _encoded(block: GaussianCloud, version: int, bits: int, sh_bits: tuple[int, 
             )
         rotations = rotations.astype("<u4")
     return [
-        np.ascontiguousarray(positions).tobytes(),
-        opacity_bytes(block.opacities).tobytes(),
-        to_bytes(colors).tobytes(),
-        to_bytes(16 * (block.scales.numpy() + 10)).tobytes(),
-        rotations.tobytes(),
-        _harmonics(block.shN.numpy(), sh_bits).tobytes(),
+        positions,
+        opacity_bytes(block.opacities),
+        to_bytes(colors),
+        to_bytes(16 * (block.scales.numpy() + 10)),
+        rotations,
+        _harmonics(block.shN.numpy(), sh_bits),
     ]
 
 

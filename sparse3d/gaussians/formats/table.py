@@ -104,8 +104,8 @@ def write_splats(path: str | Path, cloud: GaussianCloud, axes: str | None = None
             )
     if not len(cloud):
         raise ValueError(f"{path}: no Gaussians to write")
-    splats = fitted(Splats.of(cloud, WORLD), form, axes)
-    form.write(path, splats.mapped(in_order) if form.ordered else splats, **options)
+    splats = fitted(Splats.of(in_order(cloud) if form.ordered else cloud, WORLD), form, axes)
+    form.write(path, splats, **options)
 
 
 def turned(splats: Splats, to_axes: str, from_axes: str | None = None) -> Splats:
