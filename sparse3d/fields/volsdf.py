@@ -6,8 +6,11 @@ faster on a CPU; distances count in half sides of the cube, and the eikonal loss
 beside as many random points as rays; no scene outside of the cube, what is behind it is the background. The
 scale beta of the density may follow a schedule in the place of its gradient: photos whose pixels are means of
 an area teach it the pixel's width, and a density that wide makes outlines too large by several beta, for
-which the surface then shrinks. With pixels as means of several rays, and a small beta, it need not. And the
-search for samples may read distances from a grid; then samples that it shows to be invisible are left out.
+which the surface then shrinks. It need not where the density counts the distance along each ray, distance
+over slope (Zhang et al., Towards unbiased volume rendering of neural implicit surfaces with geometry priors,
+CVPR 2023): what grazes a surface without meeting it sees nothing of it, whatever beta. Colours may have an
+encoding of their own, so that the distance's can be coarser than what is painted on it. And the search for
+samples may read distances from a grid; then samples that it shows to be invisible are left out.
 """
 
 from dataclasses import dataclass
@@ -37,6 +40,9 @@ from sparse3d.nn.sums import repeatable_sum
 from sparse3d_ops.composite import composite
 from sparse3d_ops.raymarch import Samples
 
+# Of the distance along a ray: a ray that comes no nearer than its reach sees nothing, and needs some slope.
+_LEAST_SLOPE = 0.05
+
 
 @dataclass(frozen=True)
 class VolSDFConfig:
@@ -51,8 +57,12 @@ class VolSDFConfig:
     depth: int = 3  # hidden layers of the distance; 8
     features: int = 15  # that the colours get from the distance's network; 256
     color_layers: int = 2  # hidden layers of the colours; 4
+    color_encoding: EncodingConfig | None = None  # of the colours alone, beside the features
     direction_frequencies: int | None = 4  # null: surfaces look the same from everywhere
     radius: float = 0.5  # half sides, of the sphere that it starts as
+    # how the density counts the distance from the surface: straight to it, as in the paper, or along the ray:
+    # a surface is then as thick for a ray that grazes it as for one that meets it
+    distance_along: Literal["normal", "ray"] = "normal"
     beta: float = 0.1  # half sides, scale of the density at the start
     least_beta: float = 1e-4  # half sides
     # half sides: the scale falls to this exponentially until `beta_end`, a part of the training; null: it is
@@ -95,7 +105,9 @@ class VolSDF(nn.Module):
         self.encoding = config.encoding.build()
         self.distance_net = _distance_net(config)
         directions = 0 if config.direction_frequencies is None else 3 + 6 * config.direction_frequencies
-        inputs = 6 + directions + config.features
+        own = config.color_encoding
+        self.color_encoding = None if own is None else own.build()
+        inputs = 6 + directions + config.features + (0 if own is None else own.width)
         self.color_net = perceptron([inputs, *[config.width] * config.color_layers, 3], bias=True)
         self.raw_beta = nn.Parameter(torch.tensor(config.beta), requires_grad=config.final_beta is None)
         self.grid = DistanceGrid(config.sampler.grid) if config.sampler.grid else None
@@ -155,6 +167,8 @@ class VolSDF(nn.Module):
     def advance(self, progress: float, step: int) -> None:
         """See `RadianceField.advance`. The scale of the density, the encoding's mask and the grid follow."""
         self.encoding.advance(progress)
+        if self.color_encoding is not None:
+            self.color_encoding.advance(progress)
         config = self.config
         if config.final_beta is not None:
             fallen = (config.final_beta / config.beta) ** min(1.0, progress / config.beta_end)
@@ -178,13 +192,21 @@ class VolSDF(nn.Module):
         unit, inside = self.space.to_unit(points_on(origins, directions, samples))
         geometry = self._geometry(unit)
         shade = self._shade(unit, of_samples(directions, samples), geometry)
-        sigma = (laplace_density(geometry.distance, self.beta) / self.unit).where(inside, 0.0)
+        sigma = (self._sigma(geometry, of_samples(directions, samples)) / self.unit).where(inside, 0.0)
         values = [shade, samples.t[:, None]]
         if normals:
             values.append(nn.functional.normalize(geometry.gradient, dim=1))
         result = composite(sigma, torch.cat(values, 1), samples.dt, samples.ray_starts)
         traced = Traced(rendered(result, background), samples, sigma, result.weights, {})
         return traced, geometry.gradient
+
+    def _sigma(self, geometry: Geometry, directions: Tensor) -> Tensor:
+        """Densities (S,) per half side, as rays in these directions (S, 3) meet them."""
+        distance = geometry.distance
+        if self.config.distance_along == "ray":
+            slope = (geometry.gradient * directions).sum(1)
+            distance = distance / slope.abs().clamp(min=_LEAST_SLOPE)
+        return laplace_density(distance, self.beta)
 
     def _bends(self, origins: Tensor, directions: Tensor, seen: Rendered) -> Tensor:
         """How much normals differ from those beside them, where rays see the surface."""
@@ -239,6 +261,8 @@ class VolSDF(nn.Module):
         inputs, count = [unit, geometry.gradient], self.config.direction_frequencies
         if count is not None:
             inputs.append(frequency_encode(directions, count))
+        if self.color_encoding is not None:
+            inputs.append(self.color_encoding(unit))
         return sigmoid(self.color_net(torch.cat([*inputs, geometry.features], 1)))
 
 

@@ -7,7 +7,7 @@ import torch
 
 from sparse3d.config import to_dict
 from sparse3d.fields import RadianceField
-from sparse3d.fields.error_bound import ErrorBoundConfig
+from sparse3d.fields.error_bound import ErrorBoundConfig, laplace_density
 from sparse3d.fields.hash_field import HashField, HashFieldConfig
 from sparse3d.fields.layers import FrequencyEncodingConfig, HashEncodingConfig
 from sparse3d.fields.low_rank import LowRankField, LowRankFieldConfig
@@ -45,6 +45,8 @@ FIELDS = {
             sampler=replace(BOUND, grid=32),
             final_beta=0.02,
             direction_frequencies=None,
+            distance_along="ray",
+            color_encoding=GRID,
             smooth=0.02,
         )
     ),
@@ -98,6 +100,7 @@ def test_opacity_is_the_integral_of_the_density(name):
     field = made(name)
     if isinstance(field, VolSDF):
         field.raw_beta.data.fill_(0.3)  # wide enough for few samples
+        field.config = replace(field.config, distance_along="normal")  # or it is each ray's own
     origins, directions = small_scene.rays(30)
     with torch.no_grad():
         seen = field.render(origins, directions, torch.ones(3), normals=True)
@@ -252,6 +255,41 @@ def test_fine_levels_come_in_late():
     assert not field.encoding(unit)[:, 5:].any() and field.encoding(unit)[:, 3:5].any()
     field.advance(0.5, 1)
     assert field.encoding(unit)[:, -2:].all()
+
+
+class _Known(VolSDF):
+    """A distance that is known, in half sides; beta 0.02 of them."""
+
+    def __init__(self, distance, along):
+        super().__init__(VolSDFConfig(features=1, sampler=BOUND, distance_along=along))
+        self.raw_beta.data.fill_(0.02)
+        self.known = distance
+
+    def _raw(self, unit):
+        return torch.stack([self.known(unit), torch.zeros(len(unit))], 1)
+
+
+def test_along_a_ray_a_plane_is_as_thick_from_everywhere():
+    field = _Known(lambda unit: unit[:, 2], "ray")
+    directions = torch.nn.functional.normalize(torch.tensor([[0.0, 0, -1], [1, 0, -1], [3, 1, 0.5]]), dim=1)
+    before = torch.linspace(-0.08, 0.08, 9)  # of the plane, along each ray
+    points = (-before[:, None, None] * directions).flatten(0, 1)
+    sigma = field._sigma(field._geometry(points), directions.repeat(9, 1)).view(9, 3)
+    into = sigma[:, :2]  # from above
+    torch.testing.assert_close(into, laplace_density(before, 0.02 + 1e-4)[:, None].expand(9, 2))
+    torch.testing.assert_close(sigma[:, 2], into[:, 0].flip(0))
+
+
+@pytest.mark.parametrize("along", ["normal", "ray"])
+def test_along_a_ray_outlines_are_as_large_as_the_surface(along):
+    field = _Known(lambda unit: unit.norm(dim=1) - 0.5, along)
+    beside = torch.linspace(-0.03, 0.12, 61)  # of the outline, half sides
+    origins = torch.stack([0.5 + beside, torch.zeros(61), torch.full((61,), 3.0)], 1) * field.unit
+    directions = torch.tensor([[0.0, 0, -1]]).expand(61, 3)
+    with torch.no_grad():
+        opacity = field.render(origins, directions).opacity
+    outline = beside[opacity > 0.5].max()
+    assert -0.002 < outline < 0.01 if along == "ray" else outline > 0.03
 
 
 def test_volsdf_starts_as_a_sphere():
