@@ -40,7 +40,7 @@ class LowRankFieldConfig:
     width: int = 32  # of hidden layers; the paper's: 128
     color_layers: int = 1  # hidden layers of the colour network; the paper's: 2
     sh_degree: int = 2  # of the encoding of directions, 0 to 4
-    initial_density: float = -3.0  # before softplus; the paper's: -10
+    initial_density: float = -4.6  # before softplus: what passes for empty at the start; the paper's: -10
     stop: float = 1e-4  # light below which a ray ends
 
     def __post_init__(self):

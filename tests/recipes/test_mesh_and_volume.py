@@ -1,5 +1,7 @@
 """A field parted into a mesh and the voxels that add to it looks like the field."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from sparse3d.errors import DataError
 from sparse3d.fields.mesh import MeshConfig
 from sparse3d.fields.space import SpaceConfig
 from sparse3d.fields.voxel_field import VoxelField, VoxelFieldConfig
+from sparse3d.mesh.distance import MeshDistance
 from sparse3d.recipes.conversion.finishing import FinishConfig
 from sparse3d.recipes.conversion.mesh_and_volume import (
     draw_both,
@@ -24,13 +27,18 @@ pytest.importorskip("xatlas")
 SMALL = MeshConfig(resolution=48, min_faces=10), FinishConfig(texture=256)
 
 
-def ball_in_haze(haze, resolution=24):
+def lattice_places(field):
+    """Of the lattice's points, world."""
+    return (field.lattice.points[:, 1:].double() * field.voxel_size - 1).numpy()
+
+
+def ball_in_haze(haze, resolution=24, middle=0.55, radius=0.3):
     """A solid orange ball of radius 0.35, and blue haze of a density (1 / m) on its one side."""
     config = VoxelFieldConfig(space=SpaceConfig((-1.0, -1.0, -1.0), 2.0), resolution=resolution, sh_degree=0)
     field = VoxelField(config)
-    places = field.lattice.points[:, 1:].float() * field.voxel_size - 1
+    places = torch.from_numpy(lattice_places(field)).float()
     solid = ((0.35 - places.norm(dim=1)) / field.voxel_size + 0.5).clamp(0, 1) * 60
-    mist = haze * ((places - torch.tensor([0.55, 0, 0])).norm(dim=1) < 0.3)
+    mist = haze * ((places - torch.tensor([middle, 0, 0])).norm(dim=1) < radius)
     density = torch.maximum(solid, mist).clamp(min=1e-4) * field.unit
     color = torch.where(
         (mist > solid)[:, None], torch.tensor([-2.0, -1.0, 2.0]), torch.tensor([2.0, 0.0, -2.0])
@@ -50,8 +58,26 @@ def test_the_mesh_is_what_is_solid_and_the_voxels_are_what_it_lacks():
     assert len(parts.volume.coordinates) < len(field.coordinates), "what lies within is dropped"
     found = likeness(parts, field, 3, 64)
     assert found.both > found.mesh + 8 and found.both > 28
-    clear = likeness(mesh_and_volume(ball_in_haze(haze=0.0), *SMALL), ball_in_haze(haze=0.0), 3, 64)
-    assert clear.mesh > 22, "of a ball alone the mesh says nearly everything"
+
+
+def test_of_what_is_solid_no_voxel_stays():
+    field = ball_in_haze(haze=0.0)
+    parts = mesh_and_volume(field, *SMALL)
+    assert parts.volume is None
+    skin = copy.deepcopy(field)
+    signed = torch.from_numpy(MeshDistance(parts.mesh).signed(lattice_places(field)))
+    skin.keep((signed > 0)[field.lattice.corner_rows.long()].any(1))
+    found = likeness(parts._replace(volume=skin), field, 3, 64)
+    assert found.mesh > 22 and found.mesh > found.both - 0.3, "they would have brought next to nothing"
+
+
+def test_haze_far_from_a_solid_stays_without_its_skin():
+    field = ball_in_haze(haze=4.0, middle=0.75, radius=0.2)
+    volume = mesh_and_volume(field, *SMALL).volume
+    assert volume is not None
+    places = (volume.coordinates[:, 1:] + 0.5) * field.voxel_size - 1
+    assert (places.norm(dim=1) > 0.35 + 0.5 * field.voxel_size).all()
+    assert (places[:, 0] > 0.5).sum() > 50
 
 
 def test_haze_behind_the_mesh_is_hidden_by_it():
