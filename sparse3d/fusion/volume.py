@@ -131,10 +131,8 @@ class TSDFVolume:
         keys, pairs = measured[0], (*measured[1:], torch.zeros_like(measured[1]), measured[2][:0])
         if carving > 0:
             passed = free_blocks(points, place, *blocks.table, *reach)
-            keys = torch.cat(
-                [keys, passed[0][~torch.isin(passed[0], keys)][: max(blocks.at_once - len(keys), 0)]]
-            )
-            keys = keys.sort().values
+            others = passed[0][~torch.isin(passed[0], keys)]
+            keys = torch.cat([keys, others[: max(blocks.at_once - len(keys), 0)]]).sort().values
             pairs = *_pairs_of(keys, *measured), *_pairs_of(keys, *passed)
         rows = blocks.take(keys)
         arrays = blocks.values, blocks.weights, blocks.colors, rows, hashing.unpack(keys), *pairs
