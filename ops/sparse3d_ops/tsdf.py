@@ -178,6 +178,8 @@ def integrate_rays(
     blocks: Tensor,
     starts: Tensor,
     rays: Tensor,
+    free_starts: Tensor,
+    free_rays: Tensor,
     points: Tensor,
     point_colors: Tensor | None,
     origin: list[float],
@@ -187,20 +189,27 @@ def integrate_rays(
     far: float,
     weight: float,
     max_weight: float,
+    free_weight: float,
 ) -> None:
     """Take the rays of a sweep into the blocks `rows` (M,) int64, distinct, at `blocks` (M, 4) int32; starts,
-    rays, points and origin as `tsdf_blocks.ray_blocks` gives and takes them.
+    rays, points and origin as `tsdf_blocks.ray_blocks` gives and takes them, free_starts (M + 1,) and
+    free_rays as `tsdf_blocks.free_blocks` does.
 
     The lattice points that a ray touches get max(-1, (t - r) / truncation), t being how far along the ray
     they are and r how long it is, unless t is more than the truncation behind. Of the four in each plane,
     each weighs `weight` times what it does in the bilinear interpolation at the ray. point_colors (N, 3)
     uint8 are averaged in the same way. The rays of a block are taken in the order of their numbers.
+
+    After that, each of free_rays carves its block: where it runs, in a plane of lattice points, through what
+    is inside (the bilinear interpolation of the points in the block is above 0), these points get -1, each
+    with `free_weight` times its share. A point that was never seen, or that this sweep measures, is neither
+    looked at nor changed: a ray that grazes a surface passes closer to it than a voxel.
     """
     from sparse3d_ops.cpu import tsdf as body
 
     numbers = _check_sweep(
-        values, weights, colors, rows, blocks, starts, rays, points, point_colors,
-        origin, voxel_size, truncation, near, far, weight, max_weight,
+        values, weights, colors, rows, blocks, starts, rays, free_starts, free_rays, points, point_colors,
+        origin, voxel_size, truncation, near, far, weight, max_weight, free_weight,
     )  # fmt: skip
     count, side = len(values), values.shape[1]
     tint = np.zeros((1, 3), np.uint8) if point_colors is None else point_colors.contiguous().numpy()
@@ -213,6 +222,8 @@ def integrate_rays(
         side,
         starts.contiguous().numpy(),
         rays.contiguous().numpy(),
+        free_starts.contiguous().numpy(),
+        free_rays.contiguous().numpy(),
         points.contiguous().numpy(),
         tint,
         numbers,
@@ -229,6 +240,8 @@ def _(
     blocks,
     starts,
     rays,
+    free_starts,
+    free_rays,
     points,
     point_colors,
     origin,
@@ -238,17 +251,19 @@ def _(
     far,
     weight,
     max_weight,
+    free_weight,
 ) -> None:
     from sparse3d_ops.gpu import tsdf as body
 
     numbers = _check_sweep(
-        values, weights, colors, rows, blocks, starts, rays, points, point_colors,
-        origin, voxel_size, truncation, near, far, weight, max_weight,
+        values, weights, colors, rows, blocks, starts, rays, free_starts, free_rays, points, point_colors,
+        origin, voxel_size, truncation, near, far, weight, max_weight, free_weight,
     )  # fmt: skip
     given = torch.from_numpy(numbers).to(values.device)
     tint = point_colors.contiguous() if point_colors is not None and len(colors) else None
-    frame = rows, blocks.contiguous(), starts.contiguous(), rays.contiguous(), points.contiguous(), tint
-    body.integrate_rays(values, weights, colors, *frame, given)
+    places = rows.contiguous(), blocks.contiguous()
+    pairs = starts, rays, free_starts, free_rays  # contiguous, as was checked
+    body.integrate_rays(values, weights, colors, *places, *pairs, points.contiguous(), tint, given)
 
 
 @integrate_rays.register_fake
@@ -257,20 +272,23 @@ def _(*arguments) -> None:
 
 
 def _check_sweep(
-    values, weights, colors, rows, blocks, starts, rays, points, point_colors,
-    origin, voxel_size, truncation, near, far, weight, max_weight,
+    values, weights, colors, rows, blocks, starts, rays, free_starts, free_rays, points, point_colors,
+    origin, voxel_size, truncation, near, far, weight, max_weight, free_weight,
 ) -> np.ndarray:  # fmt: skip
-    """(9,) float64: those of `tsdf_blocks`, weight, max_weight."""
+    """(10,) float64: those of `tsdf_blocks`, weight, max_weight, free_weight."""
     named = _check_field(values, weights, colors, rows, blocks)
-    check_tensor("starts", starts, (len(rows) + 1,), (torch.int64,))
-    check_tensor("rays", rays, ("S",), (torch.int32,))
-    check_starts("starts", starts, len(rays))
-    check_range("rays", rays, 0, len(points))
+    for name, begins, found in (("", starts, rays), ("free_", free_starts, free_rays)):
+        check_tensor(f"{name}starts", begins, (len(rows) + 1,), (torch.int64,))
+        check_tensor(f"{name}rays", found, ("S",), (torch.int32,))
+        check_starts(f"{name}starts", begins, len(found))
+        check_range(f"{name}rays", found, 0, len(points))
+        named |= {f"{name}starts": begins, f"{name}rays": found}
     if point_colors is not None:
         check_tensor("point_colors", point_colors, (len(points), 3), (torch.uint8,))
         named["point_colors"] = point_colors.contiguous()
-    check_blocks_device(*named.items(), ("starts", starts), ("rays", rays), ("points", points.contiguous()))
+    check_blocks_device(*named.items(), ("points", points.contiguous()))
     _check_limits(near, far, max_weight)
-    if not 0 < weight < math.inf:
-        raise ValueError(f"weight is {weight}, expected a number above 0")
-    return np.array([*ray_numbers(points, origin, voxel_size, truncation, near, far), weight, max_weight])
+    if not (0 < weight < math.inf and 0 < free_weight < math.inf):
+        raise ValueError(f"weight is {weight}, free_weight {free_weight}, expected numbers above 0")
+    numbers = ray_numbers(points, origin, voxel_size, truncation, near, far)
+    return np.array([*numbers, weight, max_weight, free_weight])

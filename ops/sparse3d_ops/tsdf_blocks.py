@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from sparse3d_ops.checks import check_same_device, check_tensor
-from sparse3d_ops.hashing import COORDINATE_LIMIT, sorted_rows, unique
+from sparse3d_ops.hashing import COORDINATE_LIMIT, check_table, sorted_rows, unique
 from sparse3d_ops.memory import empty
 
 MOST_ENTRIES = 1 << 30  # keys that are held at once before equal ones are merged
+MOST_AT_ONCE = 1 << 22  # keys of free ways, most of which name no block
 
 
 @torch.library.custom_op("sparse3d::depth_blocks", mutates_args=(), device_types="cpu")
@@ -135,17 +136,14 @@ def ray_blocks(
     most = _most_ray_blocks(len(points), truncation / voxel_size, side)
     found = np.empty((len(points), most), np.int64)
     counts = np.zeros(len(points), np.int64)
-    body.ray_blocks(points.contiguous().numpy(), numbers, side, found, counts)
+    body.ray_blocks(points.contiguous().numpy(), numbers, side, False, found, counts)
     if len(counts) and counts.min() < 0:
         _refuse_ray(int((counts < 0).argmax()))
     ends = np.cumsum(counts)
     total = int(ends[-1]) if len(ends) else 0
     keys, rays = empty((total,), torch.int64), np.empty(total, np.int32)
     body.join(found, counts, ends, keys.numpy(), rays)
-    distinct, _, sizes = unique(keys)
-    starts = torch.zeros(len(distinct) + 1, dtype=torch.int64)
-    torch.cumsum(sizes, 0, out=starts[1:])
-    return distinct, starts, torch.from_numpy(rays[sorted_rows(keys.numpy())])
+    return _by_block(keys, rays)
 
 
 @ray_blocks.register_kernel("cuda")
@@ -162,14 +160,7 @@ def _(points, origin, voxel_size, side, truncation, near, far):
     if len(bad) and int(bad.max()):
         _refuse_ray(int(bad.nonzero()[0]))
     ray, column = found.nonzero(as_tuple=True)
-    keys, order = torch.sort(found[ray, column], stable=True)
-    ray = ray[order]
-    first = torch.ones_like(ray, dtype=torch.bool)
-    first[1:] = (keys[1:] != keys[:-1]) | (ray[1:] != ray[:-1])
-    distinct, _, sizes = unique(keys[first])
-    starts = sizes.new_zeros(len(distinct) + 1)
-    torch.cumsum(sizes, 0, out=starts[1:])
-    return distinct, starts, ray[first].to(torch.int32)
+    return _once_by_block(found[ray, column], ray)
 
 
 @ray_blocks.register_fake
@@ -178,6 +169,108 @@ def _(points, origin, voxel_size, side, truncation, near, far):
     blocks, pairs = context.new_dynamic_size(), context.new_dynamic_size()
     keys = points.new_empty(blocks, dtype=torch.int64)
     return keys, keys.new_empty(blocks + 1), points.new_empty(pairs, dtype=torch.int32)
+
+
+@torch.library.custom_op("sparse3d::free_blocks", mutates_args=(), device_types="cpu")
+def free_blocks(
+    points: Tensor,
+    origin: list[float],
+    slot_keys: Tensor,
+    slot_rows: Tensor,
+    voxel_size: float,
+    side: int,
+    truncation: float,
+    near: float,
+    far: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Those blocks of a table (`hashing.build`) that rays pass on their free way, from `near` to `truncation`
+    before their point, and the rays of each: as `ray_blocks` does for what is near points.
+    """
+    from sparse3d_ops.cpu import tsdf_blocks as body
+
+    numbers = ray_numbers(points, origin, voxel_size, truncation, near, far)
+    check_table(slot_keys, slot_rows)
+    check_same_device(("points", points), ("slots", slot_keys))
+    table = slot_keys.contiguous().numpy(), slot_rows.contiguous().numpy()
+    most = _most_free_blocks(points, numbers, side)
+    places, parts = points.contiguous().numpy(), []
+    step = max(1, MOST_AT_ONCE // most)
+    for begin in range(0, len(places), step):
+        part = places[begin : begin + step]
+        found, counts = np.empty((len(part), most), np.int64), np.zeros(len(part), np.int64)
+        body.ray_blocks(part, numbers, side, True, found, counts)
+        if counts.min() < 0:
+            _refuse_ray(begin + int((counts < 0).argmax()))
+        body.keep_known(*table, found, counts)
+        ends = np.cumsum(counts)
+        keys, rays = np.empty(ends[-1], np.int64), np.empty(ends[-1], np.int32)
+        body.join(found, counts, ends, keys, rays)
+        parts.append((keys, rays + np.int32(begin)))
+    keys = np.concatenate([keys for keys, _ in parts] or [np.empty(0, np.int64)])
+    rays = np.concatenate([rays for _, rays in parts] or [np.empty(0, np.int32)])
+    return _by_block(torch.from_numpy(keys), rays)
+
+
+@free_blocks.register_kernel("cuda")
+def _(points, origin, slot_keys, slot_rows, voxel_size, side, truncation, near, far):
+    from sparse3d_ops.gpu import tsdf_blocks as body
+
+    numbers = ray_numbers(points, origin, voxel_size, truncation, near, far)
+    check_table(slot_keys, slot_rows)
+    check_same_device(("points", points), ("slots", slot_keys))
+    _most_free_blocks(points, numbers, side)
+    given = torch.from_numpy(numbers).to(points.device)
+    table = slot_keys.contiguous(), slot_rows.contiguous()
+    counts = torch.zeros(len(points) + 1, dtype=torch.int64, device=points.device)
+    body.count_free(points.contiguous(), given, side, *table, counts[1:])
+    if int(counts.min()) < 0:
+        _refuse_ray(int((counts[1:] < 0).nonzero()[0]))
+    torch.cumsum(counts.clone(), 0, out=counts)
+    keys, rays = counts.new_empty(int(counts[-1])), counts.new_empty(int(counts[-1]))
+    body.fill_free(points.contiguous(), given, side, *table, counts, keys, rays)
+    return _once_by_block(keys, rays)
+
+
+@free_blocks.register_fake
+def _(points, origin, slot_keys, slot_rows, voxel_size, side, truncation, near, far):
+    context = torch.library.get_ctx()
+    blocks, pairs = context.new_dynamic_size(), context.new_dynamic_size()
+    keys = points.new_empty(blocks, dtype=torch.int64)
+    return keys, keys.new_empty(blocks + 1), points.new_empty(pairs, dtype=torch.int32)
+
+
+def _by_block(keys: Tensor, rays: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    """Distinct keys, where the rays of each begin, and these, of keys (S,) with their rays (S,)."""
+    distinct, _, sizes = unique(keys)
+    starts = torch.zeros(len(distinct) + 1, dtype=torch.int64)
+    torch.cumsum(sizes, 0, out=starts[1:])
+    return distinct, starts, torch.from_numpy(rays[sorted_rows(keys.numpy())])
+
+
+def _once_by_block(keys: Tensor, rays: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`_by_block` for keys that a ray may have more than once; rays do not fall."""
+    keys, order = torch.sort(keys, stable=True)
+    rays = rays[order]
+    first = torch.ones_like(rays, dtype=torch.bool)
+    first[1:] = (keys[1:] != keys[:-1]) | (rays[1:] != rays[:-1])
+    distinct, _, sizes = unique(keys[first])
+    starts = sizes.new_zeros(len(distinct) + 1)
+    torch.cumsum(sizes, 0, out=starts[1:])
+    return distinct, starts, rays[first].to(torch.int32)
+
+
+def _most_free_blocks(points: Tensor, numbers: np.ndarray, side: int) -> int:
+    """The most blocks that the lattice points around the free way of one of these rays lie in."""
+    origin = torch.from_numpy(numbers[:3]).to(points.device)
+    lengths = (points / numbers[6] - origin).norm(dim=1)
+    lengths = lengths[(lengths >= numbers[4]) & (lengths <= numbers[5])]
+    along = math.ceil(float(lengths.max()) / side) + 2 if len(lengths) else 1
+    most = 4 * (3 * along + 2)
+    if most > MOST_AT_ONCE:
+        raise ValueError(
+            f"a ray of {along * side} voxels passes up to {most} blocks; use larger voxels or a nearer `far`"
+        )
+    return most
 
 
 def ray_numbers(points, origin, voxel_size, truncation, near, far) -> np.ndarray:

@@ -31,6 +31,14 @@ def add(commands: Commands) -> None:
     fuse.add_argument(
         "--min-faces", type=int, default=0, metavar="N", help="leave out pieces of fewer triangles"
     )
+    fuse.add_argument(
+        "--carving",
+        type=float,
+        default=0.0,
+        metavar="W",
+        help="LiDAR: rays clear what they pass through with this weight, so that traffic leaves no ghosts; "
+        "1 is a good one (default: off)",
+    )
     fuse.add_argument("--no-colors", action="store_true", help="without the pictures")
     fuse.add_argument(
         "--max-blocks", type=int, metavar="N", help="blocks of 8^3 voxels in memory (10 kB each with colours)"
@@ -56,6 +64,7 @@ def _run(arguments: argparse.Namespace) -> int:
         max_depth=arguments.max_depth,
         min_weight=arguments.min_weight,
         min_faces=arguments.min_faces,
+        carving=arguments.carving,
         max_blocks=arguments.max_blocks,
         folder=arguments.blocks_folder,
         track=arguments.track,

@@ -20,7 +20,7 @@ from sparse3d.fusion.streaming import StreamedBlocks
 from sparse3d.geometry.mesh import Mesh
 from sparse3d_ops import hashing
 from sparse3d_ops.tsdf import integrate_depth, integrate_rays
-from sparse3d_ops.tsdf_blocks import depth_blocks, ray_blocks
+from sparse3d_ops.tsdf_blocks import depth_blocks, free_blocks, ray_blocks
 from sparse3d_ops.tsdf_cast import cast_field
 
 Array = np.ndarray | Tensor
@@ -109,17 +109,34 @@ class TSDFVolume:
         blocks.changed[rows] = True
 
     def integrate_rays(
-        self, points: Array, origin: Array | Sequence[float], colors: Array | None = None, weight: float = 1.0
+        self,
+        points: Array,
+        origin: Array | Sequence[float],
+        colors: Array | None = None,
+        weight: float = 1.0,
+        carving: float = 0.0,
     ) -> None:
         """Take a LiDAR sweep: points (N, 3) in the world and where they were seen from (3,). Points that are
-        not finite are none. colors (N, 3) uint8."""
+        not finite are none. colors (N, 3) uint8.
+
+        With `carving`, rays that pass through what is inside of the surface so far tell, with that weight,
+        that it is gone: what moved on leaves no ghost. Of blocks that wait in a folder, and of more than fit
+        beside those that the sweep measures, nothing is carved.
+        """
         points = self._tensor(points, torch.float64)
         place = [float(value) for value in np.asarray(origin).ravel()]
         tints = None if colors is None else self._tensor(colors, torch.uint8)
-        keys, starts, rays = ray_blocks(points, place, self.voxel_size, SIDE, self.truncation, *self.limits)
-        blocks, rows = self.blocks, self.blocks.take(keys)
-        arrays = blocks.values, blocks.weights, blocks.colors, rows, hashing.unpack(keys), starts, rays
-        field = place, self.voxel_size, self.truncation, *self.limits, weight, self.max_weight
+        reach, blocks = (self.voxel_size, SIDE, self.truncation, *self.limits), self.blocks
+        measured = ray_blocks(points, place, *reach)
+        keys, pairs = measured[0], (*measured[1:], torch.zeros_like(measured[1]), measured[2][:0])
+        if carving > 0:
+            passed = free_blocks(points, place, *blocks.table, *reach)
+            others = passed[0][~torch.isin(passed[0], keys)]
+            keys = torch.cat([keys, others[: max(blocks.at_once - len(keys), 0)]]).sort().values
+            pairs = *_pairs_of(keys, *measured), *_pairs_of(keys, *passed)
+        rows = blocks.take(keys)
+        arrays = blocks.values, blocks.weights, blocks.colors, rows, hashing.unpack(keys), *pairs
+        field = place, self.voxel_size, self.truncation, *self.limits, weight, self.max_weight, carving or 1.0
         integrate_rays(*arrays, points, tints, *field)
         blocks.changed[rows] = True
 
@@ -199,6 +216,17 @@ class TSDFVolume:
                 f"got {str(tensor.dtype).removeprefix('torch.')}; colours are uint8, all else numbers"
             )
         return tensor.to(self.device, dtype)
+
+
+def _pairs_of(keys: Tensor, found: Tensor, starts: Tensor, rays: Tensor) -> tuple[Tensor, Tensor]:
+    """starts (M + 1,) and rays of the blocks `keys` (M,), sorted, from those of `found`, sorted too."""
+    place = torch.searchsorted(found, keys).clamp(max=max(len(found) - 1, 0))
+    known = found[place] == keys if len(found) else torch.zeros_like(keys, dtype=torch.bool)
+    sizes = torch.zeros_like(keys)
+    sizes[known] = starts.diff()[place[known]]
+    if int(known.sum()) < len(found):  # rays of blocks that are not wanted
+        rays = rays[torch.isin(found, keys).repeat_interleave(starts.diff())]
+    return torch.cat([starts[:1], sizes.cumsum(0)]), rays
 
 
 def _pose(matrix: Array) -> Tensor:

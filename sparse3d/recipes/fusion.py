@@ -50,6 +50,7 @@ class FusionConfig:
     min_depth: float | None = None  # default: 0, and 1.5 for LiDAR
     max_depth: float | None = None  # default: no limit, and 80 for LiDAR
     max_weight: float = math.inf
+    carving: float = 0.0  # LiDAR: weight with which rays clear what they pass through; 0: what moved stays
     min_weight: float = 0.0  # of the mesh: parts that fewer frames saw are left out
     min_faces: int = 0  # pieces of fewer triangles are left out, but not the largest
     max_blocks: int | None = None  # blocks in memory; the others wait in `folder`
@@ -60,6 +61,8 @@ class FusionConfig:
     def __post_init__(self):
         if not 0 < self.voxel_size < math.inf:
             raise ValueError(f"voxel_size is {self.voxel_size}, expected metres above 0")
+        if not 0 <= self.carving < math.inf:
+            raise ValueError(f"carving is {self.carving}, expected a weight, or 0 for none")
         if self.every < 1 or self.min_faces < 0:
             raise ValueError(
                 f"every is {self.every} and min_faces {self.min_faces}; expected at least 1 and 0"
@@ -291,7 +294,7 @@ class _Lidar(_Source):
         return ray_blocks(points, origin, voxel_size, SIDE, truncation, *self.limits)[0], len(points)
 
     def integrate(self, volume: TSDFVolume, row: int) -> None:
-        volume.integrate_rays(*self._points(row))
+        volume.integrate_rays(*self._points(row), carving=self.config.carving)
 
 
 def read_frame(frame: RgbdFrame, with_color: bool) -> tuple[np.ndarray, np.ndarray | None]:

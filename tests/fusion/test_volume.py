@@ -209,6 +209,54 @@ def test_sweeps_of_a_ball_give_the_ball():
     assert np.abs(colors_at(mesh.vertices).astype(int) - mesh.colors).mean() < 6
 
 
+def _wall(x, half, count):
+    """Points of a square across the x axis."""
+    places = np.linspace(-half, half, count)
+    y, z = np.meshgrid(places, places)
+    return np.stack([np.full(y.size, x), y.ravel(), z.ravel()], 1)
+
+
+def test_carving_removes_a_wall_that_is_looked_through_and_nothing_else():
+    origin, near, far = [0.02, 0.013, -0.017], _wall(1.5, 0.5, 50), _wall(2.5, 1.2, 110)
+    for carving in (0.0, 1.0):
+        volume = TSDFVolume(0.1, colors=False)
+        volume.integrate_rays(near, origin)
+        count = volume.blocks.count
+        volume.integrate_rays(far, origin, carving=carving)
+        x = volume.mesh().vertices[:, 0]
+        left, behind = (np.abs(x - 1.5) < 0.5).sum(), np.abs(x - 2.5)[x > 2.0]
+        assert len(behind) > 100 and behind.max() < 0.1
+        assert left == 0 if carving else left > 50
+    fresh = TSDFVolume(0.1, colors=False)
+    fresh.integrate_rays(far, origin)
+    assert volume.blocks.count <= count + fresh.blocks.count  # rays make no blocks on their free way
+
+
+def test_carving_leaves_what_stays():
+    rng = np.random.default_rng(0)
+    off = []
+    for carving in (0.0, 1.0):
+        volume = TSDFVolume(0.1, colors=False)
+        for place in range(4):  # a sensor that drives on, 1.7 m above a plane that its rays graze
+            way = np.stack([np.ones(3000), *rng.uniform([-0.4, -0.3], [0.4, -0.12], (3000, 2)).T], 1)
+            origin = np.array([0.5 * place, 0.03, 1.7])
+            volume.integrate_rays(origin - 1.7 * way / way[:, 2:], origin, carving=carving)
+        z = volume.mesh().vertices[:, 2]
+        off.append((len(z), z.mean(), np.quantile(np.abs(z), 0.9)))
+    (_, mean, most), (count, carved_mean, carved_most) = off
+    # Points under the plane but within a voxel of a ray: a fifth of a voxel.
+    assert count > 500 and abs(carved_mean - mean) < 0.02 and carved_most < most + 0.02
+
+
+def test_carving_with_a_folder_keeps_to_its_budget(tmp_path):
+    origin, walls = [0.02, 0.013, -0.017], [_wall(1.5, 0.5, 40), _wall(2.5, 0.6, 40)]
+    volume = TSDFVolume(0.1, colors=False, max_blocks=40, folder=tmp_path / "blocks")
+    for wall in walls * 2:
+        volume.integrate_rays(wall, origin, carving=1.0)
+        assert volume.blocks.count <= 40
+    volume.close()
+
+
 @pytest.mark.numba_bodies
 def test_any_number_of_threads_gives_the_same_bits():
     import numba

@@ -132,16 +132,47 @@ FRAMES = {
 }
 
 
-def _sweep_case(count, side=SIDE, tinted=True, weight=1.0, max_weight=2.5):
+def _free_case(count, side=SIDE, origin=ORIGIN, truncation=TRUNCATION, near=0.02):
+    """Rays through some of the blocks that they touch near their points."""
+
     def make(dtype, device):
         points = _sweep(count)
-        keys, starts, rays = tsdf_blocks.ray_blocks(points, ORIGIN, SIZE, side, TRUNCATION, 0.02, 8.0)
-        field = _field(len(keys) + 1, side, tinted, seen=False)
+        keys = tsdf_blocks.ray_blocks(points, list(origin), SIZE, side, 2 * truncation, 0.02, 8.0)[0][::2]
+        table = [t.to(device) for t in hashing.build(keys)]
+        return points.to(device), list(origin), *table, SIZE, side, truncation, near, 8.0
+
+    return make
+
+
+FREE = {
+    "none": _free_case(0),
+    "single": _free_case(1),
+    "many": _free_case(25),
+    "not_from_the_origin": _free_case(12, near=0.6),
+    "large_blocks": _free_case(15, side=16),
+    "from_afar": _free_case(12, origin=(-3.0, 2.5, 1.25), truncation=0.9),
+}
+
+
+def _sweep_case(count, side=SIDE, tinted=True, weight=1.0, max_weight=2.5, carved=False):
+    def make(dtype, device):
+        points = _sweep(count)
+        given = ORIGIN, SIZE, side, TRUNCATION, 0.02, 8.0
+        keys, starts, rays = tsdf_blocks.ray_blocks(points, *given)
+        free_starts, free_rays = torch.zeros_like(starts), rays[:0]
+        if carved:
+            table = hashing.build(keys)
+            found, begins, free_rays = tsdf_blocks.free_blocks(points, given[0], *table, *given[1:])
+            sizes = torch.zeros_like(starts[1:])
+            sizes[torch.searchsorted(keys, found)] = begins.diff()
+            free_starts = torch.cat([free_starts[:1], sizes.cumsum(0)])
+        field = _field(len(keys) + 1, side, tinted, seen=carved)
         rows = torch.randperm(len(keys) + 1, generator=torch.Generator().manual_seed(3))[: len(keys)]
         tints = torch.randint(0, 256, (count, 3), dtype=torch.uint8) if tinted else None
-        given = [*field, rows, hashing.unpack(keys), starts, rays, points, tints]
+        pairs = starts, rays, free_starts, free_rays
+        given = [*field, rows, hashing.unpack(keys), *pairs, points, tints]
         moved = [None if t is None else t.to(device) for t in given]
-        return *moved, ORIGIN, SIZE, TRUNCATION, 0.02, 8.0, weight, max_weight
+        return *moved, ORIGIN, SIZE, TRUNCATION, 0.02, 8.0, weight, max_weight, 0.7
 
     return make
 
@@ -151,16 +182,21 @@ SWEEPS = {
     "single": _sweep_case(1),
     "many": _sweep_case(40),
     "plain": _sweep_case(30, side=8, tinted=False, weight=0.3, max_weight=float("inf")),
+    "carved": _sweep_case(25, side=8, max_weight=float("inf"), carved=True),
 }
 
 
-def _view_case(shape, height, width, side=SIDE, tinted=True, min_weight=0.5, near=0.1, far=6.0, seed=0):
+def _view_case(
+    shape, height, width, side=SIDE, tinted=True, min_weight=0.5, near=0.8, far=3.6, seed=0, gap=False
+):
     def make(dtype, device):
         low, high = shape
         axes = [torch.arange(low, high)] * 3
         places = torch.cartesian_prod(*axes) if high > low else torch.zeros(0, 3, dtype=torch.int64)
         generator = torch.Generator().manual_seed(seed)
         places = places[torch.rand(len(places), generator=generator) > 0.1]
+        if gap:  # what is left lies in two parts, one behind the other
+            places = places[(places[:, 2] < low + 2) | (places[:, 2] >= high - 1)]
         blocks = torch.cat([torch.zeros(len(places), 1), places], 1).int()
         values, weights, colors = _field(len(blocks) + 1, side, tinted, seed)
         inner = torch.cartesian_prod(*[torch.arange(side)] * 3)
@@ -181,10 +217,11 @@ def _view_case(shape, height, width, side=SIDE, tinted=True, min_weight=0.5, nea
 VIEWS = {
     "no_blocks": _view_case((0, 0), 3, 4),
     "single_block": _view_case((0, 1), 5, 6, side=8),
-    "ball": _view_case((-4, 4), 9, 12),
-    "plain": _view_case((-4, 4), 9, 12, tinted=False, seed=1),
-    "large_blocks": _view_case((-1, 1), 9, 11, side=16, seed=2),
-    "within": _view_case((-4, 4), 6, 7, near=1.1, far=2.3, seed=3),
+    "ball": _view_case((-3, 3), 6, 10),
+    "plain": _view_case((-3, 3), 6, 10, tinted=False, seed=1),
+    "large_blocks": _view_case((-1, 1), 4, 4, side=16, near=1.4, far=3.0, seed=2),
+    "within": _view_case((-3, 3), 4, 5, near=1.3, far=2.2, seed=3),
+    "gap": _view_case((-3, 3), 6, 6, near=0.0, far=6.0, seed=7, gap=True),
 }
 
 
@@ -207,6 +244,7 @@ def _steps(op):
 LAWS = [
     OpLaw(tsdf_blocks.depth_blocks, oracle.depth_blocks, BLOCKS, floating=False),
     OpLaw(tsdf_blocks.ray_blocks, oracle.ray_blocks, RAYS, floating=False),
+    OpLaw(tsdf_blocks.free_blocks, oracle.free_blocks, FREE, floating=False),
     OpLaw(
         _in_place(tsdf.integrate_depth),
         oracle.integrate_depth,

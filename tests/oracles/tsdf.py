@@ -39,9 +39,9 @@ def depth_blocks(depth, intrinsics, camera_to_world, voxel_size, side, truncatio
     return torch.tensor(sorted(keys), dtype=torch.int64)
 
 
-def touched(point, origin, voxel_size, truncation, near, far):
-    """Of one ray: (lattice point, how far along the ray, bilinear share) of all that it touches, in voxels;
-    its length."""
+def touched(point, origin, voxel_size, truncation, near, far, free=False):
+    """Of one ray: (lattice point, how far along the ray, bilinear share) of all that it touches near its
+    point, or on its free way, in voxels, plane by plane; its length."""
     if not np.isfinite(point).all():
         return [], 0.0
     o, way = np.array(origin) / voxel_size, (point - np.array(origin)) / voxel_size
@@ -51,7 +51,10 @@ def touched(point, origin, voxel_size, truncation, near, far):
     way, reach = way / length, truncation / voxel_size
     axis = int(np.argmax(np.abs(way)))
     others = [k for k in range(3) if k != axis]
-    ends = [o[axis] + t * way[axis] for t in (max(length - reach, 0.0), length + reach)]
+    part = (max(length - reach, 0.0), length + reach)
+    if free:
+        part = (near / voxel_size, max(length - reach, near / voxel_size))
+    ends = [o[axis] + t * way[axis] for t in part]
     found = []
     for plane in range(math.ceil(min(ends)), math.floor(max(ends)) + 1):
         place = o + (plane - o[axis]) / way[axis] * way
@@ -72,6 +75,10 @@ def ray_blocks(points, origin, voxel_size, side, truncation, near, far):
     for ray, point in enumerate(points.cpu().numpy()):
         for lattice, _, _ in touched(point, origin, voxel_size, truncation, near, far)[0]:
             rays.setdefault(_key(lattice // side), set()).add(ray)
+    return _by_block(rays)
+
+
+def _by_block(rays):
     keys = sorted(rays)
     starts = np.cumsum([0, *[len(rays[key]) for key in keys]])
     joined = [ray for key in keys for ray in sorted(rays[key])]
@@ -117,13 +124,23 @@ def integrate_depth(
     return values, weights, colors
 
 
+def free_blocks(points, origin, slot_keys, slot_rows, voxel_size, side, truncation, near, far):
+    known, rays = {key for key in slot_keys.tolist() if key}, {}
+    for ray, point in enumerate(points.cpu().numpy()):
+        for lattice, _, _ in touched(point, origin, voxel_size, truncation, near, far, free=True)[0]:
+            if _key(lattice // side) in known:
+                rays.setdefault(_key(lattice // side), set()).add(ray)
+    return _by_block(rays)
+
+
 def integrate_rays(
-    values, weights, colors, rows, blocks, starts, rays, points, point_colors,
-    origin, voxel_size, truncation, near, far, weight, max_weight,
+    values, weights, colors, rows, blocks, starts, rays, free_starts, free_rays, points, point_colors,
+    origin, voxel_size, truncation, near, far, weight, max_weight, free_weight,
 ):  # fmt: skip
     values, weights, colors = (t.cpu().numpy().copy() for t in (values, weights, colors))
     side = values.shape[1]
     for m, (row, block) in enumerate(zip(rows.tolist(), blocks[:, 1:].cpu().numpy(), strict=True)):
+        measured = set()
         for ray in rays[int(starts[m]) : int(starts[m + 1])].tolist():
             point = points[ray].cpu().numpy()
             found, length = touched(point, origin, voxel_size, truncation, near, far)
@@ -134,12 +151,28 @@ def integrate_rays(
                 if not ((index >= 0).all() and (index < side).all() and behind <= 1 and w > 0):
                     continue
                 at = (row, *index.tolist())
+                measured.add(at)
                 part = w / (weights[at] + w)
                 values[at] += (max(-1.0, behind) - values[at]) * part
                 weights[at] = min(weights[at] + w, max_weight)
                 if point_colors is not None and len(colors):
                     tint = point_colors[ray].cpu().numpy().astype(np.float64)
                     colors[(row, slice(None), *at[1:])] += (tint - colors[(row, slice(None), *at[1:])]) * part
+        for ray in free_rays[int(free_starts[m]) : int(free_starts[m + 1])].tolist():
+            point = points[ray].cpu().numpy()
+            found, _ = touched(point, origin, voxel_size, truncation, near, far, free=True)
+            for plane in (found[k : k + 4] for k in range(0, len(found), 4)):
+                there = []
+                for lattice, _, share in plane:
+                    index = lattice - block.astype(np.int64) * side
+                    at = (row, *index.tolist())
+                    if (index >= 0).all() and (index < side).all() and at not in measured:
+                        there += [(at, share)] if weights[at] > 0 and share > 0 else []
+                if sum(share * values[at] for at, share in there) > 0:
+                    for at, share in there:
+                        w = free_weight * share
+                        values[at] += (-1 - values[at]) * w / (weights[at] + w)
+                        weights[at] = min(weights[at] + w, max_weight)
     return values, weights, colors
 
 

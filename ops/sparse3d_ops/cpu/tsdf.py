@@ -21,7 +21,7 @@ from sparse3d_ops.cpu.lanes import (
     store,
     where,
 )
-from sparse3d_ops.cpu.tsdf_blocks import followed, in_order, in_place, planes
+from sparse3d_ops.cpu.tsdf_blocks import followed, free_way, in_order, in_place, near_the_point, planes
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
@@ -82,44 +82,106 @@ def integrate_depth(
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
-def integrate_rays(values, weights, colors, rows, blocks, side, starts, rays, points, tints, numbers, tinted):
+def integrate_rays(
+    values, weights, colors, rows, blocks, side, starts, rays, free_starts, free_rays, points, tints, numbers,
+    tinted,
+):  # fmt: skip
     """values, weights (B, n) and colors (B, 3, n) are changed."""
-    truncation, share, limit = numbers[3], numbers[7], numbers[8]
     for m in numba.prange(len(rows)):
-        row = rows[m]
-        bx, by, bz = blocks[m, 1] * side, blocks[m, 2] * side, blocks[m, 3] * side
+        row, block = rows[m], blocks[m]
+        measured = np.zeros(values.shape[1], np.bool_)
         for s in range(starts[m], starts[m + 1]):
-            ray = rays[s]
-            x, y, z, length, axis = followed(points, ray, numbers)
-            if length < 0:
+            measure(
+                values[row], weights[row], colors, row, block, side, rays[s], points, tints, numbers, tinted,
+                measured,
+            )  # fmt: skip
+        for s in range(free_starts[m], free_starts[m + 1]):
+            carve(values[row], weights[row], block, side, free_rays[s], points, numbers, measured)
+
+
+@numba.njit
+def in_block(direction, origin, begin, end, first, side):
+    """The first lattice plane of a block that a ray passes between two places on its way, and how many."""
+    low, high = planes(origin, direction, begin, end)
+    low, high = max(low, np.float64(first)), min(high, np.float64(first + side - 1))
+    return low, np.int64(max(high - low + 1, 0.0))
+
+
+@numba.njit
+def measure(values, weights, colors, row, block, side, ray, points, tints, numbers, tinted, measured):
+    """What a ray tells near its point, in one block: values, weights and `measured` (n,) are changed."""
+    truncation, share, limit = numbers[3], numbers[7], numbers[8]
+    x, y, z, length, axis = followed(points, ray, numbers)
+    if length < 0:
+        return
+    va, vb, vc = in_order(x, y, z, axis)
+    oa, ob, oc = in_order(numbers[0], numbers[1], numbers[2], axis)
+    ba, bb, bc = in_order(block[1] * side, block[2] * side, block[3] * side, axis)
+    begin, end = near_the_point(length, truncation)
+    first, count = in_block(va, oa, begin, end, ba, side)
+    for plane in range(count):
+        a = first + plane
+        t = (a - oa) / va
+        b, c = ob + t * vb, oc + t * vc
+        for corner in range(4):
+            u, v = math.floor(b) + (corner >> 1), math.floor(c) + (corner & 1)
+            if not (bb <= u < bb + side and bc <= v < bc + side):
                 continue
-            va, vb, vc = in_order(x, y, z, axis)
-            oa, ob, oc = in_order(numbers[0], numbers[1], numbers[2], axis)
-            ba, bb, bc = in_order(bx, by, bz, axis)
-            first, last = planes(oa, va, length, truncation)
-            first, last = max(first, np.float64(ba)), min(last, np.float64(ba + side - 1))
-            for plane in range(np.int64(max(last - first + 1, 0.0))):
-                a = first + plane
-                t = (a - oa) / va
-                b, c = ob + t * vb, oc + t * vc
-                low_b, low_c = math.floor(b), math.floor(c)
-                for corner in range(4):
-                    u, v = low_b + (corner >> 1), low_c + (corner & 1)
-                    if not (bb <= u < bb + side and bc <= v < bc + side):
-                        continue
-                    along = va * (a - oa) + vb * (u - ob) + vc * (v - oc)
-                    behind = (along - length) / truncation
-                    w = share * (1 - abs(b - u)) * (1 - abs(c - v))
-                    if not (behind <= 1 and w > 0):
-                        continue
-                    ix, iy, iz = in_place(np.int64(a) - ba, np.int64(u) - bb, np.int64(v) - bc, axis)
-                    at = (ix * side + iy) * side + iz
-                    old = np.float64(weights[row, at])
-                    part = w / (old + w)
-                    before = np.float64(values[row, at])
-                    values[row, at] = before + (max(behind, -1.0) - before) * part
-                    weights[row, at] = min(old + w, limit)
-                    if tinted:
-                        for k in range(3):
-                            was = np.float64(colors[row, k, at])
-                            colors[row, k, at] = was + (np.float64(tints[ray, k]) - was) * part
+            along = va * (a - oa) + vb * (u - ob) + vc * (v - oc)
+            behind = (along - length) / truncation
+            w = share * (1 - abs(b - u)) * (1 - abs(c - v))
+            if not (behind <= 1 and w > 0):
+                continue
+            ix, iy, iz = in_place(np.int64(a) - ba, np.int64(u) - bb, np.int64(v) - bc, axis)
+            at = (ix * side + iy) * side + iz
+            part = add(values, weights, at, max(behind, -1.0), w, limit)
+            measured[at] = True
+            if tinted:
+                for k in range(3):
+                    was = np.float64(colors[row, k, at])
+                    colors[row, k, at] = was + (np.float64(tints[ray, k]) - was) * part
+
+
+@numba.njit
+def add(values, weights, at, value, w, limit):
+    """One more observation of a point; returns its part of the average."""
+    old, before = np.float64(weights[at]), np.float64(values[at])
+    part = w / (old + w)
+    values[at] = before + (value - before) * part
+    weights[at] = min(old + w, limit)
+    return part
+
+
+@numba.njit
+def carve(values, weights, block, side, ray, points, numbers, measured):
+    """What a ray tells of its free way, in one block: values and weights are changed."""
+    share, limit = numbers[9], numbers[8]
+    x, y, z, length, axis = followed(points, ray, numbers)
+    if length < 0:
+        return
+    va, vb, vc = in_order(x, y, z, axis)
+    oa, ob, oc = in_order(numbers[0], numbers[1], numbers[2], axis)
+    ba, bb, bc = in_order(block[1] * side, block[2] * side, block[3] * side, axis)
+    begin, end = free_way(length, numbers[3], numbers[4])
+    first, count = in_block(va, oa, begin, end, ba, side)
+    for plane in range(count):
+        a = first + plane
+        t = (a - oa) / va
+        b, c = ob + t * vb, oc + t * vc
+        value = 0.0  # at the ray, of the points that it may change
+        for add_them in range(2):
+            if add_them and value <= 0:
+                break
+            for corner in range(4):
+                u, v = math.floor(b) + (corner >> 1), math.floor(c) + (corner & 1)
+                if not (bb <= u < bb + side and bc <= v < bc + side):
+                    continue
+                w = (1 - abs(b - u)) * (1 - abs(c - v))
+                ix, iy, iz = in_place(np.int64(a) - ba, np.int64(u) - bb, np.int64(v) - bc, axis)
+                at = (ix * side + iy) * side + iz
+                if measured[at] or weights[at] == 0 or not w > 0:
+                    continue
+                if add_them:
+                    add(values, weights, at, -1.0, share * w, limit)
+                else:
+                    value += w * values[at]

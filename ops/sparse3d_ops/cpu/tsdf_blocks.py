@@ -9,9 +9,12 @@ import math
 import numba
 import numpy as np
 
-from sparse3d_ops.cpu.hashing import first_slot, in_range, pack_key
+from sparse3d_ops.cpu.hashing import find, first_slot, in_range, pack_key
 
 BANDS = 16  # parts of a depth map that are followed side by side, however many threads there are
+# Blocks of one layer across a ray's axis: it leaves the layer after as many voxels across as along, and has
+# its four points in three by three blocks of it at most. A key comes again within so many or not at all.
+RECENT_OF_RAY = 9
 RECENT = 1 << 12  # keys of a band that are remembered, so that most repeats are dropped at once
 
 
@@ -114,23 +117,36 @@ def in_place(a, b, c, axis):
 
 
 @numba.njit(inline="always")
-def planes(origin, direction, length, truncation):
-    """The first and the last lattice plane that a ray passes within truncation."""
-    p = origin + max(length - truncation, 0.0) * direction
-    q = origin + (length + truncation) * direction
+def planes(origin, direction, begin, end):
+    """The first and the last lattice plane that a ray passes between two places on its way."""
+    p, q = origin + begin * direction, origin + end * direction
     return math.ceil(min(p, q)), math.floor(max(p, q))
 
 
+@numba.njit(inline="always")
+def near_the_point(length, truncation):
+    """Where the part of a ray begins and ends that tells of the surface."""
+    return max(length - truncation, 0.0), length + truncation
+
+
+@numba.njit(inline="always")
+def free_way(length, truncation, near):
+    """Where the part of a ray begins and ends that tells of free space: before what tells of the surface."""
+    return near, max(length - truncation, near)
+
+
 @numba.njit(parallel=True, cache=True, nogil=True)
-def ray_blocks(points, numbers, side, found, counts):
-    """found (N, most) and counts (N,) are outputs; -1 for a ray that leads too far."""
+def ray_blocks(points, numbers, side, free, found, counts):
+    """found (N, most) and counts (N,) are outputs; -1 for a ray that leads too far. free: of the free way of
+    rays, not of what is near their points."""
     for i in numba.prange(len(points)):
         x, y, z, length, axis = followed(points, i, numbers)
         if length < 0:
             continue
         va, vb, vc = in_order(x, y, z, axis)
         oa, ob, oc = in_order(numbers[0], numbers[1], numbers[2], axis)
-        first, last = planes(oa, va, length, numbers[3])
+        begin, end = free_way(length, numbers[3], numbers[4]) if free else near_the_point(length, numbers[3])
+        first, last = planes(oa, va, begin, end)
         count = 0
         for plane in range(np.int64(last - first) + 1):
             a = first + plane
@@ -145,7 +161,7 @@ def ray_blocks(points, numbers, side, found, counts):
                 ix, iy, iz = in_place(np.int64(ba), np.int64(bb), np.int64(bc), axis)
                 key = pack_key(0, ix, iy, iz)
                 new = True
-                for k in range(count):
+                for k in range(min(count, RECENT_OF_RAY)):
                     if found[i, count - 1 - k] == key:
                         new = False
                         break
@@ -155,6 +171,18 @@ def ray_blocks(points, numbers, side, found, counts):
             if count < 0:
                 break
         counts[i] = count
+
+
+@numba.njit(parallel=True, cache=True, nogil=True)
+def keep_known(slot_keys, slot_rows, found, counts):
+    """Leave of the keys in each row of `found` those that the table has, in their order."""
+    for i in numba.prange(len(counts)):
+        kept = 0
+        for k in range(counts[i]):
+            if find(slot_keys, slot_rows, found[i, k]) >= 0:
+                found[i, kept] = found[i, k]
+                kept += 1
+        counts[i] = kept
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)

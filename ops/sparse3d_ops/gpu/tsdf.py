@@ -6,7 +6,15 @@ import triton.language as tl
 from torch import Tensor
 
 from sparse3d_ops.gpu.launch import launch_grid
-from sparse3d_ops.gpu.tsdf_blocks import first_of, first_plane, followed, last_plane, second_of, third_of
+from sparse3d_ops.gpu.tsdf_blocks import (
+    first_of,
+    followed,
+    free_way,
+    near_the_point,
+    planes,
+    second_of,
+    third_of,
+)
 
 
 @triton.jit(do_not_specialize=["height", "width"])
@@ -102,6 +110,45 @@ def integrate_depth(
 
 
 @triton.jit
+def shares(points, ray, numbers, gx, gy, gz, FREE: tl.constexpr):
+    """Of the lattice points of a block at a ray: which it passes on its part that tells of the surface, or
+    FREE on its free way, their shares in the bilinear interpolation, how far behind its point they are, by
+    the truncation, and along which axis it runs."""
+    x, y, z, length, axis, there = followed(points, ray, numbers, ray >= 0)
+    ox, oy, oz = tl.load(numbers), tl.load(numbers + 1), tl.load(numbers + 2)
+    va, vb, vc = first_of(x, y, z, axis), second_of(x, y, z, axis), third_of(x, y, z, axis)
+    oa, ob, oc = first_of(ox, oy, oz, axis), second_of(ox, oy, oz, axis), third_of(ox, oy, oz, axis)
+    a, u, v = first_of(gx, gy, gz, axis), second_of(gx, gy, gz, axis), third_of(gx, gy, gz, axis)
+    truncation = tl.load(numbers + 3)
+    if FREE:
+        begin, end = free_way(length, truncation, tl.load(numbers + 4))
+    else:
+        begin, end = near_the_point(length, truncation)
+    first, last = planes(oa, va, begin, end)
+    t = (a - oa) / va
+    b, c = ob + t * vb, oc + t * vc
+    passed = there & (a >= first) & (a <= last)
+    passed = passed & (u - tl.floor(b) >= 0) & (u - tl.floor(b) <= 1)
+    passed = passed & (v - tl.floor(c) >= 0) & (v - tl.floor(c) <= 1)
+    behind = (va * (a - oa) + vb * (u - ob) + vc * (v - oc) - length) / truncation
+    share = (1 - tl.abs(b - u)) * (1 - tl.abs(c - v))
+    return passed & (share > 0), share, behind, axis
+
+
+@triton.jit
+def plane_sums(x, axis, SIDE: tl.constexpr):
+    """Of numbers of lattice points (SIDE^3,): the sum over the plane of each across an axis."""
+    cube = tl.reshape(x, (SIDE, SIDE, SIDE))
+    zero = cube * 0
+    along_x = tl.sum(tl.sum(cube, 2), 1)[:, None, None] + zero
+    along_y = tl.sum(tl.sum(cube, 2), 0)[None, :, None] + zero
+    along_z = tl.sum(tl.sum(cube, 1), 0)[None, None, :] + zero
+    return tl.reshape(
+        tl.where(axis == 0, along_x, tl.where(axis == 1, along_y, along_z)), (SIDE * SIDE * SIDE,)
+    )
+
+
+@triton.jit
 def ray_kernel(
     values,
     weights,
@@ -110,6 +157,8 @@ def ray_kernel(
     blocks,
     starts,
     rays,
+    free_starts,
+    free_rays,
     points,
     tints,
     numbers,
@@ -123,8 +172,7 @@ def ray_kernel(
     gx = (tl.load(blocks + 4 * m + 1) * SIDE + i // (SIDE * SIDE)).to(tl.float64)
     gy = (tl.load(blocks + 4 * m + 2) * SIDE + i // SIDE % SIDE).to(tl.float64)
     gz = (tl.load(blocks + 4 * m + 3) * SIDE + i % SIDE).to(tl.float64)
-    ox, oy, oz = tl.load(numbers), tl.load(numbers + 1), tl.load(numbers + 2)
-    truncation, limit = tl.load(numbers + 3), tl.load(numbers + 8)
+    limit = tl.load(numbers + 8)
     at = row * SIDE * SIDE * SIDE + i
     value = tl.load(values + at).to(tl.float64)
     weight = tl.load(weights + at).to(tl.float64)
@@ -136,21 +184,13 @@ def ray_kernel(
         blue = tl.load(colors + plane + 2 * SIDE * SIDE * SIDE).to(tl.float64)
     s = tl.load(starts + m)
     end = tl.load(starts + m + 1)
+    measured = i < 0
     while s < end:
         ray = tl.load(rays + s).to(tl.int64)
-        x, y, z, length, axis, there = followed(points, ray, numbers, ray >= 0)
-        va, vb, vc = first_of(x, y, z, axis), second_of(x, y, z, axis), third_of(x, y, z, axis)
-        oa, ob, oc = first_of(ox, oy, oz, axis), second_of(ox, oy, oz, axis), third_of(ox, oy, oz, axis)
-        a, u, v = first_of(gx, gy, gz, axis), second_of(gx, gy, gz, axis), third_of(gx, gy, gz, axis)
-        passed = there & (a >= first_plane(oa, va, length, truncation))
-        passed = passed & (a <= last_plane(oa, va, length, truncation))
-        t = (a - oa) / va
-        b, c = ob + t * vb, oc + t * vc
-        passed = passed & (u - tl.floor(b) >= 0) & (u - tl.floor(b) <= 1)
-        passed = passed & (v - tl.floor(c) >= 0) & (v - tl.floor(c) <= 1)
-        behind = (va * (a - oa) + vb * (u - ob) + vc * (v - oc) - length) / truncation
-        w = tl.load(numbers + 7) * (1 - tl.abs(b - u)) * (1 - tl.abs(c - v))
+        passed, share, behind, axis = shares(points, ray, numbers, gx, gy, gz, False)
+        w = tl.load(numbers + 7) * share
         passed = passed & (behind <= 1) & (w > 0)
+        measured = measured | passed
         part = tl.where(passed, w, 0.0) / tl.where(passed, weight + w, 1.0)
         # Kept as float32 between two rays, as the numba body keeps them.
         change = (tl.maximum(behind, -1.0) - value) * part
@@ -163,6 +203,18 @@ def ray_kernel(
             red = (red + (r - red) * part).to(tl.float32).to(tl.float64)
             green = (green + (g - green) * part).to(tl.float32).to(tl.float64)
             blue = (blue + (b - blue) * part).to(tl.float32).to(tl.float64)
+        s += 1
+    s = tl.load(free_starts + m)
+    end = tl.load(free_starts + m + 1)
+    while s < end:
+        ray = tl.load(free_rays + s).to(tl.int64)
+        passed, share, behind, axis = shares(points, ray, numbers, gx, gy, gz, True)
+        passed = passed & (measured == 0) & (weight > 0)
+        passed = passed & (plane_sums(tl.where(passed, share * value, 0.0), axis, SIDE) > 0)
+        w = tl.load(numbers + 9) * share
+        part = tl.where(passed, w, 0.0) / tl.where(passed, weight + w, 1.0)
+        value = tl.where(passed, value + (-1 - value) * part, value).to(tl.float32).to(tl.float64)
+        weight = tl.where(passed, tl.minimum(weight + w, limit), weight).to(tl.float32).to(tl.float64)
         s += 1
     tl.store(values + at, value.to(tl.float32))
     tl.store(weights + at, weight.to(tl.float32))
@@ -180,6 +232,8 @@ def integrate_rays(
     blocks: Tensor,
     starts: Tensor,
     rays: Tensor,
+    free_starts: Tensor,
+    free_rays: Tensor,
     points: Tensor,
     tints: Tensor | None,
     numbers: Tensor,
@@ -192,10 +246,12 @@ def integrate_rays(
         values,
         weights,
         colors,
-        rows.contiguous(),
+        rows,
         blocks,
         starts,
         rays,
+        free_starts,
+        free_rays,
         points,
         rays if tints is None else tints,
         numbers,

@@ -4,7 +4,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sparse3d_ops.gpu.hashing import in_range, pack_key
+from sparse3d_ops.gpu.hashing import find, in_range, pack_key
 from sparse3d_ops.gpu.launch import lanes, launch
 
 BLOCK = 128
@@ -120,15 +120,38 @@ def third_of(x, y, z, axis):
 
 
 @triton.jit
-def first_plane(origin, v, length, truncation):
-    p, q = origin + tl.maximum(length - truncation, 0.0) * v, origin + (length + truncation) * v
-    return tl.ceil(tl.minimum(p, q))
+def planes(origin, v, begin, end):
+    """The first and the last lattice plane that a ray passes between two places on its way."""
+    p, q = origin + begin * v, origin + end * v
+    return tl.ceil(tl.minimum(p, q)), tl.floor(tl.maximum(p, q))
 
 
 @triton.jit
-def last_plane(origin, v, length, truncation):
-    p, q = origin + tl.maximum(length - truncation, 0.0) * v, origin + (length + truncation) * v
-    return tl.floor(tl.maximum(p, q))
+def near_the_point(length, truncation):
+    """Where the part of a ray begins and ends that tells of the surface."""
+    return tl.maximum(length - truncation, 0.0), length + truncation
+
+
+@triton.jit
+def free_way(length, truncation, near):
+    """Where the part of a ray begins and ends that tells of free space."""
+    return near + tl.zeros_like(length), tl.maximum(length - truncation, near)
+
+
+@triton.jit
+def block_of(a, b, c, corner: tl.constexpr, side, axis, wanted):
+    """The key of the block of a lattice point at a corner of the square of (b, c) in plane a, and whether it
+    has one."""
+    ba, bb = tl.floor(a / side), tl.floor((b + (corner >> 1)) / side)
+    bc = tl.floor((c + (corner & 1)) / side)
+    fits = in_range(ba, bb, bc)
+    ka = tl.where(wanted & fits, ba, 0.0).to(tl.int64)
+    kb = tl.where(wanted & fits, bb, 0.0).to(tl.int64)
+    kc = tl.where(wanted & fits, bc, 0.0).to(tl.int64)
+    ix = tl.where(axis == 0, ka, kb)
+    iy = tl.where(axis == 0, kb, tl.where(axis == 1, ka, kc))
+    iz = tl.where(axis == 2, ka, kc)
+    return pack_key(tl.zeros_like(ix), ix, iy, iz), fits
 
 
 @triton.jit(do_not_specialize=["items", "side", "most"])
@@ -140,24 +163,15 @@ def ray_kernel(points, numbers, side, most, found, bad, items, BLOCK: tl.constex
     ox, oy, oz = tl.load(numbers), tl.load(numbers + 1), tl.load(numbers + 2)
     va, vb, vc = first_of(x, y, z, axis), second_of(x, y, z, axis), third_of(x, y, z, axis)
     oa, ob, oc = first_of(ox, oy, oz, axis), second_of(ox, oy, oz, axis), third_of(ox, oy, oz, axis)
-    a = first_plane(oa, va, length, tl.load(numbers + 3))
-    last = last_plane(oa, va, length, tl.load(numbers + 3))
+    begin, end = near_the_point(length, tl.load(numbers + 3))
+    a, last = planes(oa, va, begin, end)
     column = tl.zeros((BLOCK,), tl.int64)
     walking = there & (a <= last)
     while tl.max(walking.to(tl.int32), 0) > 0:
         t = (a - oa) / va
         b, c = tl.floor(ob + t * vb), tl.floor(oc + t * vc)
         for corner in tl.static_range(4):
-            ba, bb = tl.floor(a / side), tl.floor((b + (corner >> 1)) / side)
-            bc = tl.floor((c + (corner & 1)) / side)
-            fits = in_range(ba, bb, bc)
-            ka = tl.where(walking & fits, ba, 0.0).to(tl.int64)
-            kb = tl.where(walking & fits, bb, 0.0).to(tl.int64)
-            kc = tl.where(walking & fits, bc, 0.0).to(tl.int64)
-            ix = tl.where(axis == 0, ka, kb)
-            iy = tl.where(axis == 0, kb, tl.where(axis == 1, ka, kc))
-            iz = tl.where(axis == 2, ka, kc)
-            key = pack_key(tl.zeros_like(ix), ix, iy, iz)
+            key, fits = block_of(a, b, c, corner, side, axis, walking)
             tl.store(found + i * most + column + corner, key, mask=walking & fits)
             tl.store(bad + i, tl.full((BLOCK,), 1, tl.int32), mask=walking & (fits == 0))
         column += 4
@@ -167,3 +181,77 @@ def ray_kernel(points, numbers, side, most, found, bad, items, BLOCK: tl.constex
 
 def ray_blocks(points: Tensor, numbers: Tensor, side: int, found: Tensor, bad: Tensor) -> None:
     launch(ray_kernel, len(points), BLOCK, points, numbers, side, found.shape[1], found, bad)
+
+
+@triton.jit(do_not_specialize=["items", "side", "slots"])
+def free_kernel(
+    points,
+    numbers,
+    side,
+    slot_keys,
+    slot_rows,
+    slots,
+    places,
+    keys,
+    rays,
+    items,
+    WRITE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """WRITE: `places` are where the keys of each ray begin, keys and rays are outputs, with repeats; else
+    `places` are how many there are, an output: -1 for a ray that leads too far."""
+    i = lanes(BLOCK)
+    inside = i < items
+    x, y, z, length, axis, there = followed(points, i, numbers, inside)
+    ox, oy, oz = tl.load(numbers), tl.load(numbers + 1), tl.load(numbers + 2)
+    va, vb, vc = first_of(x, y, z, axis), second_of(x, y, z, axis), third_of(x, y, z, axis)
+    oa, ob, oc = first_of(ox, oy, oz, axis), second_of(ox, oy, oz, axis), third_of(ox, oy, oz, axis)
+    begin, end = free_way(length, tl.load(numbers + 3), tl.load(numbers + 4))
+    a, last = planes(oa, va, begin, end)
+    at = tl.zeros((BLOCK,), tl.int64)
+    if WRITE:
+        at = tl.load(places + i, mask=inside, other=0)
+    far = inside & (inside == 0)
+    before = tl.zeros((BLOCK,), tl.int64)  # the last key: most points lie in the block of the one before
+    walking = there & (a <= last)
+    while tl.max(walking.to(tl.int32), 0) > 0:
+        t = (a - oa) / va
+        b, c = tl.floor(ob + t * vb), tl.floor(oc + t * vc)
+        for corner in tl.static_range(4):
+            key, fits = block_of(a, b, c, corner, side, axis, walking)
+            far = far | (walking & (fits == 0))
+            new = walking & fits & (key != before)
+            before = tl.where(new, key, before)
+            known = new & (find(slot_keys, slot_rows, slots, key, new) >= 0)
+            if WRITE:
+                tl.store(keys + at, key, mask=known)
+                tl.store(rays + at, i.to(tl.int64), mask=known)
+            at += tl.where(known, 1, 0)
+        a += 1
+        walking = walking & (a <= last)
+    if not WRITE:
+        tl.store(places + i, tl.where(far, -1, at), mask=inside)
+
+
+def count_free(
+    points: Tensor, numbers: Tensor, side: int, slot_keys: Tensor, slot_rows: Tensor, counts: Tensor
+) -> None:
+    """counts (N,) is an output."""
+    table = slot_keys, slot_rows, len(slot_keys)
+    outputs = counts, counts, counts
+    launch(free_kernel, len(points), BLOCK, points, numbers, side, *table, *outputs, WRITE=False)
+
+
+def fill_free(
+    points: Tensor,
+    numbers: Tensor,
+    side: int,
+    slot_keys: Tensor,
+    slot_rows: Tensor,
+    starts: Tensor,
+    keys: Tensor,
+    rays: Tensor,
+) -> None:
+    """keys (S,) and rays (S,) int64 are outputs, with repeats."""
+    table = slot_keys, slot_rows, len(slot_keys)
+    launch(free_kernel, len(points), BLOCK, points, numbers, side, *table, starts, keys, rays, WRITE=True)
