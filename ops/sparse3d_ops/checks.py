@@ -121,3 +121,14 @@ def working(tensor: Tensor) -> Tensor:
     """The tensor as the bodies take it: detached, contiguous, and float32 or float64, as sums are kept."""
     work = tensor.detach()
     return (work if work.dtype in (torch.float32, torch.float64) else work.float()).contiguous()
+
+
+def plain(*tensors: Tensor) -> list[Tensor]:
+    """Tensors as the Triton bodies take them: detached and contiguous."""
+    return [tensor.detach().contiguous() for tensor in tensors]
+
+
+def as_arrays(*tensors: Tensor) -> list[Any]:
+    """Tensors of the CPU as the numba bodies take them: contiguous arrays of the same memory where they are
+    contiguous."""
+    return [tensor.numpy() for tensor in plain(*tensors)]

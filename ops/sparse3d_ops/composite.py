@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparse3d_ops.checks import check_same_device, check_starts, check_tensor
+from sparse3d_ops.checks import as_arrays, check_same_device, check_starts, check_tensor, plain
 
 EXACT = (torch.float32, torch.float64)
 
@@ -49,14 +49,6 @@ def _check_values(values: Tensor, like: Tensor) -> None:
     check_same_device(("values", values), ("sigma", like))
 
 
-def _plain(*tensors: Tensor) -> list[Tensor]:
-    return [tensor.detach().contiguous() for tensor in tensors]
-
-
-def _arrays(*tensors: Tensor):
-    return [tensor.detach().contiguous().numpy() for tensor in tensors]
-
-
 # ---- compositing -------------------------------------------------------------------------------------------
 
 
@@ -78,7 +70,7 @@ def composite_samples(
     from sparse3d_ops.cpu import composite as body
 
     out, opacity, weights = _room_for_composite(sigma, values, dt, ray_starts, stop)
-    arrays = _arrays(sigma, values, dt, ray_starts, out, opacity, weights)
+    arrays = as_arrays(sigma, values, dt, ray_starts, out, opacity, weights)
     body.composite(*arrays, stop=body.scalar(stop, arrays[0]))
     return out, opacity, weights
 
@@ -90,7 +82,7 @@ def _(
     from sparse3d_ops.gpu import composite as body
 
     out, opacity, weights = _room_for_composite(sigma, values, dt, ray_starts, stop)
-    body.composite(*_plain(sigma, values, dt, ray_starts, out, opacity, weights), stop=stop)
+    body.composite(*plain(sigma, values, dt, ray_starts, out, opacity, weights), stop=stop)
     return out, opacity, weights
 
 
@@ -151,7 +143,7 @@ def composite_backward(
 
     grads = grad_out, grad_opacity, grad_weights
     of_depth, of_values = _room_for_backward(*grads, values, weights, ray_starts)
-    arrays = _arrays(*grads, values, weights, ray_starts, of_depth, of_values)
+    arrays = as_arrays(*grads, values, weights, ray_starts, of_depth, of_values)
     body.composite_backward(*arrays, stop=body.scalar(stop, arrays[4]))
     return of_depth, of_values
 
@@ -170,7 +162,7 @@ def _(
 
     grads = grad_out, grad_opacity, grad_weights
     of_depth, of_values = _room_for_backward(*grads, values, weights, ray_starts)
-    tensors = _plain(*grads, values, weights, ray_starts, of_depth, of_values)
+    tensors = plain(*grads, values, weights, ray_starts, of_depth, of_values)
     body.composite_backward(*tensors, stop=stop)
     return of_depth, of_values
 
@@ -199,7 +191,7 @@ def running_sum(values: Tensor, ray_starts: Tensor, reverse: bool) -> Tensor:
 
     _check_samples(ray_starts, ("values", values))
     out = values.new_empty(len(values))
-    body.running_sum(*_arrays(values, ray_starts, out), reverse=reverse)
+    body.running_sum(*as_arrays(values, ray_starts, out), reverse=reverse)
     return out
 
 
@@ -209,7 +201,7 @@ def _(values: Tensor, ray_starts: Tensor, reverse: bool) -> Tensor:
 
     _check_samples(ray_starts, ("values", values))
     out = values.new_empty(len(values))
-    body.running_sum(*_plain(values, ray_starts, out), reverse=reverse)
+    body.running_sum(*plain(values, ray_starts, out), reverse=reverse)
     return out
 
 
@@ -246,7 +238,7 @@ def accumulate(weights: Tensor, values: Tensor, ray_starts: Tensor) -> Tensor:
     from sparse3d_ops.cpu import composite as body
 
     out = _room_for_rays(weights, values, ray_starts)
-    body.accumulate(*_arrays(weights, values, ray_starts, out))
+    body.accumulate(*as_arrays(weights, values, ray_starts, out))
     return out
 
 
@@ -256,7 +248,7 @@ def ray_dot(rays: Tensor, values: Tensor, ray_starts: Tensor) -> Tensor:
     from sparse3d_ops.cpu import composite as body
 
     out = _room_for_samples(rays, values, ray_starts)
-    body.ray_dot(*_arrays(rays, values, ray_starts, out))
+    body.ray_dot(*as_arrays(rays, values, ray_starts, out))
     return out
 
 
@@ -267,7 +259,7 @@ def ray_scale(rays: Tensor, weights: Tensor, ray_starts: Tensor) -> Tensor:
 
     _check_rays(rays, weights, ray_starts)
     out = weights.new_empty(len(weights), rays.shape[1])
-    body.ray_scale(*_arrays(rays, weights, ray_starts, out))
+    body.ray_scale(*as_arrays(rays, weights, ray_starts, out))
     return out
 
 
@@ -276,7 +268,7 @@ def _(weights: Tensor, values: Tensor, ray_starts: Tensor) -> Tensor:
     from sparse3d_ops.gpu import composite as body
 
     out = _room_for_rays(weights, values, ray_starts)
-    body.accumulate(*_plain(weights, values, ray_starts, out))
+    body.accumulate(*plain(weights, values, ray_starts, out))
     return out
 
 
@@ -285,7 +277,7 @@ def _(rays: Tensor, values: Tensor, ray_starts: Tensor) -> Tensor:
     from sparse3d_ops.gpu import composite as body
 
     out = _room_for_samples(rays, values, ray_starts)
-    body.ray_dot(*_plain(rays, values, ray_starts, out))
+    body.ray_dot(*plain(rays, values, ray_starts, out))
     return out
 
 
@@ -295,7 +287,7 @@ def _(rays: Tensor, weights: Tensor, ray_starts: Tensor) -> Tensor:
 
     _check_rays(rays, weights, ray_starts)
     out = weights.new_empty(len(weights), rays.shape[1])
-    body.ray_scale(*_plain(rays, weights, ray_starts, out))
+    body.ray_scale(*plain(rays, weights, ray_starts, out))
     return out
 
 
@@ -422,7 +414,7 @@ def distortion(weights: Tensor, t: Tensor, dt: Tensor, ray_starts: Tensor) -> Te
 
     _check_samples(ray_starts, ("weights", weights), ("t", t), ("dt", dt))
     out = weights.new_empty(len(ray_starts) - 1)
-    body.distortion(*_arrays(weights, t, dt, ray_starts, out))
+    body.distortion(*as_arrays(weights, t, dt, ray_starts, out))
     return out
 
 
@@ -432,7 +424,7 @@ def _(weights: Tensor, t: Tensor, dt: Tensor, ray_starts: Tensor) -> Tensor:
 
     _check_samples(ray_starts, ("weights", weights), ("t", t), ("dt", dt))
     out = weights.new_empty(len(ray_starts) - 1)
-    body.distortion(*_plain(weights, t, dt, ray_starts, out))
+    body.distortion(*plain(weights, t, dt, ray_starts, out))
     return out
 
 
@@ -457,7 +449,7 @@ def distortion_backward(
     from sparse3d_ops.cpu import composite as body
 
     outputs = _room_for_distortion(grad, weights, t, dt, ray_starts)
-    body.distortion_backward(*_arrays(grad, weights, t, dt, ray_starts, *outputs))
+    body.distortion_backward(*as_arrays(grad, weights, t, dt, ray_starts, *outputs))
     return outputs
 
 
@@ -468,7 +460,7 @@ def _(
     from sparse3d_ops.gpu import composite as body
 
     outputs = _room_for_distortion(grad, weights, t, dt, ray_starts)
-    body.distortion_backward(*_plain(grad, weights, t, dt, ray_starts, *outputs))
+    body.distortion_backward(*plain(grad, weights, t, dt, ray_starts, *outputs))
     return outputs
 
 

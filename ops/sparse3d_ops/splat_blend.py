@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparse3d_ops.checks import check_same_device, check_tensor
+from sparse3d_ops.checks import as_arrays, check_same_device, check_tensor, plain
 from sparse3d_ops.splat_projection import EXACT, LEAST_ALPHA
 from sparse3d_ops.splat_tiles import Tiles, check_lists, check_tiles
 
@@ -75,7 +75,7 @@ def blend(
     tiles = Tiles(starts, splats, slots, offsets)
     image, through = _room(means2d, conics, opacities, features, absolute, tiles, width, height)
     packed, limits = _pack(means2d, conics, opacities, features)
-    arguments = packed, *_arrays(starts, splats), limits, get_num_threads(), *_arrays(image, through)
+    arguments = packed, *as_arrays(starts, splats), limits, get_num_threads(), *as_arrays(image, through)
     if not body.blend(*arguments):
         check_lists(tiles, len(means2d))
     return image, through
@@ -100,7 +100,7 @@ def _(
     tiles = Tiles(starts, splats, slots, offsets)
     image, through = _room(means2d, conics, opacities, features, absolute, tiles, width, height)
     check_lists(tiles, len(means2d))
-    inputs = _plain(means2d, conics, opacities, features, starts, splats, _limits(means2d))
+    inputs = plain(means2d, conics, opacities, features, starts, splats, _limits(means2d))
     body.blend(*inputs, image=image, through=through)
     return image, through
 
@@ -111,20 +111,12 @@ def _pack(means2d: Tensor, conics: Tensor, opacities: Tensor, features: Tensor):
 
     packed = means2d.new_empty(len(means2d), body.FEATURES + features.shape[1])
     limits = _limits(means2d)
-    body.pack(*_arrays(means2d, conics, opacities, features, limits, packed))
-    return _arrays(packed, limits)
+    body.pack(*as_arrays(means2d, conics, opacities, features, limits, packed))
+    return as_arrays(packed, limits)
 
 
 def _limits(like: Tensor) -> Tensor:
     return torch.tensor([LEAST_ALPHA, MOST_ALPHA, STOP], dtype=like.dtype, device=like.device)
-
-
-def _plain(*tensors: Tensor) -> list[Tensor]:
-    return [tensor.detach().contiguous() for tensor in tensors]
-
-
-def _arrays(*tensors: Tensor):
-    return [tensor.numpy() for tensor in _plain(*tensors)]
 
 
 def _room(means2d, conics, opacities, features, absolute, tiles, width, height):
@@ -137,13 +129,20 @@ def _check(means2d, conics, opacities, features, absolute, tiles, width, height)
     check_tensor("means2d", means2d, ("N", 2), EXACT)
     check_tensor("conics", conics, (count, 3), (dtype,))
     check_tensor("opacities", opacities, (count,), (dtype,))
+    check_features(features, absolute, means2d)
+    check_tiles(tiles, count, width, height)
+    parts = {"means2d": means2d, "conics": conics, "opacities": opacities}
+    check_same_device(*parts.items(), *tiles._asdict().items())
+
+
+def check_features(features: Tensor, absolute: Tensor, means2d: Tensor) -> None:
+    """Raise a ValueError unless these are features of splats at `means2d`, and as many zeros or none."""
+    count, dtype = means2d.shape[0], means2d.dtype
     check_tensor("features", features, (count, "C"), (dtype,))
     check_tensor("absolute", absolute, ("N", 2), (dtype,))
     if absolute.shape[0] not in (0, count):
         raise ValueError(f"absolute has {absolute.shape[0]} rows, expected {count}")
-    check_tiles(tiles, count, width, height)
-    parts = {"means2d": means2d, "conics": conics, "opacities": opacities, "features": features}
-    check_same_device(*parts.items(), ("absolute", absolute), *tiles._asdict().items())
+    check_same_device(("means2d", means2d), ("features", features), ("absolute", absolute))
 
 
 @blend.register_fake
@@ -194,9 +193,9 @@ def blend_backward(
     images = image, transmittance, of_image, of_transmittance
     of_slots, out = _room_for_backward(means2d, conics, opacities, features, tiles, *images)
     packed, limits = _pack(means2d, conics, opacities, features)
-    lists, rows = _arrays(conics, starts, splats, slots), of_slots.numpy()
-    arguments = packed, *lists, limits, get_num_threads(), *_arrays(*images), wants_absolute, rows
-    if not (body.blend_backward(*arguments) and body.sum_slots(*_arrays(of_slots, offsets, out))):
+    lists, rows = as_arrays(conics, starts, splats, slots), of_slots.numpy()
+    arguments = packed, *lists, limits, get_num_threads(), *as_arrays(*images), wants_absolute, rows
+    if not (body.blend_backward(*arguments) and body.sum_slots(*as_arrays(of_slots, offsets, out))):
         check_lists(tiles, len(means2d))
     return _columns(out)
 
@@ -223,7 +222,7 @@ def _(
     images = image, transmittance, of_image, of_transmittance
     of_slots, out = _room_for_backward(means2d, conics, opacities, features, tiles, *images)
     check_lists(tiles, len(means2d))
-    inputs = _plain(means2d, conics, opacities, features, *tiles, *images, _limits(means2d))
+    inputs = plain(means2d, conics, opacities, features, *tiles, *images, _limits(means2d))
     body.blend_backward(*inputs, wants_absolute=wants_absolute, of_slots=of_slots, out=out)
     return _columns(out)
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparse3d_ops.checks import check_same_device, check_tensor
+from sparse3d_ops.checks import as_arrays, check_same_device, check_tensor, plain
 
 EXACT = (torch.float32, torch.float64)
 # Below this opacity a splat does not count at a pixel: half a step of an 8-bit image.
@@ -94,6 +94,13 @@ def check_size(width: int, height: int) -> None:
         raise ValueError(f"size is {width} x {height}, expected 1 to {1 << 15} pixels each way")
 
 
+def camera_gradients(of_camera: Tensor) -> tuple[Tensor, Tensor]:
+    """(16,) as the bodies give them -> of world_to_camera (4, 4), whose last row has no gradient,
+    and of the intrinsics (4,)."""
+    of_world = of_camera[:12].reshape(3, 4)
+    return torch.cat((of_world, torch.zeros_like(of_world[:1]))), of_camera[12:]
+
+
 def _limits(like: Tensor, width: int, height: int, near: float, blur: float) -> Tensor:
     return torch.tensor([width, height, near, blur, LEAST_ALPHA], dtype=like.dtype, device=like.device)
 
@@ -118,7 +125,7 @@ def project_splats(
     out = _room(means, quats, scales, opacities, world_to_camera, intrinsics, width, height, near, blur)
     limits = _limits(means, width, height, near, blur)
     inputs = (means, quats, scales, opacities, world_to_camera, intrinsics, limits)
-    arguments = *_arrays(*inputs), orthographic, *_arrays(*out)
+    arguments = *as_arrays(*inputs), orthographic, *as_arrays(*out)
     body.project(*arguments)
     return out
 
@@ -141,7 +148,7 @@ def _(
 
     out = _room(means, quats, scales, opacities, world_to_camera, intrinsics, width, height, near, blur)
     limits = _limits(means, width, height, near, blur)
-    inputs = _plain(means, quats, scales, opacities, world_to_camera, intrinsics, limits)
+    inputs = plain(means, quats, scales, opacities, world_to_camera, intrinsics, limits)
     body.project(inputs, out, orthographic)
     return out
 
@@ -159,14 +166,6 @@ def _room(means, quats, scales, opacities, world_to_camera, intrinsics, width, h
         means.new_empty(count, 2),
         means.new_empty(count),
     )
-
-
-def _plain(*tensors: Tensor) -> list[Tensor]:
-    return [tensor.detach().contiguous() for tensor in tensors]
-
-
-def _arrays(*tensors: Tensor):
-    return [tensor.numpy() for tensor in _plain(*tensors)]
 
 
 @project_splats.register_fake
@@ -191,9 +190,7 @@ def _backward(ctx, of_means2d, of_conics, of_depths, of_reach, of_compensation):
     of_means, of_quats, of_scales, of_camera = project_splats_backward(
         *ctx.saved_tensors, of_means2d, of_conics, of_depths, of_compensation, *ctx.rest
     )
-    of_world = of_camera[:12].reshape(3, 4)
-    of_world = torch.cat((of_world, torch.zeros_like(of_world[:1])))
-    return of_means, of_quats, of_scales, None, of_world, of_camera[12:], *[None] * 5
+    return of_means, of_quats, of_scales, None, *camera_gradients(of_camera), *[None] * 5
 
 
 project_splats.register_autograd(_backward, setup_context=_setup)
@@ -226,7 +223,7 @@ def project_splats_backward(
     limits = _limits(means, width, height, near, blur)
     inputs = (means, quats, scales, world_to_camera, intrinsics, limits)
     grads = (reach, of_means2d, of_conics, of_depths, of_compensation)
-    arguments = *_arrays(*inputs), orthographic, *_arrays(*grads, *out, slices)
+    arguments = *as_arrays(*inputs), orthographic, *as_arrays(*grads, *out, slices)
     body.project_backward(*arguments)
     return *out, slices.sum(0).to(means.dtype)
 
@@ -253,8 +250,8 @@ def _(
 
     out = means.new_empty(means.shape), quats.new_empty(quats.shape), scales.new_empty(scales.shape)
     limits = _limits(means, width, height, near, blur)
-    inputs = _plain(means, quats, scales, world_to_camera, intrinsics, limits)
-    grads = _plain(reach, of_means2d, of_conics, of_depths, of_compensation)
+    inputs = plain(means, quats, scales, world_to_camera, intrinsics, limits)
+    grads = plain(reach, of_means2d, of_conics, of_depths, of_compensation)
     of_camera = body.project_backward([*inputs, *grads], out, orthographic)
     return *out, of_camera.to(means.dtype)
 

@@ -23,8 +23,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparse3d_ops.checks import check_same_device, check_tensor
-from sparse3d_ops.splat_blend import MOST_ALPHA, STOP
+from sparse3d_ops.checks import as_arrays, check_same_device, check_tensor, plain
+from sparse3d_ops.splat_blend import MOST_ALPHA, STOP, check_features
 from sparse3d_ops.splat_projection import EXACT, LEAST_ALPHA
 from sparse3d_ops.splat_tiles import Tiles, check_lists, check_tiles
 from sparse3d_ops.surfel_projection import LOW_PASS
@@ -139,7 +139,7 @@ def blend(
     _check(*parts, features, absolute, tiles, width, height, near, low_pass)
     out = _room(means2d, features, width, height)
     packed, limits = pack(*parts, features, near, low_pass, orthographic)
-    lists, threads = _arrays(starts, splats), get_num_threads()
+    lists, threads = as_arrays(starts, splats), get_num_threads()
     if not body.blend(packed, *lists, limits, orthographic, threads, *(x.numpy() for x in out)):  # pyright: ignore[reportCallIssue]
         check_lists(tiles, len(means2d))
     return out
@@ -169,7 +169,7 @@ def _(
     _check(*parts, features, absolute, tiles, width, height, near, low_pass)
     check_lists(tiles, len(means2d))
     out = _room(means2d, features, width, height)
-    inputs = _plain(*parts, features, starts, splats)
+    inputs = plain(*parts, features, starts, splats)
     body.blend(*inputs, limits_of(means2d, near, low_pass), orthographic, *out)
     return out
 
@@ -186,14 +186,6 @@ def _room(means2d: Tensor, features: Tensor, width: int, height: int):
     )
 
 
-def _plain(*tensors: Tensor) -> list[Tensor]:
-    return [tensor.detach().contiguous() for tensor in tensors]
-
-
-def _arrays(*tensors: Tensor):
-    return [tensor.numpy() for tensor in _plain(*tensors)]
-
-
 def limits_of(like: Tensor, near: float, low_pass: float) -> Tensor:
     """The numbers that hold for all surfels."""
     numbers = [LEAST_ALPHA, MOST_ALPHA, STOP, near, low_pass]
@@ -206,9 +198,9 @@ def pack(means2d, slopes, depths, opacities, features, near: float, low_pass: fl
 
     packed = means2d.new_empty(len(means2d), body.FEATURES + features.shape[1])
     limits = limits_of(means2d, near, low_pass)
-    inputs = _arrays(means2d, slopes, depths, opacities, features, limits)
+    inputs = as_arrays(means2d, slopes, depths, opacities, features, limits)
     body.pack(*inputs, orthographic, packed.numpy())
-    return _arrays(packed, limits)
+    return as_arrays(packed, limits)
 
 
 def check_surfels(means2d, slopes, depths, opacities, tiles: Tiles, width, height, near, low_pass) -> None:
@@ -227,12 +219,7 @@ def check_surfels(means2d, slopes, depths, opacities, tiles: Tiles, width, heigh
 
 def _check(means2d, slopes, depths, opacities, features, absolute, tiles, width, height, near, low_pass):
     check_surfels(means2d, slopes, depths, opacities, tiles, width, height, near, low_pass)
-    count, dtype = means2d.shape[0], means2d.dtype
-    check_tensor("features", features, (count, "C"), (dtype,))
-    check_tensor("absolute", absolute, ("N", 2), (dtype,))
-    if absolute.shape[0] not in (0, count):
-        raise ValueError(f"absolute has {absolute.shape[0]} rows, expected {count}")
-    check_same_device(("means2d", means2d), ("features", features), ("absolute", absolute))
+    check_features(features, absolute, means2d)
 
 
 @blend.register_fake
@@ -298,10 +285,10 @@ def blend_backward(
     grads = of_image, of_transmittance, of_depth, of_nearness, of_median, of_distortion
     of_slots, out = _room_for_backward(*parts, tiles, images, grads, near, low_pass)
     packed, limits = pack(*parts, near, low_pass, orthographic)
-    lists, rows = _arrays(slopes, starts, splats, slots), of_slots.numpy()
-    how, arrays = (orthographic, get_num_threads()), _arrays(*images, *grads)
+    lists, rows = as_arrays(slopes, starts, splats, slots), of_slots.numpy()
+    how, arrays = (orthographic, get_num_threads()), as_arrays(*images, *grads)
     fine = body.blend_backward(packed, *lists, limits, *how, *arrays, wants_absolute, rows)  # pyright: ignore[reportCallIssue]
-    if not (fine and body.sum_slots(rows, *_arrays(offsets), out.numpy())):  # pyright: ignore[reportCallIssue]
+    if not (fine and body.sum_slots(rows, *as_arrays(offsets), out.numpy())):  # pyright: ignore[reportCallIssue]
         check_lists(tiles, len(means2d))
     return _columns(out)
 
@@ -342,9 +329,9 @@ def _(
     of_slots, out = _room_for_backward(*parts, tiles, images, grads, near, low_pass)
     check_lists(tiles, len(means2d))
     limits = limits_of(means2d, near, low_pass)
-    inputs = _plain(*parts, *tiles)
+    inputs = plain(*parts, *tiles)
     how = orthographic, wants_absolute
-    body.blend_backward(*inputs, _plain(*images, *grads), limits, *how, of_slots, out)  # pyright: ignore[reportCallIssue]
+    body.blend_backward(*inputs, plain(*images, *grads), limits, *how, of_slots, out)  # pyright: ignore[reportCallIssue]
     return _columns(out)
 
 

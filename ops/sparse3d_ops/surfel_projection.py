@@ -21,7 +21,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sparse3d_ops.splat_projection import LEAST_ALPHA, check_camera, check_cloud
+from sparse3d_ops.checks import as_arrays, plain
+from sparse3d_ops.splat_projection import LEAST_ALPHA, camera_gradients, check_camera, check_cloud
 
 # The screen-space low-pass of the paper is a Gaussian of standard deviation sqrt(1/2) px around the centre:
 # exp(-LOW_PASS d^2 / 2).
@@ -75,14 +76,6 @@ def _limits(like: Tensor, width: int, height: int, near: float) -> Tensor:
     return torch.tensor(numbers, dtype=like.dtype, device=like.device)
 
 
-def _plain(*tensors: Tensor) -> list[Tensor]:
-    return [tensor.detach().contiguous() for tensor in tensors]
-
-
-def _arrays(*tensors: Tensor):
-    return [tensor.numpy() for tensor in _plain(*tensors)]
-
-
 @torch.library.custom_op("sparse3d::project_surfels", mutates_args=(), device_types="cpu")
 def surfel_forms(
     means: Tensor,
@@ -102,7 +95,7 @@ def surfel_forms(
     out = _room(means, quats, scales, opacities, world_to_camera, intrinsics, width, height, near)
     inputs = (means, quats, scales, opacities, world_to_camera, intrinsics)
     limits = _limits(means, width, height, near)
-    body.project(*_arrays(*inputs, limits), orthographic, *_arrays(*out))
+    body.project(*as_arrays(*inputs, limits), orthographic, *as_arrays(*out))
     return out
 
 
@@ -122,7 +115,7 @@ def _(
     from sparse3d_ops.gpu import surfel_projection as body
 
     out = _room(means, quats, scales, opacities, world_to_camera, intrinsics, width, height, near)
-    inputs = _plain(means, quats, scales, opacities, world_to_camera, intrinsics)
+    inputs = plain(means, quats, scales, opacities, world_to_camera, intrinsics)
     body.project([*inputs, _limits(means, width, height, near)], out, orthographic)
     return out
 
@@ -161,9 +154,7 @@ def _backward(ctx, of_means2d, of_slopes, of_depths, of_normals, of_reach):
     of_means, of_quats, of_scales, of_camera = surfel_forms_backward(
         *ctx.saved_tensors, of_means2d, of_slopes, of_depths, of_normals, ctx.orthographic
     )
-    of_world = of_camera[:12].reshape(3, 4)
-    of_world = torch.cat((of_world, torch.zeros_like(of_world[:1])))
-    return of_means, of_quats, of_scales, None, of_world, of_camera[12:], *[None] * 4
+    return of_means, of_quats, of_scales, None, *camera_gradients(of_camera), *[None] * 4
 
 
 surfel_forms.register_autograd(_backward, setup_context=_setup)
@@ -191,7 +182,7 @@ def surfel_forms_backward(
     slices = torch.empty(-(-len(means) // body.SLICE), 16, dtype=torch.float64)
     inputs = (means, quats, scales, world_to_camera, intrinsics, reach)
     grads = (of_means2d, of_slopes, of_depths, of_normals)
-    body.project_backward(*_arrays(*inputs), orthographic, *_arrays(*grads, *out, slices))
+    body.project_backward(*as_arrays(*inputs), orthographic, *as_arrays(*grads, *out, slices))
     return *out, slices.sum(0).to(means.dtype)
 
 
@@ -212,8 +203,8 @@ def _(
     from sparse3d_ops.gpu import surfel_projection as body
 
     out = means.new_empty(means.shape), quats.new_empty(quats.shape), scales.new_empty(scales.shape)
-    inputs = _plain(means, quats, scales, world_to_camera, intrinsics, reach)
-    grads = _plain(of_means2d, of_slopes, of_depths, of_normals)
+    inputs = plain(means, quats, scales, world_to_camera, intrinsics, reach)
+    grads = plain(of_means2d, of_slopes, of_depths, of_normals)
     of_camera = body.project_backward([*inputs, *grads], out, orthographic)
     return *out, of_camera.to(means.dtype)
 

@@ -103,11 +103,14 @@ class WholePhotoLoader:
         return self._passes * len(self.photos)
 
     def __iter__(self) -> Iterator[WholePhoto]:
+        order, known = np.empty(0, np.int64), -1
         for _ in range(self.position % len(self), len(self)):
             number, place = divmod(self.position, len(self.photos))
-            row = int(shuffled(np.array([place]), len(self.photos), self.seed, number)[0])
+            if number != known:
+                order = shuffled(np.arange(len(self.photos)), len(self.photos), self.seed, number)
+                known = number
             self.position += 1
-            yield self.whole(row)
+            yield self.whole(int(order[place]))
 
     def whole(self, row: int) -> WholePhoto:
         """One photo. DataError where a file is broken or does not fit."""

@@ -22,8 +22,8 @@ class SelectiveAdam(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore
         loss = None if closure is None else closure()
+        together: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
         for group in self.param_groups:
-            first, second = group["betas"]
             for parameter in group["params"]:
                 if parameter.grad is None or not parameter.numel():
                     continue
@@ -32,13 +32,9 @@ class SelectiveAdam(torch.optim.Optimizer):
                     state["mean"] = torch.zeros_like(parameter)
                     state["square"] = torch.zeros_like(parameter)
                 rows = (len(parameter), -1)
-                selective_adam(
-                    parameter.view(rows),
-                    parameter.grad.reshape(rows),
-                    state["mean"].view(rows),
-                    state["square"].view(rows),
-                    group["lr"],
-                    *group["betas"],
-                    group["eps"],
-                )
+                moments = state["mean"].view(rows), state["square"].view(rows)
+                table = parameter.view(rows), parameter.grad.reshape(rows), *moments, group["lr"]
+                together.setdefault((*group["betas"], group["eps"]), []).append(table)
+        for numbers, tables in together.items():
+            selective_adam(*map(list, zip(*tables, strict=True)), *numbers)
         return loss

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparse3d.gaussians import backends
-from sparse3d.gaussians.cloud import GaussianCloud
+from sparse3d.gaussians.cloud import SH0, GaussianCloud
 from sparse3d.gaussians.lens_projection import project_through_lens
 from sparse3d.geometry.cameras import Camera, Lens
 from sparse3d_ops.spherical_harmonics import sh_colors
@@ -153,6 +153,8 @@ def kept_gradients(means2d: Tensor, absolute: bool) -> Tensor | None:
 def colors(cloud: GaussianCloud, view: SplatView, degree: int | None = None) -> Tensor:
     """(N, 3): what a camera sees of each Gaussian, at least 0, from harmonics up to `degree`."""
     degree = cloud.sh_degree if degree is None else min(degree, cloud.sh_degree)
+    if not degree:  # the same from everywhere
+        return torch.relu(SH0 * cloud.sh0[:, 0] + 0.5)
     entries = (degree + 1) ** 2
     # Directions have no gradient, as in the paper's code: it would pull means towards better colours.
     directions = torch.nn.functional.normalize(view.rays_to(cloud.means.detach()), dim=1)

@@ -178,7 +178,7 @@ class Table(NamedTuple):
     """Rows for the buffer, of a multiple of four bytes: their number, the bytes of one, the accessor's own
     keys and the target of the view."""
 
-    count: int
+    rows: int
     width: int
     accessor: Mapping[str, Any]
     target: int
@@ -191,9 +191,9 @@ def glb_head(
     so many bytes; and where in the .glb each of them begins. ValueError for more than the format holds."""
     views, accessors, length = [], [], 0
     for number, table in enumerate(tables):
-        size = table.count * table.width
+        size = table.rows * table.width
         views.append({"buffer": 0, "byteOffset": length, "byteLength": size, "target": table.target})
-        accessors.append({"bufferView": number, "count": table.count, **table.accessor})
+        accessors.append({"bufferView": number, "count": table.rows, **table.accessor})
         length += size
     for size in files:
         views.append({"buffer": 0, "byteOffset": length, "byteLength": size})

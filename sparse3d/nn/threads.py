@@ -1,4 +1,5 @@
-"""Torch on one thread, for sums that must not depend on how many there are."""
+"""Torch on one thread, for sums that must not depend on how many there are, and kernels on one, for work that
+is not worth a second."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,3 +22,15 @@ def one_torch_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def one_kernel_thread() -> Iterator[None]:
+    """Hold numba's kernels to one thread in the block, which changes none of their bits: where one takes some
+    microseconds, to wake a second thread takes longer."""
+    threads = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(threads)

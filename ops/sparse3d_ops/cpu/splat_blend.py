@@ -29,8 +29,8 @@ from sparse3d_ops.cpu.lanes import (
 )
 from sparse3d_ops.cpu.pair_lists import take
 from sparse3d_ops.splat_blend import GRADIENTS
+from sparse3d_ops.splat_tiles import TILE as TILE
 
-TILE = 16
 PIXELS = TILE * TILE
 LOG2_E = math.log2(math.e)
 # Splats of a tile between two looks at whether light still gets through one of its pixels.

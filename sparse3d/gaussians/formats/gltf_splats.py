@@ -50,14 +50,14 @@ def open_gltf(path: str | Path) -> Splats:
         parts = [_part(gltf, *part) for part in gltf.primitives() if _NAME in part[0].get("extensions", {})]
         if not parts:
             raise DataError(path, f"holds nothing of {_NAME}")
-        count, degree = sum(part.count for part in parts), max(part.degree for part in parts)
+        count, degree = sum(part.rows for part in parts), max(part.degree for part in parts)
         check_count(path, count)
         if count > gltf.length:  # a mesh that stands at many nodes: to be asked before memory is taken
             check_memory(path, f"{count} Gaussians", 4 * count * (11 + 3 * (degree + 1) ** 2))
 
     def blocks(rows: int) -> Iterator[GaussianCloud]:
         for part in parts:
-            for begin in range(0, part.count, rows):
+            for begin in range(0, part.rows, rows):
                 with gltf.told():
                     cloud = _decoded(gltf, part, slice(begin, begin + rows))
                 cloud = with_sh_degree(cloud, degree)
@@ -70,7 +70,7 @@ class _Part(NamedTuple):
     """A primitive of Gaussians: its attributes, how many, of which degree, and where its nodes put it."""
 
     attributes: Any
-    count: int
+    rows: int
     degree: int
     place: tuple[np.ndarray, float] | None
 

@@ -43,6 +43,7 @@ class SplatTraining(nn.Module):
         self.register_buffer("background", torch.tensor(background), persistent=False)
         self.step, self.steps = 0, config.train.steps or 1
         self.seen: list[tuple[SplatModel, Statistics]] = []
+        self._views: dict[int, SplatView] = {}
 
     @property
     def clouds(self) -> list[SplatModel]:
@@ -62,7 +63,7 @@ class SplatTraining(nn.Module):
     # ---- one photo ---------------------------------------------------------------------------------------
 
     def _of_photo(self, splats: SplatModel, batch: WholePhoto) -> dict[str, Tensor]:
-        view, cloud = SplatView.of(batch.camera, splats.means), splats.cloud
+        view, cloud = self._view(batch), splats.cloud
         if self.priors.drop is not None:
             generator = splats.generator(self.step, DROP)
             cloud = few_views.with_dropped(cloud, self.priors.drop, self.step / self.steps, generator)
@@ -78,6 +79,14 @@ class SplatTraining(nn.Module):
         if isinstance(seen, SplatGeometry):
             terms |= self._of_surface(seen, view)
         return terms | self._of_depth(splats, seen, view, batch)
+
+    def _view(self, batch: WholePhoto) -> SplatView:
+        """Of a photo, which is taken again and again."""
+        like = self.splats.means
+        known = self._views.get(batch.row)
+        if known is None or known.intrinsics.device != like.device:
+            known = self._views[batch.row] = SplatView.of(batch.camera, like)
+        return known
 
     def _shade(self, cloud: GaussianCloud, photo: int) -> Shade | None:
         """What the photo's appearance makes of the colours of Gaussians."""
