@@ -23,7 +23,7 @@ FEW = 12  # photos
 # Total variation of the densities: 1e-6 for three photos, and so much less for each more that eight have
 # 3e-8. More blurs what eight photos tell, less leaves the haze of three (BENCHMARKS.md).
 TV_AT_THREE, TV_FALL = 1e-6, 0.5
-TV_OF_SPLITS = 0.1  # of that once the voxels are split: what is found coarsely may then have edges
+TV_OF_SPLITS = 0.03  # of that once the voxels are split: what is found coarsely may then have edges
 
 FINE_END = 0.9  # of the training: when all frequencies are there (FreeNeRF, arXiv 2303.07418)
 
