@@ -154,17 +154,15 @@ def trilinear_gather(features: Tensor, corners: Tensor, weights: Tensor) -> Tens
 @torch.library.custom_op("sparse3d::trilinear_scatter", mutates_args=(), device_types="cpu")
 def trilinear_scatter(grad: Tensor, corners: Tensor, weights: Tensor, num_rows: int) -> Tensor:
     """Transpose of `trilinear_gather` in the features: (Q, C) float, (Q, 8), (Q, 8) -> (num_rows, C)."""
+    from numba import get_num_threads
+
     from sparse3d_ops.cpu import grid_sample as body
 
     _check_scatter(grad, corners, weights, num_rows)
     work = working(grad)
-    # Half the width is twice the speed of the sort.
-    count = torch.int32 if corners.numel() < 1 << 31 else torch.int64
-    offsets = torch.empty(num_rows + 1, dtype=count).numpy()
-    order = torch.empty(corners.numel(), dtype=count).numpy()
-    body.corner_offsets(corners.flatten().numpy(), offsets, order)
     out = empty((num_rows, grad.shape[1]), work.dtype)
-    body.scatter(work.numpy(), working(weights).numpy(), offsets, order, out.numpy())
+    factors, threads = working(weights).numpy(), get_num_threads()
+    body.scatter(work.numpy(), corners.contiguous().numpy(), factors, threads, out.numpy())
     return out.to(grad.dtype)
 
 

@@ -56,8 +56,8 @@ class VoxelFieldConfig:
 
 
 class _Samples:
-    """What rays see of a field: starts (R + 1,), and for S samples the ray, t and dt in metres, point, voxel,
-    corners. `step` is that between samples, in the field's unit."""
+    """What rays see of a field: starts (R + 1,), and for S samples the ray and its direction, t and dt in
+    metres, point, voxel, corners. `step` is that between samples, in the field's unit."""
 
     def __init__(self, field: "VoxelField", origins: Tensor, directions: Tensor, offsets: Tensor):
         config, lattice, space, unit = field.config, field.lattice, field.config.space, field.unit
@@ -93,7 +93,8 @@ class _Samples:
             starts = starts[:: pieces.per_ray].contiguous()
         self.starts = starts
         self.ray = torch.repeat_interleave(starts.diff(), output_size=len(t))
-        self.points = origins[self.ray] + self.t[:, None] * directions[self.ray]
+        self.directions = directions[self.ray]
+        self.points = origins[self.ray] + self.t[:, None] * self.directions
         self.corners = lattice.corner_rows[self.voxel]
         self.weights = lattice.weights(field.in_voxels(self.points)[0], self.voxel)
 
@@ -172,14 +173,14 @@ class VoxelField(nn.Module):
         if offsets is None:
             offsets = torch.full_like(origins[:, 0], 0.5)
         samples = _Samples(self, origins, directions, offsets)
-        return self._render(samples, directions, background, normals, ends).seen
+        return self._render(samples, background, normals, ends).seen
 
     def trace(self, origins: Tensor, directions: Tensor, background: Tensor, offsets: Tensor) -> Traced:
         """See `RadianceField.trace`. Term: `tv_density`, the total variation of the densities around what was
         seen: half the sum of squared differences of neighbouring lattice points. Points that no ray touched
         are left out, or Adam would move them as fast as the others."""
         samples = _Samples(self, origins, directions, offsets)
-        traced = self._render(samples, directions, background, False)
+        traced = self._render(samples, background, False)
         if self.config.tv_density > 0:
             splits = log2(self.lattice.resolution / self.config.resolution)
             weight = self.config.tv_density * self.config.tv_fall**splits
@@ -200,7 +201,6 @@ class VoxelField(nn.Module):
     def _render(
         self,
         samples: _Samples,
-        directions: Tensor,
         background: Tensor | None,
         normals: bool,
         ends: Tensor | None = None,
@@ -208,7 +208,7 @@ class VoxelField(nn.Module):
         # Both at once: their gradients share the search for what belongs to a point.
         both = torch.cat([self.raw_density, self.harmonics], 1)
         raw, harmonics = interpolate(both, samples.corners, samples.weights).split([1, both.shape[1] - 1], 1)
-        raw, shade = raw[:, 0], self._shade(harmonics, directions[samples.ray])
+        raw, shade = raw[:, 0], self._shade(harmonics, samples.directions)
         values = [shade, samples.t[:, None]]
         if normals:
             values.append(self._normals(samples))

@@ -85,38 +85,24 @@ def _or_zero(row, weight):
     return weight if row >= 0 else type(weight)(0)
 
 
-@numba.njit(cache=True, nogil=True)
-def corner_offsets(corners, offsets, order):
-    """Counting sort: places order[offsets[row]:offsets[row + 1]] of the flat corners (8 Q,) name that row.
-
-    offsets (N + 1,) and order (8 Q,) are outputs.
-    """
-    offsets[:] = 0
-    for place in range(len(corners)):
-        if corners[place] >= 0:
-            offsets[corners[place] + 1] += 1
-    for row in range(len(offsets) - 1):
-        offsets[row + 1] += offsets[row]
-    cursor = offsets[:-1].copy()
-    for place in range(len(corners)):
-        row = corners[place]
-        if row >= 0:
-            order[cursor[row]] = place
-            cursor[row] += 1
-
-
 @numba.njit(parallel=True, cache=True, nogil=True)
-def scatter(grad, weights, offsets, order, out):
-    """One thread owns a row of `out` and adds in the order of the queries: no atomics, the same bits every
-    time.
+def scatter(grad, corners, weights, parts, out):
+    """Each of `parts`, one a thread, owns a range of rows, walks through all queries and adds to its own:
+    every row is summed in the order of the queries, so without atomics and to the same bits for any number of
+    parts. To look at the corners of others is cheaper than to sort them by
+    their rows.
     """
-    for row in numba.prange(len(out)):
-        for c in range(grad.shape[1]):
-            out[row, c] = 0
-        for k in range(offsets[row], offsets[row + 1]):
-            q, corner = order[k] >> 3, order[k] & 7
-            for c in range(grad.shape[1]):
-                out[row, c] += weights[q, corner] * grad[q, c]
+    rows = len(out)
+    for part in numba.prange(parts):
+        begin, end = part * rows // parts, (part + 1) * rows // parts
+        out[begin:end] = 0
+        for q in range(len(corners)):
+            for k in range(8):
+                row = corners[q, k]
+                if begin <= row < end:
+                    weight = weights[q, k]
+                    for c in range(grad.shape[1]):
+                        out[row, c] += weight * grad[q, c]
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)

@@ -10,7 +10,6 @@ import logging
 from dataclasses import replace
 
 from sparse3d.data.photos import PosedPhotos
-from sparse3d.engine.schedule import LevelsConfig
 from sparse3d.fields.build import FieldConfig
 from sparse3d.fields.nerf import NeRFConfig
 from sparse3d.fields.priors import DistortionConfig, OcclusionConfig
@@ -24,9 +23,7 @@ FEW = 12  # photos
 # Total variation of the densities: 1e-6 for three photos, and so much less for each more that eight have
 # 3e-8. More blurs what eight photos tell, less leaves the haze of three (BENCHMARKS.md).
 TV_AT_THREE, TV_FALL = 1e-6, 0.5
-TV_OF_SPLITS = 0.1  # of that once the voxels are split: what is found coarsely may then have edges
-# Of the steps after the first split: few photos are learnt sooner, and what comes then is their noise.
-FINE_STEPS = 0.54
+TV_OF_SPLITS = 0.03  # of that once the voxels are split: what is found coarsely may then have edges
 
 FINE_END = 0.9  # of the training: when all frequencies are there (FreeNeRF, arXiv 2303.07418)
 
@@ -44,7 +41,7 @@ def decide_priors(config: RadianceConfig, photos: PosedPhotos) -> RadianceConfig
     assert isinstance(decided.priors, PriorsConfig)
     changed = [
         f"{part}.{key}"
-        for part in ("model", "refine", "schedule", "train")
+        for part in ("model", "refine")
         for key in changed_keys(getattr(config, part), getattr(decided, part))
     ]
     _log.warning(
@@ -58,27 +55,10 @@ def decide_priors(config: RadianceConfig, photos: PosedPhotos) -> RadianceConfig
 def few_view_preset(config: RadianceConfig, count: int) -> RadianceConfig:
     """The config with the preset for `count` photos. What the config says of its own of the model stays."""
     return replace(
-        _sooner(config),
+        config,
         priors=replace(_of_space(config.model) or PriorsConfig(), occlusion=OcclusionConfig()),
         model=_smooth(config.model, count),
         refine=replace(config.refine, min_photos=max(config.refine.min_photos, min(2, count))),
-    )
-
-
-def _sooner(config: RadianceConfig) -> RadianceConfig:
-    """Voxels that are split learn as long before the first split as the config says, and less after it."""
-    schedule, total = config.schedule, config.train.steps
-    if not isinstance(config.model, VoxelFieldConfig) or not isinstance(schedule, LevelsConfig):
-        return config
-    if len(schedule.begins) == 1 or total is None:
-        return config
-    first, *later = (begin * total for begin in schedule.begins[1:])
-    fewer = first + FINE_STEPS * (total - first)
-    begins = [0.0, *((first + FINE_STEPS * (begin - first)) / fewer for begin in (first, *later))]
-    return replace(
-        config,
-        schedule=replace(schedule, begins=tuple(begins)),
-        train=replace(config.train, steps=max(1, round(fewer))),
     )
 
 
