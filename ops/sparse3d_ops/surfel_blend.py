@@ -170,7 +170,7 @@ def _(
     check_lists(tiles, len(means2d))
     out = _room(means2d, features, width, height)
     inputs = plain(*parts, features, starts, splats)
-    body.blend(*inputs, limits_of(means2d, near, low_pass), orthographic, *out)
+    body.blend(*inputs, limits_of(means2d, near, low_pass), orthographic, *out)  # pyright: ignore[reportArgumentType]
     return out
 
 
@@ -199,7 +199,7 @@ def pack(means2d, slopes, depths, opacities, features, near: float, low_pass: fl
     packed = means2d.new_empty(len(means2d), body.FEATURES + features.shape[1])
     limits = limits_of(means2d, near, low_pass)
     inputs = as_arrays(means2d, slopes, depths, opacities, features, limits)
-    body.pack(*inputs, orthographic, packed.numpy())
+    body.pack(*inputs, orthographic, packed.numpy())  # pyright: ignore[reportCallIssue]
     return as_arrays(packed, limits)
 
 

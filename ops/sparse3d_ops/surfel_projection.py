@@ -95,7 +95,7 @@ def surfel_forms(
     out = _room(means, quats, scales, opacities, world_to_camera, intrinsics, width, height, near)
     inputs = (means, quats, scales, opacities, world_to_camera, intrinsics)
     limits = _limits(means, width, height, near)
-    body.project(*as_arrays(*inputs, limits), orthographic, *as_arrays(*out))
+    body.project(*as_arrays(*inputs, limits), orthographic, *as_arrays(*out))  # pyright: ignore[reportCallIssue]
     return out
 
 
@@ -182,7 +182,7 @@ def surfel_forms_backward(
     slices = torch.empty(-(-len(means) // body.SLICE), 16, dtype=torch.float64)
     inputs = (means, quats, scales, world_to_camera, intrinsics, reach)
     grads = (of_means2d, of_slopes, of_depths, of_normals)
-    body.project_backward(*as_arrays(*inputs), orthographic, *as_arrays(*grads, *out, slices))
+    body.project_backward(*as_arrays(*inputs), orthographic, *as_arrays(*grads, *out, slices))  # pyright: ignore[reportCallIssue]
     return *out, slices.sum(0).to(means.dtype)
 
 

@@ -21,7 +21,7 @@ import contextlib
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -264,7 +264,7 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
         yield piece
 
 
-def _write_gzip(file: BinaryIO, header: _Header, arrays: list[BinaryIO], level: int) -> None:
+def _write_gzip(file: BinaryIO, header: _Header, arrays: Sequence[BinaryIO], level: int) -> None:
     packer = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
     file.write(packer.compress(header.packed()))
     for array in arrays:
@@ -273,7 +273,7 @@ def _write_gzip(file: BinaryIO, header: _Header, arrays: list[BinaryIO], level: 
     file.write(packer.flush())
 
 
-def _write_zstandard(file: BinaryIO, header: _Header, arrays: list[BinaryIO], level: int) -> None:
+def _write_zstandard(file: BinaryIO, header: _Header, arrays: Sequence[BinaryIO], level: int) -> None:
     import zstandard
 
     file.write(header.packed() + struct.pack("<I12x", 32))
