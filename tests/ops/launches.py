@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def _noted(value: Any) -> Any:
     return POINTERS[str(value.dtype)] if hasattr(value, "data_ptr") else value
 
 
-def compiled(launches: set[str]) -> dict[str, str]:
+def compiled(launches: set[str]) -> list[str]:
     """Compile launches for the target in a fresh process: messages of those that do not compile."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -108,24 +109,31 @@ def _source(launch: dict[str, Any]):
     return ASTSource(kernel, signature, constants)
 
 
-def main() -> None:
+def _complaint(text: str) -> str | None:
+    """Why a launch does not compile, or None where it does."""
     import triton
     from triton.backends.compiler import GPUTarget
 
-    broken, seen = {}, set()
+    launch = json.loads(text)
+    source = _source(launch)
+    try:
+        assert triton.compile(source, target=GPUTarget(*TARGET), options=launch["options"]).asm["cubin"]
+    except Exception as error:
+        return f"{launch['kernel']} {source.signature} {source.constants}: {repr(error)[:2000]}"
+    return None
+
+
+def main() -> None:
+    different = {}
     for text in json.load(sys.stdin):
         launch = json.loads(text)
         source = _source(launch)
         key = (launch["module"], source.name, str(source.signature), str(source.constants))
-        if key in seen:
-            continue
-        seen.add(key)
-        try:
-            assert triton.compile(source, target=GPUTarget(*TARGET), options=launch["options"]).asm["cubin"]
-        except Exception as error:
-            broken[f"{launch['kernel']} {source.signature} {source.constants}"] = repr(error)[:2000]
-    print(len(seen), "kernels compiled for", TARGET, file=sys.stderr)
-    print(json.dumps(broken))
+        different.setdefault(key, text)
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        complaints = list(pool.map(_complaint, different.values()))
+    print(len(different), "kernels compiled for", TARGET, file=sys.stderr)
+    print(json.dumps([text for text in complaints if text is not None]))
 
 
 if __name__ == "__main__":
