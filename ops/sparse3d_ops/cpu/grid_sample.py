@@ -89,8 +89,7 @@ def _or_zero(row, weight):
 def scatter(grad, corners, weights, parts, out):
     """Each of `parts`, one a thread, owns a range of rows, walks through all queries and adds to its own:
     every row is summed in the order of the queries, so without atomics and to the same bits for any number of
-    parts. To look at the corners of others is cheaper than to sort them by
-    their rows.
+    parts. To look at the corners of others is cheaper than to sort them by their rows.
     """
     rows = len(out)
     for part in numba.prange(parts):

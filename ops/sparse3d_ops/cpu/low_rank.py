@@ -29,25 +29,42 @@ def bilinear(u, v):
     return (one - u) * (one - v), (one - u) * v, u * (one - v), u * v
 
 
+@numba.njit(inline="always")
+def located(positions, n, m, side):
+    """Cell and place in it along the axes of a mode's plane, and along its line."""
+    a, b = across(m)
+    i, u = place(positions[n, a], side - 1)
+    j, v = place(positions[n, b], side - 1)
+    k, w = place(positions[n, m], side - 1)
+    return i, u, j, v, k, w
+
+
+@numba.njit(inline="always")
+def on_plane(planes, p, q, weights, c):
+    """A component between the corners of a cell, whose rows begin at p and at q."""
+    one = np.uint64(1)
+    low = weights[0] * planes[p, c] + weights[1] * planes[p + one, c]
+    return low + weights[2] * planes[q, c] + weights[3] * planes[q + one, c]
+
+
+@numba.njit(inline="always")
+def on_line(lines, row, w, c):
+    return lines[row, c] + w * (lines[row + np.uint64(1), c] - lines[row, c])
+
+
 @numba.njit(parallel=True, cache=True, nogil=True)
 def products(planes, lines, positions, out):
     side, channels = len(lines) // 3, lines.shape[1]
     for chunk in numba.prange((len(positions) + CHUNK - 1) // CHUNK):
         for n in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(positions))):
             for m in range(3):
-                a, b = across(m)
-                i, u = place(positions[n, a], side - 1)
-                j, v = place(positions[n, b], side - 1)
-                k, w = place(positions[n, m], side - 1)
-                w00, w01, w10, w11 = bilinear(u, v)
+                i, u, j, v, k, w = located(positions, n, m, side)
+                weights = bilinear(u, v)
                 p, q = corner(m, i, j, side), corner(m, i + 1, j, side)
-                one, row = np.uint64(1), np.uint64(m * side + k)
-                begin = m * channels
+                row, begin = np.uint64(m * side + k), m * channels
                 for c in range(channels):
-                    plane = w00 * planes[p, c] + w01 * planes[p + one, c]
-                    plane = plane + w10 * planes[q, c] + w11 * planes[q + one, c]
-                    line = lines[row, c] + w * (lines[row + one, c] - lines[row, c])
-                    out[n, begin + c] = plane * line
+                    plane = on_plane(planes, p, q, weights, c)
+                    out[n, begin + c] = plane * on_line(lines, row, w, c)
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
@@ -57,21 +74,15 @@ def parts_of(grad, planes, lines, positions, to_planes, to_lines):
     for chunk in numba.prange((len(positions) + CHUNK - 1) // CHUNK):
         for n in range(chunk * CHUNK, min((chunk + 1) * CHUNK, len(positions))):
             for m in range(3):
-                a, b = across(m)
-                i, u = place(positions[n, a], side - 1)
-                j, v = place(positions[n, b], side - 1)
-                k, w = place(positions[n, m], side - 1)
-                w00, w01, w10, w11 = bilinear(u, v)
+                i, u, j, v, k, w = located(positions, n, m, side)
+                weights = bilinear(u, v)
                 p, q = corner(m, i, j, side), corner(m, i + 1, j, side)
-                one, row = np.uint64(1), np.uint64(m * side + k)
-                begin = m * channels
+                row, begin = np.uint64(m * side + k), m * channels
                 for c in range(channels):
-                    plane = w00 * planes[p, c] + w01 * planes[p + one, c]
-                    plane = plane + w10 * planes[q, c] + w11 * planes[q + one, c]
+                    plane = on_plane(planes, p, q, weights, c)
                     to_lines[n, begin + c] = grad[n, begin + c] * plane
                 for c in range(channels):
-                    line = lines[row, c] + w * (lines[row + one, c] - lines[row, c])
-                    to_planes[n, begin + c] = grad[n, begin + c] * line
+                    to_planes[n, begin + c] = grad[n, begin + c] * on_line(lines, row, w, c)
 
 
 @numba.njit(inline="always")
@@ -140,9 +151,7 @@ def position_gradient(grad, planes, lines, positions, out):
         out[n, 0] = out[n, 1] = out[n, 2] = 0
         for m in range(3):
             a, b = across(m)
-            i, u = place(positions[n, a], side - 1)
-            j, v = place(positions[n, b], side - 1)
-            k, w = place(positions[n, m], side - 1)
+            i, u, j, v, k, w = located(positions, n, m, side)
             p, q = corner(m, i, j, side), corner(m, i + 1, j, side)
             one, row = np.uint64(1), np.uint64(m * side + k)
             along_a = along_b = along_m = type(u)(0)

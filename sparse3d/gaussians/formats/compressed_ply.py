@@ -16,14 +16,7 @@ import torch
 from sparse3d.errors import DataError
 from sparse3d.gaussians.cloud import GaussianCloud
 from sparse3d.gaussians.formats.frames import WORLD
-from sparse3d.gaussians.formats.opening import (
-    check_count,
-    check_fits,
-    degree_of_rest,
-    opened,
-    take,
-    write_all,
-)
+from sparse3d.gaussians.formats.opening import check_count, check_fits, degree_of_rest, take, write_all
 from sparse3d.gaussians.formats.quantizing import (
     colors_of,
     from_smallest_three,
@@ -35,6 +28,7 @@ from sparse3d.gaussians.formats.quantizing import (
 from sparse3d.gaussians.formats.source import Splats, regrouped
 from sparse3d.io.files import atomic_path
 from sparse3d.io.ply_header import ORDERS, Element, Header, row_type
+from sparse3d.io.reading import opened
 
 _RUN = 256
 _BOUNDS = tuple(f"{end}_{of}{axis}" for of in ("", "scale_") for end in ("min", "max") for axis in "xyz")

@@ -19,18 +19,12 @@ from torch import Tensor
 from sparse3d.errors import DataError
 from sparse3d.gaussians.cloud import GaussianCloud
 from sparse3d.gaussians.formats.frames import WORLD
-from sparse3d.gaussians.formats.opening import (
-    check_count,
-    check_fits,
-    degree_of_rest,
-    opened,
-    take,
-    write_all,
-)
+from sparse3d.gaussians.formats.opening import check_count, check_fits, degree_of_rest, take, write_all
 from sparse3d.gaussians.formats.source import Splats
 from sparse3d.io.files import atomic_path
 from sparse3d.io.ply_header import ORDERS, Element, Header, row_type
 from sparse3d.io.point_fields import parse_table
+from sparse3d.io.reading import opened
 
 _FLAT, _SOLID = ("scale_0", "scale_1"), ("scale_0", "scale_1", "scale_2")
 _MEANS, _DC, _QUATS = ("x", "y", "z"), ("f_dc_0", "f_dc_1", "f_dc_2"), ("rot_0", "rot_1", "rot_2", "rot_3")

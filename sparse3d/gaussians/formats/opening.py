@@ -9,7 +9,6 @@ import numpy as np
 from sparse3d.errors import DataError
 from sparse3d.gaussians.cloud import MAX_SH_DEGREE
 from sparse3d.geometry.memory import available_bytes
-from sparse3d.io.reading import opened as opened
 
 
 def check_fits(path: str | Path, what: str, offset: int, needed: int, size: int) -> None:

@@ -13,11 +13,12 @@ import torch
 from sparse3d.errors import DataError
 from sparse3d.gaussians.cloud import GaussianCloud
 from sparse3d.gaussians.formats.frames import WORLD
-from sparse3d.gaussians.formats.opening import check_count, opened, take, write_all
+from sparse3d.gaussians.formats.opening import check_count, take, write_all
 from sparse3d.gaussians.formats.quantizing import colors_of, logits, opacity_bytes, sh0_of, to_bytes
 from sparse3d.gaussians.formats.source import Splats
 from sparse3d.gaussians.repair import normalized
 from sparse3d.io.files import atomic_path
+from sparse3d.io.reading import opened
 
 _ROW = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("color", "u1", 4), ("quat", "u1", 4)])
 

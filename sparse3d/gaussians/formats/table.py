@@ -20,7 +20,6 @@ from sparse3d.gaussians.formats.compressed_ply import (
 from sparse3d.gaussians.formats.frames import WORLD, change_axes, check_axes
 from sparse3d.gaussians.formats.gltf_splats import GLTF_AXES, GLTF_SH_DEGREE, open_gltf, write_gltf
 from sparse3d.gaussians.formats.inria_ply import open_inria_ply, write_inria_ply
-from sparse3d.gaussians.formats.opening import opened
 from sparse3d.gaussians.formats.order import in_order
 from sparse3d.gaussians.formats.sog import META, SOG_AXES, open_sog, write_sog
 from sparse3d.gaussians.formats.source import Splats
@@ -29,6 +28,7 @@ from sparse3d.gaussians.formats.spz import SPZ_AXES, open_spz, write_spz
 from sparse3d.gaussians.repair import LEAST_LOG_SCALE, repair
 from sparse3d.gaussians.transform import with_sh_degree
 from sparse3d.io.ply_header import has_faces, open_header
+from sparse3d.io.reading import opened
 
 PlyHolds = Literal["gaussians", "surfels", "mesh", "points"]
 
