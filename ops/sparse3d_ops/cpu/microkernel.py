@@ -32,8 +32,9 @@ _NARROWED: str | None = config.CPU_FEATURES  # pyright: ignore[reportAttributeAc
 VECTOR_BYTES = vector_bytes(get_host_cpu_features() if _NARROWED is None else _NARROWED)
 # Rows of a tile by the number of column blocks (index 1..4): sums, a row of weights and a factor stay within
 # the registers (32 vectors with AVX-512 and NEON, 16 with AVX2), and rows * blocks is at least 8, the
-# multiply-adds in flight that hide their latency. The fewer rows, the fewer idle ones in the last tile.
-ROWS = (0, 8, 6, 4, 3) if VECTOR_BYTES == 32 else (0, 14, 12, 8, 6)
+# multiply-adds in flight that hide their latency. The fewer rows, the fewer idle ones in the last tile; with
+# more than ten of them x86's sixteen registers for addresses do not hold where each row lies.
+ROWS = (0, 8, 6, 4, 3) if VECTOR_BYTES == 32 else (0, 10, 10, 8, 6)
 # With 16 registers, tiles of more than two blocks leave none for the factor.
 MOST_BLOCKS = 2 if VECTOR_BYTES == 32 else 4
 OUTER_ROWS = 4 if VECTOR_BYTES == 32 else 8
@@ -140,8 +141,11 @@ def _accumulate_rows(rows: int, blocks: int) -> Callable[..., None]:
             def body(step, pointers, sums):
                 panel = [e.load_vector(e.offset(pointers[0], VECTOR_BYTES * j)) for j in range(blocks)]
                 along = builder.mul(step, ir.Constant(I64, e.bytes))
-                values = [e.broadcast(e.offset(address, along)) for address in x]
-                return [e.multiply_add(values[r], panel[j], s) for (r, j), s in zip(tiles, sums, strict=True)]
+                added = []
+                for r in range(rows):  # each factor right before its use: not all of them fit the registers
+                    value = e.broadcast(e.offset(x[r], along))
+                    added += [e.multiply_add(value, panel[j], sums[r * blocks + j]) for j in range(blocks)]
+                return added
 
             sums = e.loop(depth, [(weight, weight_stride)], [e.load_vector(p) for p in places], body)
             for value, place in zip(sums, places, strict=True):

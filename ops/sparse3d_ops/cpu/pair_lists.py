@@ -41,9 +41,10 @@ def present(table, output, begin, end, inputs):
 
 
 @numba.njit(inline="always")
-def list_pairs(table, begin, end, x, x_stride, out_base, out_stride, x_rows, out_rows, counts):
+def list_pairs(table, begin, end, x, x_stride, wanted, out_base, out_stride, x_rows, out_rows, counts):
     """Append the row addresses of the pairs of each tap of a range of outputs; x_rows and out_rows (V,
-    places) and counts (V,) are outputs. Returns False where an entry is not in [-1, len(x))."""
+    places) and counts (V,) are outputs. The first `wanted` bytes of each row of x are asked for, so that
+    they are on their way into the cache. Returns False where an entry is not in [-1, len(x))."""
     volume, inputs, x_base = table.shape[1], len(x), np.int64(x.ctypes.data)
     if 16 <= volume <= MOST_TAPS:
         for o in range(begin, end):
@@ -55,7 +56,10 @@ def list_pairs(table, begin, end, x, x_stride, out_base, out_stride, x_rows, out
                 tap = np.uint64(lowest_bit(bits))  # pyright: ignore[reportCallIssue]
                 bits &= bits - 1
                 count = np.uint64(counts[tap])
-                x_rows[tap, count] = x_base + np.int64(table[np.uint64(o), tap]) * x_stride
+                x_row = x_base + np.int64(table[np.uint64(o), tap]) * x_stride
+                for line in range(0, wanted, 64):
+                    prefetch(x_row + line)  # pyright: ignore[reportCallIssue]
+                x_rows[tap, count] = x_row
                 out_rows[tap, count] = out_row
                 counts[tap] = np.int64(count) + 1
         return True
@@ -80,7 +84,7 @@ def list_runs(table, first, last, every, length, x, x_stride, out_base, out_stri
     right = True
     for run in range(first, last, every):
         begin, end = run * length, min(len(table), (run + 1) * length)
-        if not list_pairs(table, begin, end, x, x_stride, out_base, out_stride, x_rows, out_rows, counts):
+        if not list_pairs(table, begin, end, x, x_stride, 0, out_base, out_stride, x_rows, out_rows, counts):
             right = False
             counts[:] = 0
     return right

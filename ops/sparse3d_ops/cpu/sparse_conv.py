@@ -86,48 +86,54 @@ def _add_tap(x, x_list, x_offset, out_list, count, offset, end, panel, stride, d
             offset += VECTOR_BYTES
 
 
+@numba.njit(cache=True, nogil=True)
+def _convolve_tile(x, weight, table, groups, begin, end, x_lists, out_lists, counts, waste, out):
+    """Outputs `begin` .. `end` of `convolve`, in a function of its own so that LLVM shares out the registers
+    among what is here alone. x_lists, out_lists and counts are scratch, `waste` a row for what register
+    tiles are filled up with. Returns whether all entries were rows of x or -1."""
+    volume, depth, width, size = table.shape[1], weight.shape[1], weight.shape[2], np.int64(x.itemsize)
+    x_stride, stride, span = x.shape[1] * size, width * size, width // groups * size
+    for o in range(begin, end):
+        for c in range(width):
+            out[o, c] = 0
+    counts[:] = 0
+    out_base = np.int64(out.ctypes.data)
+    if not list_pairs(table, begin, end, x, x_stride, x_stride, out_base, stride, x_lists, out_lists, counts):
+        return False
+    for tap in range(volume):
+        count, x_rows, out_rows = counts[tap], x_lists[tap], out_lists[tap]
+        if count == 0:
+            continue
+        for r in range(count, count + MOST_ROWS):
+            x_rows[r] = x_rows[0]
+            out_rows[r] = waste.ctypes.data
+        x_list, out_list = np.int64(x_rows.ctypes.data), np.int64(out_rows.ctypes.data)
+        panel = np.int64(weight.ctypes.data) + tap * depth * stride
+        for g in range(groups):
+            x_offset, first = g * depth * size, g * span
+            _add_tap(x, x_list, x_offset, out_list, count, first, first + span, panel, stride, depth)
+    return True
+
+
 @numba.njit(parallel=True, cache=True, nogil=True)
 def convolve(x, weight, table, groups, threads, out):
     """out (N_out, Cout) = sum over taps of x[table[:, tap]] @ weight[tap], group by group; x (N_in, Cin),
     weight (V, Cin / groups, Cout). Returns whether all entries of the table were rows of x or -1."""
     outputs, volume = table.shape
-    depth, width, size = weight.shape[1], weight.shape[2], np.int64(x.itemsize)
-    out_base, weight_base = np.int64(out.ctypes.data), np.int64(weight.ctypes.data)
-    x_stride, stride, span = x.shape[1] * size, width * size, width // groups * size
     tiles, taken = (outputs + TILE - 1) // TILE, np.zeros(1, np.int64)
     wrong = np.zeros(1, np.int64)
     for _ in numba.prange(threads):
         x_lists = np.empty((volume, TILE + SPARE), np.int64)
         out_lists = np.empty((volume, TILE + SPARE), np.int64)
-        counts = np.empty(volume, np.int64)
-        waste = np.zeros(width, x.dtype)
+        counts, waste = np.empty(volume, np.int64), np.zeros(weight.shape[2], x.dtype)
         tile = take(taken)
         while tile < tiles:
             begin = tile * TILE
             end = min(outputs, begin + TILE)
-            for o in range(begin, end):
-                for c in range(width):
-                    out[o, c] = 0
-            counts[:] = 0
-            if not list_pairs(table, begin, end, x, x_stride, out_base, stride, x_lists, out_lists, counts):
+            if not _convolve_tile(
+                x, weight, table, groups, begin, end, x_lists, out_lists, counts, waste, out
+            ):
                 wrong[0] = 1
-                counts[:] = 0
-            fetch(x_lists[0], 0, counts[0], x_stride)
-            for tap in range(volume):
-                # While one tap is computed, the rows of the next are on their way into the cache.
-                if tap + 1 < volume:
-                    fetch(x_lists[tap + 1], 0, counts[tap + 1], x_stride)
-                count, x_rows, out_rows = counts[tap], x_lists[tap], out_lists[tap]
-                if count == 0:
-                    continue
-                for r in range(count, count + MOST_ROWS):
-                    x_rows[r] = x_rows[0]
-                    out_rows[r] = waste.ctypes.data
-                x_list, out_list = np.int64(x_rows.ctypes.data), np.int64(out_rows.ctypes.data)
-                panel = weight_base + tap * depth * stride
-                for g in range(groups):
-                    x_offset, first = g * depth * size, g * span
-                    _add_tap(x, x_list, x_offset, out_list, count, first, first + span, panel, stride, depth)
             tile = take(taken)
     return wrong[0] == 0
 
