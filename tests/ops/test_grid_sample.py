@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from sparse3d_ops.grid_sample import trilinear_corners, trilinear_gather, trilinear_weights
+from sparse3d_ops.grid_sample import (
+    trilinear_corners,
+    trilinear_dot,
+    trilinear_gather,
+    trilinear_scatter,
+    trilinear_weights,
+)
 from tests.ops.cases_grid_sample import volume
 from tests.oracles import grid_sample as oracle
 
@@ -145,10 +151,17 @@ def test_columns_of_any_number_are_summed_alike(dtype):
     weights = torch.rand(50, 8, dtype=dtype, generator=generator)
     features = torch.randn(6, 70, dtype=dtype, generator=generator)
     known = torch.where(corners < 0, 0, weights)[:, :, None]
-    want = (features[corners.clamp(min=0).long()] * known).sum(1)
+    there, grad = corners.clamp(min=0).long(), torch.randn(50, 70, dtype=dtype, generator=generator)
+    want = (features[there] * known).sum(1)
+    back = torch.zeros(6, 70, dtype=dtype).index_add_(
+        0, there.flatten(), (grad[:, None] * known).flatten(0, 1)
+    )
+    products = torch.where((corners < 0)[:, :, None], 0, features[there] * grad[:, None])
     for width in (1, 2, 4, 8, 15, 16, 17, 32, 50, 70):
-        got = trilinear_gather(features[:, :width], corners, weights)
-        torch.testing.assert_close(got, want[:, :width])
+        part, grads = features[:, :width], grad[:, :width]
+        torch.testing.assert_close(trilinear_gather(part, corners, weights), want[:, :width])
+        torch.testing.assert_close(trilinear_scatter(grads, corners, weights, 6), back[:, :width])
+        torch.testing.assert_close(trilinear_dot(grads, part, corners), products[:, :, :width].sum(2))
     for place, entry in (((49, 7), 6), ((0, 0), -2), ((7, 3), 2**31 - 1)):
         wrong = corners.clone()
         wrong[place] = entry

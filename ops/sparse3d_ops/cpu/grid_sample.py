@@ -11,8 +11,7 @@ import numba
 import numpy as np
 
 from sparse3d_ops.cpu.hashing import BATCHES, find, in_range, pack_key
-from sparse3d_ops.cpu.microkernel import VECTOR_BYTES
-from sparse3d_ops.cpu.row_kernels import largest_of_eight, weighted_rows
+from sparse3d_ops.cpu.row_kernels import add_scaled, largest_of_eight, weighted_rows
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
@@ -44,7 +43,7 @@ def gather(features, corners, weights, out):
     channels, size = features.shape[1], np.int64(features.itemsize)
     base, stride = np.int64(features.ctypes.data), channels * size
     rows, factors = np.int64(corners.ctypes.data), np.int64(weights.ctypes.data)
-    to, vectors, last = np.int64(out.ctypes.data), stride // VECTOR_BYTES, len(corners) - 1
+    to, last = np.int64(out.ctypes.data), len(corners) - 1
     wrong = np.zeros(1, np.int64)
     for q in numba.prange(len(corners)):
         any_row = largest_of_eight(rows + 32 * q, len(features))  # pyright: ignore[reportCallIssue]
@@ -55,34 +54,18 @@ def gather(features, corners, weights, out):
                 out[q, c] = 0
             continue
         # A missing corner is a row that takes part anyway, times zero, so it brings in nothing of its own.
-        if vectors:
-            ahead = rows + 32 * min(q + AHEAD, last)
-            weighted_rows(  # pyright: ignore[reportCallIssue]
-                features,
-                base,
-                stride,
-                rows + 32 * q,
-                any_row,
-                factors + 8 * size * q,
-                to + q * stride,
-                vectors,
-                ahead,
-            )
-        for c in range(vectors * (VECTOR_BYTES // size), channels):
-            out[q, c] = 0
-            for k in range(8):
-                out[q, c] += _or_zero(corners[q, k], weights[q, k]) * features[_or(corners[q, k], any_row), c]
+        weighted_rows(  # pyright: ignore[reportCallIssue]
+            features,
+            base,
+            stride,
+            rows + 32 * q,
+            any_row,
+            factors + 8 * size * q,
+            to + q * stride,
+            channels,
+            rows + 32 * min(q + AHEAD, last),
+        )
     return wrong[0] == 0
-
-
-@numba.njit(inline="always")
-def _or(row, other):
-    return row if row >= 0 else other
-
-
-@numba.njit(inline="always")
-def _or_zero(row, weight):
-    return weight if row >= 0 else type(weight)(0)
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
@@ -91,7 +74,8 @@ def scatter(grad, corners, weights, parts, out):
     every row is summed in the order of the queries, so without atomics and to the same bits for any number of
     parts. To look at the corners of others is cheaper than to sort them by their rows.
     """
-    rows = len(out)
+    rows, columns, size = len(out), out.shape[1], np.int64(out.itemsize)
+    grads, sums = np.int64(grad.ctypes.data), np.int64(out.ctypes.data)
     for part in numba.prange(parts):
         begin, end = part * rows // parts, (part + 1) * rows // parts
         out[begin:end] = 0
@@ -99,12 +83,11 @@ def scatter(grad, corners, weights, parts, out):
             for k in range(8):
                 row = corners[q, k]
                 if begin <= row < end:
-                    weight = weights[q, k]
-                    for c in range(grad.shape[1]):
-                        out[row, c] += weight * grad[q, c]
+                    source, to = grads + q * columns * size, sums + row * columns * size
+                    add_scaled(source, to, weights[q, k], columns)  # pyright: ignore[reportCallIssue]
 
 
-@numba.njit(parallel=True, cache=True, nogil=True)
+@numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract", "reassoc"})
 def dot(grad, features, corners, out):
     for q in numba.prange(len(corners)):
         for k in range(8):

@@ -51,11 +51,11 @@ def spread(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
 class Emitter:
     """Builder shorthand for one element type."""
 
-    def __init__(self, builder: ir.IRBuilder, module: ir.Module, element: types.Float):
-        self.b, self.module = builder, module
+    def __init__(self, builder: ir.IRBuilder, module: ir.Module, element: types.Float, lanes: int = 0):
+        self.b, self.module, self.element = builder, module, element
         self.scalar = ir.FloatType() if element.bitwidth == 32 else ir.DoubleType()
         self.bytes = element.bitwidth // 8
-        self.lanes = VECTOR_BYTES // self.bytes
+        self.lanes = lanes or VECTOR_BYTES // self.bytes
         self.vector = ir.VectorType(self.scalar, self.lanes)
 
     def offset(self, address: ir.Value, distance: int | ir.Value) -> ir.Value:
@@ -91,6 +91,29 @@ class Emitter:
         function = cgutils.get_or_insert_function(self.module, kind, "llvm.prefetch.p0i8")
         self.b.call(function, [pointer, ir.Constant(I32, 0), ir.Constant(I32, 3), ir.Constant(I32, 1)])
 
+    def columns(
+        self, count: ir.Value, body: Callable[["Emitter", ir.Value, int], None], most: int = 1
+    ) -> None:
+        """body(emitter, offset in bytes, vectors) for the parts of `count` columns: `most` vectors at a time,
+        as often as they go into them, then at most one part each of half as many lanes, a quarter, .., one,
+        so that nothing behind the columns is touched."""
+        b, zero, width = self.b, ir.Constant(I64, 0), most * self.lanes
+        times = b.udiv(count, ir.Constant(I64, width))
+        with b.if_then(b.icmp_signed(">", times, zero)):
+
+            def part(step, pointers, sums):
+                body(self, pointers[0], most)
+                return []
+
+            self.loop(times, [(zero, width * self.bytes)], [], part)  # pyright: ignore[reportArgumentType]
+        at: ir.Value = b.mul(times, ir.Constant(I64, width * self.bytes))  # pyright: ignore[reportAssignmentType]
+        while width := width // 2:
+            rest: ir.Value = b.and_(count, ir.Constant(I64, width))  # pyright: ignore[reportAssignmentType]
+            with b.if_then(b.icmp_signed("!=", rest, zero)):
+                lanes = min(width, self.lanes)
+                body(Emitter(b, self.module, self.element, lanes), at, width // lanes)
+            at = self.offset(at, b.mul(rest, ir.Constant(I64, self.bytes)))  # pyright: ignore[reportArgumentType]
+
     def loop(
         self, count: ir.Value, moving: list[tuple[ir.Value, int | ir.Value]], sums: list[ir.Value], body
     ):
@@ -109,12 +132,13 @@ class Emitter:
         for phi, start in zip(carried, sums, strict=True):
             phi.add_incoming(start, before)
         results = body(step, pointers, carried)
+        last = self.b.block  # another one than `inside` where the body has loops of its own
         following = self.b.add(step, ir.Constant(I64, 1))
-        step.add_incoming(following, inside)
+        step.add_incoming(following, last)
         for pointer, (_, stride) in zip(pointers, moving, strict=True):
-            pointer.add_incoming(self.offset(pointer, stride), inside)
+            pointer.add_incoming(self.offset(pointer, stride), last)
         for phi, result in zip(carried, results, strict=True):
-            phi.add_incoming(result, inside)
+            phi.add_incoming(result, last)
         self.b.cbranch(self.b.icmp_signed("<", following, count), inside, after)
         self.b.position_at_end(after)
         return results

@@ -144,8 +144,8 @@ def _row_addresses(e: Emitter, rows: ir.Value, base: ir.Value, stride: ir.Value)
 
 
 @intrinsic
-def weighted_rows(typing_context, like, base, stride, rows, other, weights, out, vectors, ahead):
-    """out = sum over 8 rows of weights[k] * row k, for the first `vectors` * LANES >= LANES columns.
+def weighted_rows(typing_context, like, base, stride, rows, other, weights, out, columns, ahead):
+    """out = sum over 8 rows of weights[k] * row k, of `columns` numbers each.
 
     rows: address of int32[8] of row numbers, rows of `stride` bytes from `base` on; instead of a negative one
     row `other` takes part, times zero. weights: address of 8 numbers. ahead: address of eight other numbers,
@@ -155,7 +155,7 @@ def weighted_rows(typing_context, like, base, stride, rows, other, weights, out,
 
     def generate(context, builder, signature, arguments):
         e = Emitter(builder, builder.module, signature.args[0].dtype)
-        _, base, stride, rows, other, weights, out, vectors, ahead = arguments
+        _, base, stride, rows, other, weights, out, columns, ahead = arguments
         eight = ir.VectorType(I32, 8)
         zeros = ir.Constant(eight, None)
 
@@ -166,28 +166,46 @@ def weighted_rows(typing_context, like, base, stride, rows, other, weights, out,
         numbers = ir.VectorType(e.scalar, 8)
         given = e.load(weights, numbers, e.bytes)
         given = builder.select(there, given, ir.Constant(numbers, None))
-        lanes = [ir.Constant(ir.VectorType(I32, e.lanes), [k] * e.lanes) for k in range(8)]
         none = ir.Constant(numbers, ir.Undefined)
-        factors = [builder.shuffle_vector(given, none, lane) for lane in lanes]
 
         later = _eight(e, ahead)
         later = builder.select(builder.icmp_signed(">=", later, zeros), later, zeros)
         wanted = _row_addresses(e, later, base, stride)
 
-        def body(step, pointers, sums):
-            at = builder.mul(step, ir.Constant(I64, VECTOR_BYTES))
+        def body(e, at, _):
             for address in wanted:
                 e.prefetch(e.offset(address, at))
             halves = []
             for half in (range(4), range(4, 8)):  # two sums, so that one does not wait for the other
                 total = ir.Constant(e.vector, None)
                 for k in half:
-                    total = e.multiply_add(factors[k], e.load_vector(e.offset(starts[k], at)), total)
+                    lane = ir.Constant(ir.VectorType(I32, e.lanes), [k] * e.lanes)
+                    factor = builder.shuffle_vector(given, none, lane)
+                    total = e.multiply_add(factor, e.load_vector(e.offset(starts[k], at)), total)
                 halves.append(total)
             e.store_vector(builder.fadd(*halves), e.offset(out, at))
-            return []
 
-        e.loop(vectors, [], [], body)
+        e.columns(columns, body)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def add_scaled(typing_context, row, out, weight, columns):
+    """out += weight * row, `columns` numbers at the addresses `row` and `out`."""
+    signature = types.void(types.intp, types.intp, weight, types.intp)
+
+    def generate(context, builder, signature, arguments):
+        row, out, weight, columns = arguments
+
+        def body(e, at, _):
+            place, factor = e.offset(out, at), spread(builder, weight, e.lanes)
+            e.store_vector(
+                e.multiply_add(factor, e.load_vector(e.offset(row, at)), e.load_vector(place)), place
+            )
+
+        Emitter(builder, builder.module, signature.args[2]).columns(columns, body)
         return context.get_dummy_value()
 
     return signature, generate
@@ -229,28 +247,31 @@ def _row_pointer(
     return (order, 4), row
 
 
-def _sum_rows(listed: bool, blocks: int) -> Callable[..., None]:
-    """out = sum of `count` rows, first to last, for blocks * LANES columns from an address on."""
+def _sum_rows(listed: bool) -> Callable[..., None]:
+    """out = sum of `count` >= 1 rows, first to last, of `columns` numbers each."""
 
     @intrinsic
-    def kernel(typing_context, like, base, stride, order, count, out):
+    def kernel(typing_context, like, base, stride, order, count, columns, out):
         # listed: order is the address of int32[count] of numbers of rows of `stride` bytes from base on; else
         # the rows follow each other from base on.
-        signature = types.void(like, *[types.intp] * 5)
+        signature = types.void(like, *[types.intp] * 6)
 
         def generate(context, builder, signature, arguments):
-            e = Emitter(builder, builder.module, signature.args[0].dtype)
-            _, base, stride, order, count, out = arguments
-            moving, row = _row_pointer(e, listed, base, stride, order)
+            _, base, stride, order, count, columns, out = arguments
 
-            def body(step, pointers, sums):
-                at, _ = row(pointers[0])
-                vectors = [e.load_vector(e.offset(at, VECTOR_BYTES * j)) for j in range(blocks)]
-                return [builder.fadd(total, value) for total, value in zip(sums, vectors, strict=True)]
+            def part(e, offset, blocks):
+                moving, row = _row_pointer(e, listed, e.offset(base, offset), stride, order)
 
-            zeros: list[ir.Value] = [ir.Constant(e.vector, None)] * blocks
-            for j, total in enumerate(e.loop(count, [moving], zeros, body)):
-                e.store_vector(total, e.offset(out, VECTOR_BYTES * j))
+                def body(step, pointers, sums):
+                    at, _ = row(pointers[0])
+                    vectors = [e.load_vector(e.offset(at, VECTOR_BYTES * j)) for j in range(blocks)]
+                    return [builder.fadd(total, value) for total, value in zip(sums, vectors, strict=True)]
+
+                zeros: list[ir.Value] = [ir.Constant(e.vector, None)] * blocks
+                for j, total in enumerate(e.loop(count, [moving], zeros, body)):
+                    e.store_vector(total, e.offset(e.offset(out, offset), VECTOR_BYTES * j))
+
+            Emitter(builder, builder.module, signature.args[0].dtype).columns(columns, part, most=4)
             return context.get_dummy_value()
 
         return signature, generate
@@ -258,49 +279,52 @@ def _sum_rows(listed: bool, blocks: int) -> Callable[..., None]:
     return kernel
 
 
-def _largest_rows(listed: bool, blocks: int) -> Callable[..., None]:
-    """out = the largest of `count` rows and argmax (int64) its number, for blocks * LANES columns.
+def _largest_rows(listed: bool) -> Callable[..., None]:
+    """out = the largest of `count` >= 1 rows and argmax (int64) its number, `columns` numbers each.
 
     Rows come in rising order, and a tie stays with the lowest. NaN is larger than any number and stays.
     """
 
     @intrinsic
-    def kernel(typing_context, like, base, stride, order, first, count, out, argmax):
+    def kernel(typing_context, like, base, stride, order, first, count, columns, out, argmax):
         # order: as in `_sum_rows`; without a list, base is the address of row number `first`.
-        signature = types.void(like, *[types.intp] * 7)
+        signature = types.void(like, *[types.intp] * 8)
 
         def generate(context, builder, signature, arguments):
-            e = Emitter(builder, builder.module, signature.args[0].dtype)
-            _, base, stride, order, first, count, out, argmax = arguments
-            moving, row = _row_pointer(e, listed, base, stride, order)
-            at, number = row(moving[0])  # of the first row
-            best = [e.load_vector(e.offset(at, VECTOR_BYTES * j)) for j in range(blocks)]
+            _, base, stride, order, first, count, columns, out, argmax = arguments
             low = builder.trunc(first, I32)
-            places = [spread(builder, low if number is None else number, e.lanes)] * blocks
 
-            def body(step, pointers, carried):
-                at, number = row(pointers[0])
-                row_number = builder.add(low, builder.trunc(step, I32)) if number is None else number
-                here = spread(builder, row_number, e.lanes)
-                values, rows = [], []
+            def part(e, offset, blocks):
+                moving, row = _row_pointer(e, listed, e.offset(base, offset), stride, order)
+                at, number = row(moving[0])  # of the first row
+                best = [e.load_vector(e.offset(at, VECTOR_BYTES * j)) for j in range(blocks)]
+                places = [spread(builder, low if number is None else number, e.lanes)] * blocks
+
+                def body(step, pointers, carried):
+                    at, number = row(pointers[0])
+                    row_number = builder.add(low, builder.trunc(step, I32)) if number is None else number
+                    here = spread(builder, row_number, e.lanes)
+                    values, rows = [], []
+                    for j in range(blocks):
+                        value, before = e.load_vector(e.offset(at, VECTOR_BYTES * j)), carried[j]
+                        larger = builder.and_(
+                            builder.fcmp_unordered(">", value, before),
+                            builder.fcmp_ordered("==", before, before),
+                        )
+                        values.append(builder.select(larger, value, before))
+                        rows.append(builder.select(larger, here, carried[blocks + j]))
+                    return values + rows
+
+                # The first row is looked at twice, so that a loop takes at least one.
+                found = e.loop(count, [moving], best + places, body)
+                wide = ir.VectorType(I64, e.lanes)
+                rows = e.offset(argmax, builder.mul(offset, ir.Constant(I64, 8 // e.bytes)))
                 for j in range(blocks):
-                    value, before = e.load_vector(e.offset(at, VECTOR_BYTES * j)), carried[j]
-                    larger = builder.and_(
-                        builder.fcmp_unordered(">", value, before),
-                        builder.fcmp_ordered("==", before, before),
-                    )
-                    values.append(builder.select(larger, value, before))
-                    rows.append(builder.select(larger, here, carried[blocks + j]))
-                return values + rows
+                    e.store_vector(found[j], e.offset(e.offset(out, offset), VECTOR_BYTES * j))
+                    pointer = builder.inttoptr(e.offset(rows, 8 * e.lanes * j), ir.PointerType(wide))
+                    builder.store(builder.sext(found[blocks + j], wide), pointer, align=8)
 
-            # The first row is looked at twice, so that a loop takes at least one.
-            found = e.loop(count, [moving], best + places, body)
-            wide = ir.VectorType(I64, e.lanes)
-            for j in range(blocks):
-                e.store_vector(found[j], e.offset(out, VECTOR_BYTES * j))
-                place = e.offset(argmax, 8 * e.lanes * j)
-                pointer = builder.inttoptr(place, ir.PointerType(wide))
-                builder.store(builder.sext(found[blocks + j], wide), pointer, align=8)
+            Emitter(builder, builder.module, signature.args[0].dtype).columns(columns, part, most=2)
             return context.get_dummy_value()
 
         return signature, generate
@@ -308,8 +332,8 @@ def _largest_rows(listed: bool, blocks: int) -> Callable[..., None]:
     return kernel
 
 
-sum_rows = {(listed, n): _sum_rows(listed, n) for listed in (False, True) for n in (1, 2, 4)}
-largest_rows = {(listed, n): _largest_rows(listed, n) for listed in (False, True) for n in (1, 2)}
+sum_listed, sum_following = _sum_rows(True), _sum_rows(False)
+largest_listed, largest_following = _largest_rows(True), _largest_rows(False)
 # One vector of columns, or some; of eight members no more than two vectors of sums fit the registers.
 sum_of_neighbours = {(g, n): _sum_of_neighbours(g, n) for g in (1, 2, 4, 8) for n in (1, 2, 4) if g * n <= 16}
 add_products = {(g, n): _add_products(g, n) for g in (1, 2, 4, 8) for n in (1, 4 if g < 8 else 2)}

@@ -8,18 +8,13 @@ come sorted need no `order`: an empty one stands for "row k is at place k".
 import numba
 import numpy as np
 
-from sparse3d_ops.cpu.microkernel import VECTOR_BYTES, prefetch
-from sparse3d_ops.cpu.row_kernels import largest_rows, sum_rows
+from sparse3d_ops.cpu.microkernel import prefetch
+from sparse3d_ops.cpu.row_kernels import largest_following, largest_listed, sum_following, sum_listed
 
 AHEAD = 16  # rows that are fetched before they are needed
 NEAR = 1 << 21  # bytes of values that caches hold: fetching rows of them takes longer than it saves
 FEW = 1 << 15  # ids that one thread sorts sooner than several
 MOST_CHUNKS = 64  # parts that are looked at side by side, however many threads there are
-
-_sum_listed_1, _sum_listed_2, _sum_listed_4 = (sum_rows[True, n] for n in (1, 2, 4))
-_sum_following_1, _sum_following_2, _sum_following_4 = (sum_rows[False, n] for n in (1, 2, 4))
-_largest_listed_1, _largest_listed_2 = (largest_rows[True, n] for n in (1, 2))
-_largest_following_1, _largest_following_2 = (largest_rows[False, n] for n in (1, 2))
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
@@ -124,36 +119,18 @@ def _fetch(values, order, begin, end):
 @numba.njit(inline="always")
 def _sum_rows(values, begin, end, order, out, s):
     """Row s of `out`: the sum of the rows at the places from `begin` to `end`."""
-    channels, size, count = values.shape[1], np.int64(values.itemsize), end - begin
-    stride, column = channels * size, np.int64(0)
-    if len(order) and values.nbytes > NEAR:
-        _fetch(values, order, begin, end)
-    base, to = np.int64(values.ctypes.data), np.int64(out.ctypes.data) + s * stride
-    places, first = np.int64(order.ctypes.data) + 4 * begin, base + begin * stride
-    while count and stride - column >= VECTOR_BYTES:
-        left = (stride - column) // VECTOR_BYTES
-        if left >= 4:
-            if len(order):
-                _sum_listed_4(values, base + column, stride, places, count, to + column)
-            else:
-                _sum_following_4(values, first + column, stride, places, count, to + column)
-            column += 4 * VECTOR_BYTES
-        elif left >= 2:
-            if len(order):
-                _sum_listed_2(values, base + column, stride, places, count, to + column)
-            else:
-                _sum_following_2(values, first + column, stride, places, count, to + column)
-            column += 2 * VECTOR_BYTES
-        else:
-            if len(order):
-                _sum_listed_1(values, base + column, stride, places, count, to + column)
-            else:
-                _sum_following_1(values, first + column, stride, places, count, to + column)
-            column += VECTOR_BYTES
-    for c in range(column // size, channels):
-        out[s, c] = 0
-        for k in range(begin, end):
-            out[s, c] += values[order[k] if len(order) else k, c]
+    channels, count = values.shape[1], end - begin
+    stride, base = channels * np.int64(values.itemsize), np.int64(values.ctypes.data)
+    to = np.int64(out.ctypes.data) + s * stride
+    if count == 0:
+        out[s] = 0
+    elif len(order):
+        if values.nbytes > NEAR:
+            _fetch(values, order, begin, end)
+        places = np.int64(order.ctypes.data) + 4 * begin
+        sum_listed(values, base, stride, places, count, channels, to)  # pyright: ignore[reportCallIssue]
+    else:
+        sum_following(values, base + begin * stride, stride, 0, count, channels, to)  # pyright: ignore[reportCallIssue]
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
@@ -173,48 +150,22 @@ def segment_mean(values, offsets, order, out):
 
 @numba.njit(parallel=True, cache=True, nogil=True)
 def segment_max(values, offsets, order, out, argmax):
-    channels, size = values.shape[1], np.int64(values.itemsize)
-    stride, lanes = channels * size, VECTOR_BYTES // size
-    base = np.int64(values.ctypes.data)
+    channels, base = values.shape[1], np.int64(values.ctypes.data)
+    stride = channels * np.int64(values.itemsize)
     for s in numba.prange(len(offsets) - 1):
-        begin, end = offsets[s], offsets[s + 1]
-        if len(order) and values.nbytes > NEAR:
-            _fetch(values, order, begin, end)
+        begin, count = offsets[s], offsets[s + 1] - offsets[s]
         to, rows = np.int64(out.ctypes.data) + s * stride, np.int64(argmax.ctypes.data) + s * channels * 8
-        places, first, count = np.int64(order.ctypes.data) + 4 * begin, base + begin * stride, end - begin
-        column = np.int64(0)  # of numbers
-        while count and channels - column >= lanes:
-            at = column * size
-            if channels - column >= 2 * lanes:
-                if len(order):
-                    _largest_listed_2(
-                        values, base + at, stride, places, begin, count, to + at, rows + 8 * column
-                    )
-                else:
-                    _largest_following_2(
-                        values, first + at, stride, places, begin, count, to + at, rows + 8 * column
-                    )
-                column += 2 * lanes
-            else:
-                if len(order):
-                    _largest_listed_1(
-                        values, base + at, stride, places, begin, count, to + at, rows + 8 * column
-                    )
-                else:
-                    _largest_following_1(
-                        values, first + at, stride, places, begin, count, to + at, rows + 8 * column
-                    )
-                column += lanes
-        for c in range(column, channels):
-            out[s, c] = 0
-            argmax[s, c] = -1
-            for k in range(begin, end):
-                row = np.int64(order[k] if len(order) else k)
-                value, best = values[row, c], out[s, c]
-                # Rows come in rising order, so a tie stays with the lowest row. NaN is larger than any number
-                # (`value <= best` is false) and stays (`best == best` is false).
-                if argmax[s, c] < 0 or (not value <= best) & (best == best):
-                    out[s, c], argmax[s, c] = value, row
+        if count == 0:
+            out[s] = 0
+            argmax[s] = -1
+        elif len(order):
+            if values.nbytes > NEAR:
+                _fetch(values, order, begin, begin + count)
+            places = np.int64(order.ctypes.data) + 4 * begin
+            largest_listed(values, base, stride, places, begin, count, channels, to, rows)  # pyright: ignore[reportCallIssue]
+        else:
+            first = base + begin * stride
+            largest_following(values, first, stride, 0, begin, count, channels, to, rows)  # pyright: ignore[reportCallIssue]
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
