@@ -1,11 +1,13 @@
 """What trainings have in common: a run folder, data that one process prepares, hooks, and going on from the
 last checkpoint."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from sparse3d.data.loader import FrameDataset, make_loader
@@ -98,12 +100,19 @@ def train_on_frames(
         return TrainOutcome(run.path, trainer.train(), distributed.is_main())
 
 
+@contextmanager
+def one_process(config: RadianceConfig | SplattingConfig) -> Iterator[torch.device]:
+    """The device of a training in one process; ValueError under torchrun."""
+    with distributed.process_group(config.train.device) as device:
+        if distributed.world_size() > 1:
+            raise ValueError("what changes its shape trains in one process; start without torchrun")
+        yield device
+
+
 def begin_alone(
     config: RadianceConfig | SplattingConfig, run: RunFolder, resume: bool, if_begun: bool
 ) -> None:
-    """The run folder and the seeds of a training in one process; ValueError under torchrun."""
-    if distributed.world_size() > 1:
-        raise ValueError("what changes its shape trains in one process; start without torchrun")
+    """The run folder and the seeds of a training in `one_process`."""
     run.start(config, resume, if_begun)
     if config.train.deterministic:
         use_deterministic_algorithms()

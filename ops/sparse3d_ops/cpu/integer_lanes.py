@@ -22,11 +22,11 @@ from sparse3d_ops.cpu.lanes import (
     LANES,
     LanesType,
     MaskType,
-    _binary,
-    _call,
-    _comparison,
-    _offer,
-    _vector,
+    call_intrinsic,
+    comparison,
+    lane_by_lane,
+    offer,
+    vector_of,
 )
 from sparse3d_ops.cpu.microkernel import spread
 
@@ -36,10 +36,10 @@ for _symbol, _name in (
     (operator.lshift, "shl"),
     (operator.rshift, "ashr"),
 ):
-    _offer(_symbol, _binary(lambda builder, a, b, name=_name: getattr(builder, name)(a, b)))
+    offer(_symbol, lane_by_lane(lambda builder, a, b, name=_name: getattr(builder, name)(a, b)))
 
-_offer(operator.ne, _comparison("!="))
-_mask_or = _binary(lambda builder, a, b: builder.or_(a, b))
+offer(operator.ne, comparison("!="))
+_mask_or = lane_by_lane(lambda builder, a, b: builder.or_(a, b))
 
 
 @overload(operator.or_)
@@ -72,7 +72,7 @@ def _function(name: str) -> Any:
         signature = a(a)
 
         def generate(context, builder, signature, arguments):
-            return _call(builder, name, list(arguments))
+            return call_intrinsic(builder, name, list(arguments))
 
         return signature, generate
 
@@ -99,7 +99,7 @@ def _conversion(element: Any) -> Any:
                 change = builder.sitofp
             else:
                 change = builder.fpext if wider else builder.fptrunc
-            return change(arguments[0], _vector(element))
+            return change(arguments[0], vector_of(element))
 
         return signature, generate
 
@@ -118,7 +118,7 @@ def _gather(element: Any, letter: str) -> Any:
 
         def generate(context, builder, signature, arguments):
             begin, number, mask = arguments
-            vector = _vector(element)
+            vector = vector_of(element)
             size = ir.Constant(number.type, [element.bitwidth // 8] * LANES)
             places = builder.add(spread(builder, begin, LANES), builder.mul(number, size))
             pointers = ir.VectorType(vector.element.as_pointer(), LANES)

@@ -50,14 +50,15 @@ def _scalar(element: Any) -> ir.Type:
     return ir.FloatType() if element.bitwidth == 32 else ir.DoubleType()
 
 
-def _vector(element: Any) -> ir.VectorType:
+def vector_of(element: Any) -> ir.VectorType:
+    """What LLVM calls `Lanes` of an element."""
     return ir.VectorType(_scalar(element), LANES)
 
 
 @register_model(LanesType)
 class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager, kind):
-        super().__init__(manager, kind, _vector(kind.element))
+        super().__init__(manager, kind, vector_of(kind.element))
 
 
 @register_model(MaskType)
@@ -66,7 +67,9 @@ class _MaskModel(models.PrimitiveModel):
         super().__init__(manager, kind, ir.VectorType(ir.IntType(1), LANES))
 
 
-def _call(builder: ir.IRBuilder, name: str, arguments: list[ir.Value], result: ir.Type | None = None):
+def call_intrinsic(
+    builder: ir.IRBuilder, name: str, arguments: list[ir.Value], result: ir.Type | None = None
+):
     """An LLVM intrinsic on vectors, by its name without the types."""
     kind = arguments[0].type  # pyright: ignore[reportAttributeAccessIssue]
     width = "f32" if kind.element == ir.FloatType() else "f64"
@@ -92,12 +95,14 @@ def steps(typing_context, like):
     signature = LanesType(like)(like)
 
     def generate(context, builder, signature, arguments):
-        return ir.Constant(_vector(signature.args[0]), [float(k) for k in range(LANES)])
+        return ir.Constant(vector_of(signature.args[0]), [float(k) for k in range(LANES)])
 
     return signature, generate
 
 
-def _binary(emit):
+def lane_by_lane(emit):
+    """A function of two vectors: emit(builder, a, b) on their lanes."""
+
     @intrinsic
     def operation(typing_context, a, b):
         signature = a(a, b)
@@ -110,7 +115,9 @@ def _binary(emit):
     return operation
 
 
-def _comparison(sign: str):
+def comparison(sign: str):
+    """A function of two vectors that gives a mask: "<", ">=" and so on, false for NaN."""
+
     @intrinsic
     def compare(typing_context, a, b):
         signature = MASK(a, b)
@@ -124,7 +131,7 @@ def _comparison(sign: str):
     return compare
 
 
-def _offer(symbol, operation):
+def offer(symbol, operation):
     """Make the Python operator take Lanes with Lanes, and with numbers on either side."""
 
     @overload(symbol)
@@ -143,7 +150,7 @@ def _arithmetic(name: str):
     def emit(builder, a, b):
         return getattr(builder, name if isinstance(a.type.element, ir.IntType) else f"f{name}")(a, b)
 
-    return _binary(emit)
+    return lane_by_lane(emit)
 
 
 for _symbol, _name in (
@@ -152,11 +159,11 @@ for _symbol, _name in (
     (operator.mul, "mul"),
     (operator.truediv, "div"),
 ):
-    _offer(_symbol, _arithmetic(_name))
+    offer(_symbol, _arithmetic(_name))
 for _symbol, _sign in ((operator.lt, "<"), (operator.le, "<="), (operator.gt, ">"), (operator.ge, ">=")):
-    _offer(_symbol, _comparison(_sign))
+    offer(_symbol, comparison(_sign))
 
-_mask_and = _binary(lambda builder, a, b: builder.and_(a, b))
+_mask_and = lane_by_lane(lambda builder, a, b: builder.and_(a, b))
 
 
 @overload(operator.and_)
@@ -165,8 +172,8 @@ def _and(a, b):
         return lambda a, b: _mask_and(a, b)  # pyright: ignore[reportCallIssue]
 
 
-_smaller = _binary(lambda builder, a, b: _call(builder, "llvm.minnum", [a, b]))
-_larger = _binary(lambda builder, a, b: _call(builder, "llvm.maxnum", [a, b]))
+_smaller = lane_by_lane(lambda builder, a, b: call_intrinsic(builder, "llvm.minnum", [a, b]))
+_larger = lane_by_lane(lambda builder, a, b: call_intrinsic(builder, "llvm.maxnum", [a, b]))
 
 
 def least(a, b):
@@ -177,8 +184,8 @@ def most(a, b):
     """The larger of each two; the other one beside a NaN."""
 
 
-_offer(least, _smaller)
-_offer(most, _larger)
+offer(least, _smaller)
+offer(most, _larger)
 
 
 @intrinsic
@@ -187,7 +194,7 @@ def multiply_add(typing_context, a, b, c):
     signature = a(a, b, c)
 
     def generate(context, builder, signature, arguments):
-        return _call(builder, "llvm.fmuladd", list(arguments))
+        return call_intrinsic(builder, "llvm.fmuladd", list(arguments))
 
     return signature, generate
 
@@ -221,7 +228,7 @@ def magnitude(typing_context, a):
     signature = a(a)
 
     def generate(context, builder, signature, arguments):
-        return _call(builder, "llvm.fabs", list(arguments))
+        return call_intrinsic(builder, "llvm.fabs", list(arguments))
 
     return signature, generate
 
@@ -271,7 +278,7 @@ def load(typing_context, array, offset):
     def generate(context, builder, signature, arguments):
         kind = signature.args[0]
         place = _address(context, builder, kind, *arguments)
-        vector = builder.bitcast(place, ir.PointerType(_vector(kind.dtype)))
+        vector = builder.bitcast(place, ir.PointerType(vector_of(kind.dtype)))
         return builder.load(vector, align=kind.dtype.bitwidth // 8)
 
     return signature, generate
@@ -285,7 +292,7 @@ def store(typing_context, value, array, offset):
     def generate(context, builder, signature, arguments):
         kind = signature.args[1]
         place = _address(context, builder, kind, *arguments[1:])
-        vector = builder.bitcast(place, ir.PointerType(_vector(kind.dtype)))
+        vector = builder.bitcast(place, ir.PointerType(vector_of(kind.dtype)))
         builder.store(arguments[0], vector, align=kind.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
@@ -314,7 +321,7 @@ def gather(typing_context, array, row, column, mask):
         start = spread(builder, builder.ptrtoint(view.data, I64), LANES)
         pointers = ir.VectorType(_scalar(kind.dtype).as_pointer(), LANES)
         places = builder.inttoptr(builder.add(start, builder.mul(place, size)), pointers)
-        vector = _vector(kind.dtype)
+        vector = vector_of(kind.dtype)
         width_name = f"v{LANES}f{kind.dtype.bitwidth}"
         function = ir.FunctionType(vector, [pointers, I32, mask.type, vector])
         known = cgutils.get_or_insert_function(
@@ -337,7 +344,9 @@ def byte_of(typing_context, bits, number):
         whole = ir.VectorType(I32, LANES)
         shift = spread(builder, builder.mul(builder.trunc(arguments[1], I32), ir.Constant(I32, 8)), LANES)
         moved = builder.lshr(builder.bitcast(arguments[0], whole), shift)
-        return builder.uitofp(builder.and_(moved, ir.Constant(whole, [255] * LANES)), _vector(types.float32))
+        return builder.uitofp(
+            builder.and_(moved, ir.Constant(whole, [255] * LANES)), vector_of(types.float32)
+        )
 
     return signature, generate
 
@@ -354,17 +363,17 @@ def exp2(typing_context, a):
     def generate(context, builder, signature, arguments):
         element = signature.args[0].element
         bits, digits, bias = (32, 23, 127) if element.bitwidth == 32 else (64, 52, 1023)
-        vector, whole = _vector(element), ir.VectorType(ir.IntType(bits), LANES)
+        vector, whole = vector_of(element), ir.VectorType(ir.IntType(bits), LANES)
 
         def constant(value: float) -> ir.Constant:
             return ir.Constant(vector, [value] * LANES)
 
-        x = _call(builder, "llvm.maxnum", [arguments[0], constant(1.0 - bias)])
-        nearest = _call(builder, "llvm.rint", [x])
+        x = call_intrinsic(builder, "llvm.maxnum", [arguments[0], constant(1.0 - bias)])
+        nearest = call_intrinsic(builder, "llvm.rint", [x])
         rest = builder.fsub(x, nearest)
         series = constant(0.0)
         for k in reversed(range(_TERMS[element.bitwidth])):
-            series = _call(
+            series = call_intrinsic(
                 builder, "llvm.fmuladd", [series, rest, constant(math.log(2) ** k / math.factorial(k))]
             )
         exponent = builder.add(builder.fptosi(nearest, whole), ir.Constant(whole, [bias] * LANES))

@@ -32,7 +32,7 @@ from sparse3d.recipes.radiance.model import FieldModel, fresh_background
 from sparse3d.recipes.radiance.poses import refined, refinement, settled, write_poses
 from sparse3d.recipes.radiance.preset import decide_priors
 from sparse3d.recipes.run_folder import RunFolder
-from sparse3d.recipes.training import TrainOutcome, begin_alone, keeping, train_alone
+from sparse3d.recipes.training import TrainOutcome, begin_alone, keeping, one_process, train_alone
 
 
 def train(
@@ -48,7 +48,7 @@ def train(
     """Train into the run folder `out`; `resume` continues the run in it, bit for bit. In one process.
     `photos` are those that the config names, where somebody has opened them before."""
     run = RunFolder(out, config.checkpoint.keep)
-    with distributed.process_group(config.train.device) as device:
+    with one_process(config) as device:
         if config.distillation is None:
             source = _of_photos(config, photos)
         else:

@@ -31,7 +31,7 @@ from sparse3d.recipes.splatting.hooks import Densify
 from sparse3d.recipes.splatting.model import SplatTraining
 from sparse3d.recipes.splatting.preset import decide_priors
 from sparse3d.recipes.splatting.start import Cube, cameras_between, first_cloud, scene_cube, scene_scale
-from sparse3d.recipes.training import TrainOutcome, begin_alone, keeping, train_alone
+from sparse3d.recipes.training import TrainOutcome, begin_alone, keeping, one_process, train_alone
 
 LEAST_STEPS = 500  # of an epoch, after which a checkpoint is written
 # Pixels of a photo below which a second thread makes a step slower: 2.7 ms on one and 2.8 to 5.0 on two at
@@ -52,7 +52,7 @@ def train(
     """Train into the run folder `out`; `resume` continues the run in it, bit for bit. In one process.
     `photos` are those that the config names, where somebody has opened them before."""
     run = RunFolder(out, config.checkpoint.keep)
-    with distributed.process_group(config.train.device) as device:
+    with one_process(config) as device:
         photos = photos or photos_of_split(config.data, config.data.split)
         check_views(photos)
         config = decide_priors(config, photos)

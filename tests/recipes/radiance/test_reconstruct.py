@@ -8,10 +8,12 @@ import torch
 
 from sparse3d import cli
 from sparse3d.data.three_spheres import DEPTH_UNIT, ThreeSpheresConfig, write_three_spheres
+from sparse3d.engine import distributed
 from sparse3d.engine.checkpoint import CheckpointFolder, read_checkpoint
 from sparse3d.engine.loop import Hook
 from sparse3d.recipes import tasks
 from sparse3d.recipes.radiance import reconstruct as radiance
+from sparse3d.recipes.splatting import reconstruct as splatting
 from tests.stop_at import StopAt
 
 SMALL = ["train.steps=80", "model.resolution=12", "model.unit=0.033", "refine.prune_every=15"]
@@ -205,3 +207,11 @@ def test_faults_of_the_input_are_told_in_a_line(photos, tmp_path, capsys):
     assert "sparse3d: error" in capsys.readouterr().err
     assert reconstruct(photos, tmp_path / "run", "schedule.begins=[0.0]", "schedule.factors=[1.0]") == 2
     assert "refine.levels" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("config", "recipe"), [("voxels", radiance), ("splats", splatting)])
+def test_several_processes_are_refused_before_any_photo_is_opened(tmp_path, monkeypatch, config, recipe):
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    with pytest.raises(ValueError, match="without torchrun"):
+        recipe.train(tasks.load(config, [f"data.root={tmp_path / 'nowhere'}"]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
