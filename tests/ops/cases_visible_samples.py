@@ -32,6 +32,17 @@ def _case(voxels, rays, step=0.2, min_alpha=1e-3, stop=1e-3, bias=0.0):
     return make
 
 
+def _far_apart(dtype, device):
+    # What is empty is looked up in blocks of as many voxels as the box around all of them asks for.
+    coordinates = torch.cat(
+        [volume(200, frames=1), torch.tensor([[0, 3000, -2500, 2000]], dtype=torch.int32)]
+    )
+    args = list(_case(0, 30)(dtype, "cpu"))
+    points, rows = op.lattice(coordinates)
+    args[:4] = [*op.voxel_table(coordinates), rows, torch.randn(len(points), dtype=dtype) * 3]
+    return (*(arg.to(device) if isinstance(arg, torch.Tensor) else arg for arg in args),)
+
+
 def _along_axes(dtype, device):
     # Parallel to the axes, through the middle of voxels; backwards; and numbers that are not finite.
     args = list(_case(200, 9)(dtype, device))
@@ -50,6 +61,7 @@ CASES = {
     "no_rays": _case(5, 0),
     "single": _case(1, 20, bias=3.0),
     "negative": _case(200, 30),
+    "far_apart": _far_apart,
     "opaque": _case(250, 30, bias=20.0),
     "transparent": _case(250, 20, bias=-20.0),
     "nothing_left_out": _case(250, 20, min_alpha=0.0, stop=0.0),
