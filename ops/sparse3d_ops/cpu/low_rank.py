@@ -8,6 +8,7 @@ import numba
 import numpy as np
 
 from sparse3d_ops.cpu.hash_encoding import CHUNK, place, within
+from sparse3d_ops.cpu.row_kernels import add_scaled
 
 
 @numba.njit(inline="always")
@@ -87,9 +88,10 @@ def parts_of(grad, planes, lines, positions, to_planes, to_lines):
 
 @numba.njit(inline="always")
 def add(out, row, weight, values, n, begin):
-    # One row a loop: of two that it wrote to, LLVM would not know that they are apart.
-    for c in range(out.shape[1]):
-        out[row, c] += weight * values[n, begin + c]
+    size, channels = np.int64(out.itemsize), out.shape[1]
+    source = np.int64(values.ctypes.data) + (n * values.shape[1] + begin) * size
+    to = np.int64(out.ctypes.data) + np.int64(row) * channels * size
+    add_scaled(source, to, weight, channels)  # pyright: ignore[reportCallIssue]
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
