@@ -10,6 +10,7 @@ import logging
 from dataclasses import replace
 
 from sparse3d.data.photos import PosedPhotos
+from sparse3d.fields.background import LearnedBackgroundConfig
 from sparse3d.fields.build import FieldConfig
 from sparse3d.fields.nerf import NeRFConfig
 from sparse3d.fields.priors import DistortionConfig, OcclusionConfig
@@ -25,6 +26,11 @@ FEW = 12  # photos
 TV_AT_THREE, TV_FALL = 1e-6, 0.5
 TV_OF_SPLITS = 0.03  # of that once the voxels are split: what is found coarsely may then have edges
 
+# Where nobody knows what stands behind the cube, nothing says either where the cube is empty; colours of
+# directions take what goes on beyond it (a table, a dark hall), and smoothness counts for more.
+BACKGROUND = LearnedBackgroundConfig(sh_degree=3)
+TV_BEFORE_UNKNOWN = 10.0  # times as much
+
 FINE_END = 0.9  # of the training: when all frequencies are there (FreeNeRF, arXiv 2303.07418)
 
 _log = logging.getLogger(__name__)
@@ -37,13 +43,15 @@ def decide_priors(config: RadianceConfig, photos: PosedPhotos) -> RadianceConfig
         return config
     if len(photos) > FEW:
         return replace(config, priors=_of_space(config.model) or "none")
-    decided = few_view_preset(config, len(photos))
+    decided = few_view_preset(config, len(photos), _background_unknown(config, photos))
     assert isinstance(decided.priors, PriorsConfig)
     changed = [
         f"{part}.{key}"
         for part in ("model", "refine")
         for key in changed_keys(getattr(config, part), getattr(decided, part))
     ]
+    if decided.background != config.background:
+        changed.append("background")
     _log.warning(
         "%d photos: the preset for few views is on (%s); priors=none switches it off",
         len(photos),
@@ -52,13 +60,27 @@ def decide_priors(config: RadianceConfig, photos: PosedPhotos) -> RadianceConfig
     return decided
 
 
-def few_view_preset(config: RadianceConfig, count: int) -> RadianceConfig:
+def few_view_preset(config: RadianceConfig, count: int, background_unknown: bool = False) -> RadianceConfig:
     """The config with the preset for `count` photos. What the config says of its own of the model stays."""
+    background = BACKGROUND if background_unknown else config.background
     return replace(
         config,
         priors=replace(_of_space(config.model) or PriorsConfig(), occlusion=OcclusionConfig()),
-        model=_smooth(config.model, count),
+        model=_smooth(config.model, count, background != "data"),
         refine=replace(config.refine, min_photos=max(config.refine.min_photos, min(2, count))),
+        background=background,
+    )
+
+
+def _background_unknown(config: RadianceConfig, photos: PosedPhotos) -> bool:
+    """Whether voxels of a cube alone are before what neither the config, nor the files, nor an opacity of the
+    photos tells. Other fields were not measured and stay as they are."""
+    return (
+        isinstance(config.model, VoxelFieldConfig)
+        and not config.model.space.unbounded
+        and (config.background, config.data.background) == ("data", "auto")
+        and photos.capture.background is None
+        and not any(photos.has_alpha(row) for row in range(len(photos)))
     )
 
 
@@ -67,13 +89,15 @@ def _of_space(model: FieldConfig) -> PriorsConfig | None:
     return PriorsConfig(distortion=DistortionConfig()) if model.space.unbounded else None
 
 
-def _smooth(model: FieldConfig, count: int) -> FieldConfig:
+def _smooth(model: FieldConfig, count: int, background_learned: bool) -> FieldConfig:
     """Smooth densities for voxels, which are coarse before they are fine anyhow; frequencies that come in one
     after the other for NeRF. Others were not measured and stay as they are."""
     if isinstance(model, VoxelFieldConfig):
         if model.tv_density > 0:
             return model
         weight = TV_AT_THREE * TV_FALL ** max(0, count - 3)
+        if background_learned:
+            weight *= TV_BEFORE_UNKNOWN
         return replace(model, tv_density=weight, tv_fall=TV_OF_SPLITS)
     if isinstance(model, NeRFConfig):
         return replace(model, encoding=replace(model.encoding, fine_end=model.encoding.fine_end or FINE_END))

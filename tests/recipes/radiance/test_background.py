@@ -1,6 +1,7 @@
 """Photos before a wall of a colour that nobody names."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from sparse3d.recipes.pictures import photos_of
 from sparse3d.recipes.radiance import reconstruct as radiance
 from sparse3d.recipes.radiance.config import RadianceConfig
 from sparse3d.recipes.radiance.model import fresh_background
+from sparse3d.recipes.radiance.preset import decide_priors
 from sparse3d.recipes.scenes import load_run, scene_of
 from tests.recipes.radiance.test_reconstruct import same_bits, weights
 from tests.stop_at import StopAt
@@ -108,6 +110,27 @@ def test_what_is_opaque_costs_less_and_less(run):
     costs = [line["losses"]["opaque"] for line in lines if "losses" in line]
     assert costs[0] > costs[-1] > 0
     assert float(weights(run)["background.weight"]) == pytest.approx(0.01 / 100)
+
+
+def decided(root, *changes):
+    config = tasks.load("voxels_three_spheres", [f"data.root={root}", "data.background=auto", *changes])
+    photos = radiance.photos_of_split(config.data, "train")
+    assert photos.capture.background is not None, "this format's"
+    return decide_priors(config, replace(photos, capture=replace(photos.capture, background=None)))
+
+
+def test_few_opaque_photos_learn_what_is_behind_unless_somebody_knows_it(photos, tmp_path, caplog):
+    few = "data.views=3"
+    learned = decided(photos, few)
+    assert "background)" in caplog.text
+    fresh = fresh_background(learned)
+    assert fresh is not None and len(fresh.coefficients) == 16
+    known = decided(photos, few, "data.background=white")
+    assert known.background == "data" and known.model.tv_density < learned.model.tv_density
+    for changes in ([few, "priors=none"], [few, "model.space.contraction=merf"], []):
+        assert decided(photos, *changes).background == "data", changes
+    write_three_spheres(tmp_path, ThreeSpheresConfig(views=3, held_out=1, size=8))
+    assert decided(tmp_path).background == "data", "their opacity tells what is behind"
 
 
 def test_students_learn_none():
