@@ -177,19 +177,23 @@ def test_priors_continue_with_the_same_bits_and_do_something(photos, tmp_path):
 
 
 def test_few_photos_switch_the_preset_on_and_it_is_told(photos, tmp_path, caplog):
-    few = ["data.views=3", "train.steps=3"]
+    few = ["data.views=3", "train.steps=3", "model.sh_degree=1"]
     trained(photos, tmp_path / "few", *few)
-    assert "3 photos: the preset for few views is on" in caplog.text
+    assert "3 photos: the preset for few views is on" in caplog.text and "model.sh_degree" in caplog.text
     kept = (tmp_path / "few" / "config.yaml").read_text()
     assert "priors: auto" not in kept and "weight" in kept
     caplog.clear()
     trained(photos, tmp_path / "none", *few, "priors=none")
     assert "preset" not in caplog.text
+    # Of three photos colours are the same from everywhere.
+    columns = [weights(tmp_path / name)["field.harmonics"].shape[1] for name in ("few", "none")]
+    assert columns == [3, 12]
     assert not same_bits(weights(tmp_path / "few"), weights(tmp_path / "none"))
     # All twelve photos are few, too; what was decided is found again when the run goes on.
     trained(photos, tmp_path / "few", *few, resume=True)
-    trained(photos, tmp_path / "twelve", "train.steps=3")
-    assert "12 photos: the preset" in caplog.text
+    caplog.clear()
+    trained(photos, tmp_path / "twelve", "train.steps=3", "model.sh_degree=1")
+    assert "12 photos: the preset" in caplog.text and "sh_degree" not in caplog.text
 
 
 def test_depth_is_judged_where_it_is_known(run):
