@@ -66,8 +66,8 @@ def _repair_bfloat16() -> None:
 
 
 def _put_language_in_place_once() -> None:
-    """Triton's interpreter puts its functions in the place of the language's at every launch and at every call
-    of a function by a kernel, and makes its table of types anew for every tensor: most of its time."""
+    """Triton's interpreter puts its functions in the place of the language's at every launch and every call
+    of a function by a kernel, and makes its table of types anew for every tensor: half of its time."""
     import triton.language as tl
     from triton.runtime import interpreter
 
