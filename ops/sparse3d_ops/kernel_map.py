@@ -172,7 +172,9 @@ def _generate(
     chunks = -(-len(sites) // body.CHUNK)
     room = body.CHUNK * reach
     found, counts, far = np.empty(chunks * room, np.int64), *np.empty((2, chunks), np.int64)
-    body.candidates(sites, transposed, *geometry, np.asarray(shape, np.int64), reach, found, counts, far)
+    kernel, strides, paddings, dilations = geometry
+    grid = kernel, strides, paddings, dilations, np.asarray(shape, np.int64)
+    body.candidates(sites, transposed, *grid, reach, found, counts, far)
     if far.max(initial=-1) >= 0:
         _refuse_far(coordinates, int(far[far >= 0].min()))
     keys = np.concatenate([found[:0], *(found[c * room :][:n] for c, n in enumerate(counts))])
