@@ -44,12 +44,16 @@ def pytest_sessionfinish(session):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave out what is about the other bodies. What looks back on all launches comes last."""
+    """Leave out what is about the other bodies. What is slow comes first, so that processes that share the
+    tests end at about the same time; what looks back on all launches comes last."""
     other = "numba_bodies" if config.getoption("--bodies") == "triton" else "triton_bodies"
     left_out = [item for item in items if item.get_closest_marker(other)]
     config.hook.pytest_deselected(items=left_out)
     kept = (item for item in items if not item.get_closest_marker(other))
-    items[:] = sorted(kept, key=lambda item: item.path.name == "test_triton.py")
+    items[:] = sorted(
+        kept,
+        key=lambda item: (item.path.name == "test_triton.py", item.get_closest_marker("slow") is None),
+    )
 
 
 @pytest.fixture(scope="session")

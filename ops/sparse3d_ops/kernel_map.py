@@ -162,9 +162,9 @@ def _(slot_keys, slot_rows, num_in, out_coordinates, kernel_size, stride, paddin
 
 
 def _generate(
-    candidates: Callable, coordinates: Tensor, geometry: list[np.ndarray], reach: int, shape: list[int]
-):
-    """The sorted sites of what the body `candidates` lists with room for `reach` outputs an input."""
+    transposed: bool, coordinates: Tensor, geometry: list[np.ndarray], reach: int, shape: list[int]
+) -> Tensor:
+    """The sorted sites of a convolution, or of a transposed one, with room for `reach` outputs an input."""
     from sparse3d_ops.cpu import kernel_map as body
 
     sites = checked_coordinates(coordinates)
@@ -172,7 +172,9 @@ def _generate(
     chunks = -(-len(sites) // body.CHUNK)
     room = body.CHUNK * reach
     found, counts, far = np.empty(chunks * room, np.int64), *np.empty((2, chunks), np.int64)
-    candidates(sites, *geometry, np.asarray(shape, np.int64), reach, found, counts, far)
+    kernel, strides, paddings, dilations = geometry
+    grid = kernel, strides, paddings, dilations, np.asarray(shape, np.int64)
+    body.candidates(sites, transposed, *grid, reach, found, counts, far)
     if far.max(initial=-1) >= 0:
         _refuse_far(coordinates, int(far[far >= 0].min()))
     keys = np.concatenate([found[:0], *(found[c * room :][:n] for c, n in enumerate(counts))])
@@ -228,11 +230,9 @@ def strided_sites(
 
     `shape` is the size of the output grid per axis, or empty for an unbounded grid.
     """
-    from sparse3d_ops.cpu import kernel_map as body
-
     geometry = _triples(kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
     reach = math.prod(_strided_reach(kernel_size, stride, dilation))
-    return _generate(body.strided_candidates, coordinates, geometry, reach, shape)
+    return _generate(False, coordinates, geometry, reach, shape)
 
 
 @strided_sites.register_kernel("cuda")
@@ -255,10 +255,8 @@ def transposed_sites(
 ) -> Tensor:
     """Output sites of a transposed convolution: as `strided_sites`, with o = stride * in - padding +
     dilation * tap."""
-    from sparse3d_ops.cpu import kernel_map as body
-
     geometry = _triples(kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation)
-    return _generate(body.transposed_candidates, coordinates, geometry, math.prod(kernel_size), shape)
+    return _generate(True, coordinates, geometry, math.prod(kernel_size), shape)
 
 
 @transposed_sites.register_kernel("cuda")

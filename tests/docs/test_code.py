@@ -103,6 +103,7 @@ SMALL = {
     ("data", "make", "three-spheres"): ["--views", "14"],
     ("train",): ["train.steps=1", "loader.workers=0"],
     ("reconstruct",): ["--scale", "0.5", "--no-turntable", "train.steps=100"],
+    ("distill",): ["train.steps=20"],
     ("render",): ["--size", "20"],
 }
 

@@ -84,6 +84,7 @@ def in_two_processes(work, folder, collect=True):
     return found
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_with_the_double_batch(tmp_path):
     found = in_two_processes(one_of_two, tmp_path / "two")
     loss, weights, _ = run(SmallLoader(24, 4), tmp_path / "one")
@@ -108,6 +109,7 @@ def leave_after_a_collective(rank, port, _results, _folder):
     del kept
 
 
+@pytest.mark.slow
 def test_gloo_has_let_go_of_all_tensors_when_the_group_is_left():
     """Or else: "terminate called without an active exception", in one of five trainings."""
     in_two_processes(leave_after_a_collective, None, collect=False)

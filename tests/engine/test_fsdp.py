@@ -133,6 +133,7 @@ def last(folder, run):
     return read_checkpoint(CheckpointFolder(folder / run).find("last"))
 
 
+@pytest.mark.slow
 def test_the_losses_are_those_of_whole_models(runs):
     for rank in runs[1]:
         assert len(rank["ddp.losses"]) == 6 and rank["ddp.losses"].std() > 0
@@ -143,6 +144,7 @@ def test_the_losses_are_those_of_whole_models(runs):
     assert runs[1][0]["ddp.judged"].shape == (3, 3) and not len(runs[1][1]["ddp.judged"])
 
 
+@pytest.mark.slow
 def test_each_process_holds_a_part(runs):
     held = [int(rank["fsdp.held"]) for rank in runs[1]]
     whole = sum(p.numel() for p in Net().parameters())
@@ -150,6 +152,7 @@ def test_each_process_holds_a_part(runs):
     assert max(held) < 0.65 * whole, "rows of 9 and of 1 do not halve"
 
 
+@pytest.mark.slow
 def test_checkpoints_are_whole_and_load_in_one_process(runs):
     spread, whole = (last(runs[0], kind) for kind in ("fsdp", "ddp"))
     assert spread.state == whole.state
@@ -160,6 +163,7 @@ def test_checkpoints_are_whole_and_load_in_one_process(runs):
         load_weights(Net(), spread.part(part), "run")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_bit_for_bit_the_one_that_was_not_stopped(runs):
     straight, resumed = last(runs[0], "fsdp"), last(runs[0], "resumed")
     assert straight.state == resumed.state

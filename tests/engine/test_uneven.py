@@ -130,6 +130,7 @@ def ranks(tmp_path_factory):
     return on_two_ranks(dealt, tmp_path_factory.mktemp("ranks"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", [False, True], ids=["plain", "sync norm"])
 @pytest.mark.parametrize("name", DEALT)
 def test_two_processes_with_unequal_shares_are_one_with_all(ranks, name, norm):
@@ -140,6 +141,7 @@ def test_two_processes_with_unequal_shares_are_one_with_all(ranks, name, norm):
     assert torch.equal(ranks[0][f"{name}.{norm}.weights"], ranks[1][f"{name}.{norm}.weights"])
 
 
+@pytest.mark.slow
 def test_rows_that_are_shared_out_come_back_once_and_in_order(ranks):
     assert ranks[0]["shared"].tolist() == [0, 1, 4, 9, 16, 25, 36]
     assert ranks[0]["shared nothing"].tolist() == []

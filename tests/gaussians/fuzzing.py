@@ -115,7 +115,7 @@ def spz_changed(data: bytes, draw: random.Random) -> bytes:
     import zstandard
 
     if data[:2] == b"\x1f\x8b":
-        return gzip.compress(bytes_changed(gzip.decompress(data), draw), 1)
+        return gzip.compress(bytes_changed(gzip.decompress(data), draw), 1, mtime=0)
     head, table, arrays, at = data[:32], [], [], 32 + 16 * data[15]
     for number in range(data[15]):
         packed, size = struct.unpack_from("<QQ", data, 32 + 16 * number)

@@ -129,6 +129,7 @@ def test_overfits_one_frame():
     assert_finds_both(found)
 
 
+@pytest.mark.slow
 def test_the_second_stage_refines_boxes_that_are_off():
     """Trained around two objects, it brings other boxes around them nearer."""
     model, batch = model_of(), DetectionBatch.collate([frame_of()])

@@ -325,6 +325,7 @@ def test_losses_under_bfloat16_autocast_are_float32_and_finite():
     assert found[0].boxes.dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_it_learns_a_frame_by_heart():
     model, batch = model_of(), DetectionBatch.collate([frame_of()])
     quick_statistics(model)

@@ -67,6 +67,7 @@ def ranks(tmp_path_factory):
     return on_two_ranks(both, tmp_path_factory.mktemp("ranks"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHARES)
 def test_two_ranks_are_one_batch(ranks, name):
     count = sum(SHARES[name])
@@ -93,6 +94,7 @@ def test_two_ranks_are_one_batch(ranks, name):
         assert rank[f"{name}.seen"] == (count > 1), "statistics of fewer than two voxels are not taken"
 
 
+@pytest.mark.slow
 def test_the_mean_of_the_shares_is_the_mean_of_all(ranks):
     for name, want in {"both": 3 / 4, "one": 10 / 5, "nobody": 0.0}.items():
         assert float(sum(rank[f"mean {name}"] for rank in ranks)) / 2 == pytest.approx(want, abs=1e-12)

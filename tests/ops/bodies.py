@@ -9,6 +9,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 from torch._library.custom_ops import OPDEFS, CustomOpDef
@@ -31,6 +32,7 @@ def use_triton() -> None:
 
     launches.record()
     _repair_bfloat16()
+    _put_language_in_place_once()
     for name, op in ops().items():
         _numba[name] = op._backend_fns["cpu"]
     _use("cuda")
@@ -61,6 +63,24 @@ def _repair_bfloat16() -> None:
 
     InterpreterBuilder.create_dot = widened_dot
     InterpreterBuilder.create_fp_trunc = rounded
+
+
+def _put_language_in_place_once() -> None:
+    """Triton's interpreter puts its functions in the place of the language's at every launch and every call
+    of a function by a kernel, and makes its table of types anew for every tensor: half of its time."""
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    interpreter._patch_lang(SimpleNamespace(__globals__={"tl": tl, "core": tl.core}))
+    interpreter._patch_lang = lambda function: interpreter._LangPatchScope()
+    find, found = interpreter._get_np_dtype, {}
+
+    def numpy_dtype(dtype):
+        if dtype.name not in found:
+            found[dtype.name] = find(dtype)
+        return found[dtype.name]
+
+    interpreter._get_np_dtype = numpy_dtype
 
 
 def in_use() -> str:

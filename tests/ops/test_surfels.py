@@ -249,10 +249,10 @@ def test_absolute_gradients_add_up_what_cancels():
     weights = torch.randn(SIZE[1], SIZE[0]).double()
     (blend_surfels(means2d, *parts, absolute).image[..., 0] * weights).sum().backward()
     each = torch.zeros(1, 2).double()
-    for y in range(SIZE[1]):
-        for x in range(SIZE[0]):
+    for y in range(0, SIZE[1], 6):
+        for x in range(0, SIZE[0], 6):
             image = blend_surfels(means2d, *parts).image[y, x, 0]
-            if image > 0 and x % 6 == 0 and y % 6 == 0:
+            if image > 0:
                 each += torch.autograd.grad(image * weights[y, x], means2d)[0].abs()
     assert means2d.grad is not None and absolute.grad is not None
     assert (absolute.grad >= means2d.grad.abs()).all() and (absolute.grad >= each).all()

@@ -123,6 +123,7 @@ def test_surfels_lie_in_the_plane_of_the_wider_axes():
     assert not solid.surfels
 
 
+@pytest.mark.slow
 def test_fitting_makes_pictures_more_alike_and_repeats(things):
     mesh = things[Kind.MESH]
     config = ConversionConfig(resolution=24, refine=40, views=8, view_size=48)

@@ -102,6 +102,7 @@ def test_files_bring_both_back(tmp_path):
         read_mesh_and_volume(tmp_path / "both")
 
 
+@pytest.mark.slow
 def test_the_command_parts_a_run(tmp_path, capsys):
     write_voxel_run(tmp_path / "run", ball_in_haze(haze=2.0))
     command = ["mesh", str(tmp_path / "run"), "--volume", str(tmp_path / "out"), "--resolution", "48"]

@@ -105,71 +105,64 @@ def relabel(ordered, rows, values, table):
 
 
 @numba.njit(inline="always")
-def _strided(place, tap, axis, stride, padding, dilation):
-    """Output (in + padding - dilation * tap) / stride of an input on one axis, and whether it is whole."""
-    place = np.int64(place) + padding[axis] - dilation[axis] * tap
-    out = place // stride[axis]
-    return out, out * stride[axis] == place
+def _reached(transposed, place, tap, axis, stride, padding, dilation):
+    """Output (in + padding - dilation * tap) / stride of an input on one axis, and whether it is whole; of a
+    transposed convolution stride * in - padding + dilation * tap."""
+    place = np.int64(place)
+    offset = padding[axis] - dilation[axis] * tap
+    if transposed:
+        out, whole = stride[axis] * place - offset, True
+    else:
+        out = (place + offset) // stride[axis]
+        whole = out * stride[axis] == place + offset
+    return out, whole
 
 
-@numba.njit(inline="always")
-def _transposed(place, tap, axis, stride, padding, dilation):
-    """Output stride * in - padding + dilation * tap of an input of a transposed convolution on one axis."""
-    return stride[axis] * place - padding[axis] + dilation[axis] * tap, True
+@numba.njit(parallel=True, cache=True, nogil=True)
+def candidates(sites, transposed, kernel, stride, padding, dilation, shape, reach, found, counts, far):
+    """Keys of the outputs that inputs reach, with repeats but for those that meet at once.
 
-
-def _candidates(axis_output):
-    @numba.njit(parallel=True, cache=True, nogil=True)
-    def body(sites, kernel, stride, padding, dilation, shape, reach, found, counts, far):
-        """Keys of the outputs that inputs reach, with repeats but for those that meet at once.
-
-        Chunk c of CHUNK inputs, which reach at most `reach` outputs each, lists counts[c] keys from
-        found[c * CHUNK * reach] on. far[c] is its first input with an output that a key cannot hold, else
-        -1. `shape` has three entries, or none for an unbounded grid.
-        """
-        columns, volume = kernel[1] * kernel[2], kernel[0] * kernel[1] * kernel[2]
-        for chunk in numba.prange(len(counts)):
-            start = chunk * CHUNK * reach
-            at = start
-            far[chunk] = -1
-            last = np.zeros(volume, np.int64)  # what each tap reached last: neighbours often reach the same
-            outputs = np.empty((3, kernel.max()), np.int64)
-            for n in range(chunk * CHUNK, min(len(sites), (chunk + 1) * CHUNK)):
-                for axis in range(3):
-                    for tap in range(kernel[axis]):
-                        out, whole = axis_output(sites[n, axis + 1], tap, axis, stride, padding, dilation)
-                        inside = len(shape) == 0 or 0 <= out < shape[axis]
-                        outputs[axis, tap] = (
-                            (out if in_range(out, 0, 0) else FAR) if whole and inside else NONE
-                        )
-                for i in range(kernel[0]):
-                    x = outputs[0, i]
-                    if x == NONE:
+    Chunk c of CHUNK inputs, which reach at most `reach` outputs each, lists counts[c] keys from
+    found[c * CHUNK * reach] on. far[c] is its first input with an output that a key cannot hold, else
+    -1. `shape` has three entries, or none for an unbounded grid.
+    """
+    columns, volume = kernel[1] * kernel[2], kernel[0] * kernel[1] * kernel[2]
+    for chunk in numba.prange(len(counts)):
+        start = chunk * CHUNK * reach
+        at = start
+        far[chunk] = -1
+        last = np.zeros(volume, np.int64)  # what each tap reached last: neighbours often reach the same
+        outputs = np.empty((3, kernel.max()), np.int64)
+        for n in range(chunk * CHUNK, min(len(sites), (chunk + 1) * CHUNK)):
+            for axis in range(3):
+                for tap in range(kernel[axis]):
+                    out, whole = _reached(
+                        transposed, sites[n, axis + 1], tap, axis, stride, padding, dilation
+                    )
+                    inside = len(shape) == 0 or 0 <= out < shape[axis]
+                    outputs[axis, tap] = (out if in_range(out, 0, 0) else FAR) if whole and inside else NONE
+            for i in range(kernel[0]):
+                x = outputs[0, i]
+                if x == NONE:
+                    continue
+                for j in range(kernel[1]):
+                    y = outputs[1, j]
+                    if y == NONE:
                         continue
-                    for j in range(kernel[1]):
-                        y = outputs[1, j]
-                        if y == NONE:
+                    for k in range(kernel[2]):
+                        z = outputs[2, k]
+                        if z == NONE:
                             continue
-                        for k in range(kernel[2]):
-                            z = outputs[2, k]
-                            if z == NONE:
-                                continue
-                            if x == FAR or y == FAR or z == FAR:
-                                far[chunk] = n if far[chunk] < 0 else far[chunk]
-                                continue
-                            key = pack_key(sites[n, 0], x, y, z)
-                            v = i * columns + j * kernel[2] + k
-                            if key != last[v]:
-                                last[v] = key
-                                found[at] = key
-                                at += 1
-            counts[chunk] = at - start
-
-    return body
-
-
-strided_candidates = _candidates(_strided)
-transposed_candidates = _candidates(_transposed)
+                        if x == FAR or y == FAR or z == FAR:
+                            far[chunk] = n if far[chunk] < 0 else far[chunk]
+                            continue
+                        key = pack_key(sites[n, 0], x, y, z)
+                        v = i * columns + j * kernel[2] + k
+                        if key != last[v]:
+                            last[v] = key
+                            found[at] = key
+                            at += 1
+        counts[chunk] = at - start
 
 
 @numba.njit(cache=True, nogil=True)

@@ -26,23 +26,37 @@ def row_of(slot_keys, slot_rows, slots, i, j, l, SIDE: tl.constexpr, wanted):
 
 
 @triton.jit
-def point_of(slot_keys, slot_rows, slots, x, y, z, corner: tl.constexpr, SIDE: tl.constexpr, wanted):
-    """Row and number within the block of the lattice point at a corner of the cell of (x, y, z)."""
+def place_of(slot_keys, slot_rows, slots, x, y, z, corner: tl.constexpr, SIDE: tl.constexpr, wanted):
+    """Where an array (B, SIDE^3) holds the lattice point at a corner of the cell of (x, y, z); -1 where there
+    is no block."""
     i = tl.floor(x) + (corner >> 2)
     j = tl.floor(y) + (corner >> 1 & 1)
     l = tl.floor(z) + (corner & 1)
     row = row_of(slot_keys, slot_rows, slots, i, j, l, SIDE, wanted)
     p, q, r = i - tl.floor(i / SIDE) * SIDE, j - tl.floor(j / SIDE) * SIDE, l - tl.floor(l / SIDE) * SIDE
     at = tl.where(row >= 0, (p * SIDE + q) * SIDE + r, 0.0).to(tl.int64)
-    return row, at
+    return tl.where(row >= 0, row * SIDE * SIDE * SIDE + at, -1)
 
 
 @triton.jit
-def value_at(slot_keys, slot_rows, slots, array, x, y, z, corner: tl.constexpr, SIDE: tl.constexpr, wanted):
+def places_of(slot_keys, slot_rows, slots, x, y, z, SIDE: tl.constexpr, wanted):
+    """Of the eight points around; each is looked up once, whatever is read there."""
+    p0 = place_of(slot_keys, slot_rows, slots, x, y, z, 0, SIDE, wanted)
+    wanted = wanted & (p0 >= 0)
+    p1 = place_of(slot_keys, slot_rows, slots, x, y, z, 1, SIDE, wanted)
+    p2 = place_of(slot_keys, slot_rows, slots, x, y, z, 2, SIDE, wanted)
+    p3 = place_of(slot_keys, slot_rows, slots, x, y, z, 3, SIDE, wanted)
+    p4 = place_of(slot_keys, slot_rows, slots, x, y, z, 4, SIDE, wanted)
+    p5 = place_of(slot_keys, slot_rows, slots, x, y, z, 5, SIDE, wanted)
+    p6 = place_of(slot_keys, slot_rows, slots, x, y, z, 6, SIDE, wanted)
+    p7 = place_of(slot_keys, slot_rows, slots, x, y, z, 7, SIDE, wanted)
+    return p0, p1, p2, p3, p4, p5, p6, p7
+
+
+@triton.jit
+def value_at(array, place, wanted):
     """Of an array (B, SIDE^3); NaN where there is no block."""
-    row, at = point_of(slot_keys, slot_rows, slots, x, y, z, corner, SIDE, wanted)
-    there = wanted & (row >= 0)
-    return tl.load(array + row * SIDE * SIDE * SIDE + at, mask=there, other=float("nan"))
+    return tl.load(array + place, mask=wanted & (place >= 0), other=float("nan"))
 
 
 @triton.jit
@@ -62,53 +76,32 @@ def slope(a, b, c, d, e, f, g, h, s, t):
 
 
 @triton.jit
-def eight(slot_keys, slot_rows, slots, array, x, y, z, SIDE: tl.constexpr, wanted):
+def eight(array, p0, p1, p2, p3, p4, p5, p6, p7, wanted):
     """The values of an array at the eight points around."""
-    v0 = value_at(slot_keys, slot_rows, slots, array, x, y, z, 0, SIDE, wanted)
-    v1 = value_at(slot_keys, slot_rows, slots, array, x, y, z, 1, SIDE, wanted)
-    v2 = value_at(slot_keys, slot_rows, slots, array, x, y, z, 2, SIDE, wanted)
-    v3 = value_at(slot_keys, slot_rows, slots, array, x, y, z, 3, SIDE, wanted)
-    v4 = value_at(slot_keys, slot_rows, slots, array, x, y, z, 4, SIDE, wanted)
-    v5 = value_at(slot_keys, slot_rows, slots, array, x, y, z, 5, SIDE, wanted)
-    v6 = value_at(slot_keys, slot_rows, slots, array, x, y, z, 6, SIDE, wanted)
-    v7 = value_at(slot_keys, slot_rows, slots, array, x, y, z, 7, SIDE, wanted)
+    v0, v1 = value_at(array, p0, wanted), value_at(array, p1, wanted)
+    v2, v3 = value_at(array, p2, wanted), value_at(array, p3, wanted)
+    v4, v5 = value_at(array, p4, wanted), value_at(array, p5, wanted)
+    v6, v7 = value_at(array, p6, wanted), value_at(array, p7, wanted)
     return v0, v1, v2, v3, v4, v5, v6, v7
 
 
 @triton.jit
-def sample(slot_keys, slot_rows, slots, values, weights, least, x, y, z, SIDE: tl.constexpr, wanted):
+def sample(values, weights, least, x, y, z, p0, p1, p2, p3, p4, p5, p6, p7, wanted):
     """The values at places, NaN where one of the eight points around is not known."""
-    v0, v1, v2, v3, v4, v5, v6, v7 = eight(slot_keys, slot_rows, slots, weights, x, y, z, SIDE, wanted)
+    v0, v1, v2, v3, v4, v5, v6, v7 = eight(weights, p0, p1, p2, p3, p4, p5, p6, p7, wanted)
     known = wanted & (v0 >= least) & (v1 >= least) & (v2 >= least) & (v3 >= least)
     known = known & (v4 >= least) & (v5 >= least) & (v6 >= least) & (v7 >= least)
-    v0, v1, v2, v3, v4, v5, v6, v7 = eight(slot_keys, slot_rows, slots, values, x, y, z, SIDE, known)
+    v0, v1, v2, v3, v4, v5, v6, v7 = eight(values, p0, p1, p2, p3, p4, p5, p6, p7, known)
     fx, fy, fz = x - tl.floor(x), y - tl.floor(y), z - tl.floor(z)
     return tl.where(known, mixed(v0, v1, v2, v3, v4, v5, v6, v7, fx, fy, fz), float("nan"))
 
 
 @triton.jit
-def tint(slot_keys, slot_rows, slots, colors, channel: tl.constexpr, x, y, z, SIDE: tl.constexpr, wanted):
-    """One channel of colors (B, 3, SIDE^3), interpolated."""
-    fx, fy, fz = x - tl.floor(x), y - tl.floor(y), z - tl.floor(z)
-    v0 = tint_at(slot_keys, slot_rows, slots, colors, channel, x, y, z, 0, SIDE, wanted)
-    v1 = tint_at(slot_keys, slot_rows, slots, colors, channel, x, y, z, 1, SIDE, wanted)
-    v2 = tint_at(slot_keys, slot_rows, slots, colors, channel, x, y, z, 2, SIDE, wanted)
-    v3 = tint_at(slot_keys, slot_rows, slots, colors, channel, x, y, z, 3, SIDE, wanted)
-    v4 = tint_at(slot_keys, slot_rows, slots, colors, channel, x, y, z, 4, SIDE, wanted)
-    v5 = tint_at(slot_keys, slot_rows, slots, colors, channel, x, y, z, 5, SIDE, wanted)
-    v6 = tint_at(slot_keys, slot_rows, slots, colors, channel, x, y, z, 6, SIDE, wanted)
-    v7 = tint_at(slot_keys, slot_rows, slots, colors, channel, x, y, z, 7, SIDE, wanted)
-    return mixed(v0, v1, v2, v3, v4, v5, v6, v7, fx, fy, fz)
-
-
-@triton.jit
-def tint_at(
-    slot_keys, slot_rows, slots, colors, channel: tl.constexpr, x, y, z, corner: tl.constexpr,
-    SIDE: tl.constexpr, wanted,
-):  # fmt: skip
-    row, at = point_of(slot_keys, slot_rows, slots, x, y, z, corner, SIDE, wanted)
-    plane = colors + (3 * row + channel) * SIDE * SIDE * SIDE + at
-    return tl.load(plane, mask=wanted & (row >= 0), other=0)
+def tint_at(colors, channel: tl.constexpr, place, SIDE: tl.constexpr, wanted):
+    """Of colors (B, 3, SIDE^3)."""
+    row = place // (SIDE * SIDE * SIDE)
+    plane = colors + (2 * row + channel) * SIDE * SIDE * SIDE + place
+    return tl.load(plane, mask=wanted & (place >= 0), other=0)
 
 
 @triton.jit(do_not_specialize=["items", "slots", "width"])
@@ -148,10 +141,9 @@ def cast_kernel(
     while tl.max(walking.to(tl.int32), 0) > 0:
         t = k * step
         x, y, z = ox + t * vx, oy + t * vy, oz + t * vz
-        there = walking & (
-            row_of(slot_keys, slot_rows, slots, tl.floor(x), tl.floor(y), tl.floor(z), SIDE, walking) >= 0
-        )
-        f = sample(slot_keys, slot_rows, slots, values, weights, least, x, y, z, SIDE, there)
+        p0, p1, p2, p3, p4, p5, p6, p7 = places_of(slot_keys, slot_rows, slots, x, y, z, SIDE, walking)
+        there = walking & (p0 >= 0)
+        f = sample(values, weights, least, x, y, z, p0, p1, p2, p3, p4, p5, p6, p7, there)
         hit = there & (f > 0) & (before <= 0)
         low, high = tl.where(hit, t - step, low), tl.where(hit, t, high)
         f_low, f_high = tl.where(hit, before, f_low), tl.where(hit, f, f_high)
@@ -166,13 +158,14 @@ def cast_kernel(
         walking = walking & (hit == 0) & (k * step <= far)
     first = low - f_low / (f_high - f_low) * (high - low)
     x, y, z = ox + first * vx, oy + first * vy, oz + first * vz
-    g = sample(slot_keys, slot_rows, slots, values, weights, least, x, y, z, SIDE, found)
+    p0, p1, p2, p3, p4, p5, p6, p7 = places_of(slot_keys, slot_rows, slots, x, y, z, SIDE, found)
+    g = sample(values, weights, least, x, y, z, p0, p1, p2, p3, p4, p5, p6, p7, found)
     t = tl.where(g > 0, low - f_low / (g - f_low) * (first - low), first)
     t = tl.where(g <= 0, first - g / (f_high - g) * (high - first), t)
     found = found & (t <= far)
     tl.store(depth + pixel, t.to(tl.float32), mask=found)
     found = found & (g == g)
-    v0, v1, v2, v3, v4, v5, v6, v7 = eight(slot_keys, slot_rows, slots, values, x, y, z, SIDE, found)
+    v0, v1, v2, v3, v4, v5, v6, v7 = eight(values, p0, p1, p2, p3, p4, p5, p6, p7, found)
     fx, fy, fz = x - tl.floor(x), y - tl.floor(y), z - tl.floor(z)
     gx = slope(v0, v1, v2, v3, v4, v5, v6, v7, fy, fz)
     gy = slope(v0, v1, v4, v5, v2, v3, v6, v7, fx, fz)
@@ -185,7 +178,11 @@ def cast_kernel(
     tl.store(normals + 3 * pixel + 2, (-gz / length).to(tl.float32), mask=sloped)
     if TINTED:
         for channel in tl.static_range(3):
-            color = tint(slot_keys, slot_rows, slots, colors, channel, x, y, z, SIDE, found)
+            c0, c1 = tint_at(colors, channel, p0, SIDE, found), tint_at(colors, channel, p1, SIDE, found)
+            c2, c3 = tint_at(colors, channel, p2, SIDE, found), tint_at(colors, channel, p3, SIDE, found)
+            c4, c5 = tint_at(colors, channel, p4, SIDE, found), tint_at(colors, channel, p5, SIDE, found)
+            c6, c7 = tint_at(colors, channel, p6, SIDE, found), tint_at(colors, channel, p7, SIDE, found)
+            color = mixed(c0, c1, c2, c3, c4, c5, c6, c7, fx, fy, fz)
             tl.store(seen + 3 * pixel + channel, color.to(tl.float32), mask=found)
 
 

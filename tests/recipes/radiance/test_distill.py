@@ -123,6 +123,7 @@ def students(teacher, tmp_path_factory):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "least"), [("hash", 25.0), ("lowrank", 25.0), ("voxels", 25.0)])
 def test_a_student_looks_like_its_teacher(students, method, least):
     run = students[method]
@@ -132,6 +133,7 @@ def test_a_student_looks_like_its_teacher(students, method, least):
     assert surface_error(run) < 0.01
 
 
+@pytest.mark.slow
 def test_a_student_is_an_ordinary_run(students, tmp_path):
     run = students["voxels"]
     assert cli.main(["mesh", str(run), "--out", str(tmp_path / "mesh.ply")]) == 0

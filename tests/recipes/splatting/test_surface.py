@@ -67,6 +67,7 @@ def test_cameras_stand_around_the_whole_cloud():
     assert np.abs(directions.mean(0)).max() < 0.1, "evenly, on all sides"
 
 
+@pytest.mark.slow
 def test_strays_cost_no_resolution_and_nothing_is_no_surface():
     cloud = sphere(4000)
     far = {name: torch.cat([value, value[:1]]) for name, value in cloud.parameters().items()}
@@ -83,6 +84,7 @@ def test_strays_cost_no_resolution_and_nothing_is_no_surface():
         SplatMeshConfig(truncation=1.0)
 
 
+@pytest.mark.slow
 def test_a_run_becomes_a_mesh(tmp_path, capsys):
     write_three_spheres(tmp_path / "photos", ThreeSpheresConfig(views=12, held_out=2, size=32))
     few = ["train.steps=150", "start.count=500", "start.sh_degree=0", "strategy.stop_step=100"]
