@@ -32,8 +32,8 @@ BACKGROUND = LearnedBackgroundConfig(sh_degree=3)
 TV_BEFORE_UNKNOWN = 10.0  # times as much
 
 # With fewer photos colours look the same from everywhere: what three see of a place is explained by a colour
-# for each of them as well as by where it lies (DTU's scan24: 14.5 dB with harmonics of degree 1, 17.3 without;
-# of nine photos 20.3 with them, 19.0 without).
+# for each of them as well as by where it lies (DTU's scan24: 14.5 dB with harmonics of degree 1, 17.3
+# without; of nine photos 20.3 with them, 19.0 without).
 FEWEST_WITH_HARMONICS = 6
 
 FINE_END = 0.9  # of the training: when all frequencies are there (FreeNeRF, arXiv 2303.07418)
