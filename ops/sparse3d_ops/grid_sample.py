@@ -133,6 +133,13 @@ def _check_dot(grad: Tensor, features: Tensor, corners: Tensor) -> None:
     _check_corners(corners, len(features), grad=grad, features=features)
 
 
+def _of_one_kind(values: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """What the bodies compute with: both in the larger type of the two, float32 at least."""
+    work, factors = working(values), working(weights)
+    kind = torch.promote_types(work.dtype, factors.dtype)
+    return work.to(kind), factors.to(kind)
+
+
 @torch.library.custom_op("sparse3d::trilinear_gather", mutates_args=(), device_types="cpu")
 def trilinear_gather(features: Tensor, corners: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum of the rows at the corners: (N, C) float, (Q, 8) int32, (Q, 8) float32 or float64 -> (Q,
@@ -141,10 +148,7 @@ def trilinear_gather(features: Tensor, corners: Tensor, weights: Tensor) -> Tens
     from sparse3d_ops.cpu import grid_sample as body
 
     _check_gather(features, corners, weights)
-    work, factors = working(features), working(weights)
-    if work.dtype != factors.dtype:
-        kind = torch.promote_types(work.dtype, factors.dtype)
-        work, factors = work.to(kind), factors.to(kind)
+    work, factors = _of_one_kind(features, weights)
     out = empty((corners.shape[0], features.shape[1]), work.dtype)
     if not body.gather(work.numpy(), corners.contiguous().numpy(), factors.numpy(), out.numpy()):
         check_range("corners", corners, -1, len(features))
@@ -159,10 +163,10 @@ def trilinear_scatter(grad: Tensor, corners: Tensor, weights: Tensor, num_rows: 
     from sparse3d_ops.cpu import grid_sample as body
 
     _check_scatter(grad, corners, weights, num_rows)
-    work = working(grad)
+    work, factors = _of_one_kind(grad, weights)
     out = empty((num_rows, grad.shape[1]), work.dtype)
-    factors, threads = working(weights).numpy(), get_num_threads()
-    body.scatter(work.numpy(), corners.contiguous().numpy(), factors, threads, out.numpy())
+    rows, threads = corners.contiguous().numpy(), get_num_threads()
+    body.scatter(work.numpy(), rows, factors.numpy(), threads, out.numpy())
     return out.to(grad.dtype)
 
 

@@ -45,7 +45,7 @@ def plane_line_table_gradients(
     _check(planes, lines, positions, grad)
     tables = working(planes), working(lines)
     out = torch.empty_like(tables[0]), torch.empty_like(tables[1])
-    inputs = working(grad), *tables, working(positions), *out
+    inputs = working(grad).to(out[0].dtype), *tables, working(positions), *out
     body.table_gradients(*(tensor.numpy() for tensor in inputs))
     return out[0].to(planes.dtype), out[1].to(lines.dtype)
 

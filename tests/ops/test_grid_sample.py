@@ -167,3 +167,20 @@ def test_columns_of_any_number_are_summed_alike(dtype):
         wrong[place] = entry
         with pytest.raises(ValueError, match=rf"corners\[{place[0]}, {place[1]}\] is {entry}"):
             trilinear_gather(features, wrong, weights)
+
+
+@pytest.mark.parametrize("narrow", ["features", "weights"])
+def test_features_and_weights_may_be_of_two_kinds(narrow):
+    features, coordinates, positions, batch = scene(dtype=torch.float32)
+    rows, weights = trilinear_corners(positions, batch, coordinates)
+    grad = torch.randn(len(positions), 3)
+    exact = [tensor.double().requires_grad_() for tensor in (features, weights)]
+    mixed = [
+        (tensor if name == narrow else tensor.double()).clone().requires_grad_()
+        for name, tensor in (("features", features), ("weights", weights))
+    ]
+    for tensors in (exact, mixed):
+        out = trilinear_gather(tensors[0], rows, tensors[1])
+        out.backward(grad.to(out.dtype))
+    for got, want in zip(mixed, exact, strict=True):
+        torch.testing.assert_close(got.grad.double(), want.grad, rtol=1e-5, atol=1e-5)

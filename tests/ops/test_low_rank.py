@@ -75,6 +75,18 @@ def test_half_precision_tables(dtype):
     torch.testing.assert_close(got, plane_line_products(planes.float(), lines.float(), at).to(dtype))
 
 
+@pytest.mark.parametrize("narrow", ["tables", "positions", "grad"])
+def test_numbers_of_two_kinds_are_summed_alike(narrow):
+    """Gradients of the tables where one of the inputs is of another type than the others."""
+    planes, lines = tables(components=5, dtype=torch.float32)
+    given = {"tables": (planes, lines), "positions": (torch.rand(40, 3),), "grad": (torch.randn(40, 15),)}
+    mixed = {k: v if k == narrow else [t.double() for t in v] for k, v in given.items()}
+    got = plane_line_table_gradients(*mixed["grad"], *mixed["tables"], *mixed["positions"])
+    want = [t.double() for v in (given["grad"], given["tables"], given["positions"]) for t in v]
+    for one, other in zip(got, plane_line_table_gradients(*want), strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-5)
+
+
 def test_errors():
     at = torch.rand(3, 3)
     with pytest.raises(ValueError, match="lines has 7 rows, expected 3 S for S >= 2"):

@@ -84,7 +84,7 @@ def scatter(grad, corners, weights, parts, out):
                 row = corners[q, k]
                 if begin <= row < end:
                     source, to = grads + q * columns * size, sums + row * columns * size
-                    add_scaled(source, to, weights[q, k], columns)  # pyright: ignore[reportCallIssue]
+                    add_scaled(grad, source, out, to, weights[q, k], columns)  # pyright: ignore[reportCallIssue]
 
 
 @numba.njit(parallel=True, cache=True, nogil=True, fastmath={"contract", "reassoc"})

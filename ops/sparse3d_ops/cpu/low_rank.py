@@ -91,7 +91,7 @@ def add(out, row, weight, values, n, begin):
     size, channels = np.int64(out.itemsize), out.shape[1]
     source = np.int64(values.ctypes.data) + (n * values.shape[1] + begin) * size
     to = np.int64(out.ctypes.data) + np.int64(row) * channels * size
-    add_scaled(source, to, weight, channels)  # pyright: ignore[reportCallIssue]
+    add_scaled(values, source, out, to, type(out[0, 0])(weight), channels)  # pyright: ignore[reportCallIssue]
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)

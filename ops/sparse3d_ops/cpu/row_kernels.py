@@ -8,6 +8,7 @@ from collections.abc import Callable
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 from sparse3d_ops.cpu.microkernel import I32, I64, VECTOR_BYTES, Emitter, spread
@@ -192,20 +193,24 @@ def weighted_rows(typing_context, like, base, stride, rows, other, weights, out,
 
 
 @intrinsic
-def add_scaled(typing_context, row, out, weight, columns):
-    """out += weight * row, `columns` numbers at the addresses `row` and `out`."""
-    signature = types.void(types.intp, types.intp, weight, types.intp)
+def add_scaled(typing_context, values, row, out, to, weight, columns):
+    """The `columns` numbers of `out` at the address `to` += weight * those of `values` at the address `row`.
+    Numbers of two kinds are refused when this is compiled."""
+    if not values.dtype == out.dtype == weight:
+        raise TypingError(
+            f"add_scaled takes one type of numbers, not {values.dtype}, {out.dtype} and {weight}"
+        )
+    signature = types.void(values, types.intp, out, types.intp, weight, types.intp)
 
     def generate(context, builder, signature, arguments):
-        row, out, weight, columns = arguments
+        _, row, _, to, weight, columns = arguments
 
         def body(e, at, _):
-            place, factor = e.offset(out, at), spread(builder, weight, e.lanes)
-            e.store_vector(
-                e.multiply_add(factor, e.load_vector(e.offset(row, at)), e.load_vector(place)), place
-            )
+            place, factor = e.offset(to, at), spread(builder, weight, e.lanes)
+            total = e.multiply_add(factor, e.load_vector(e.offset(row, at)), e.load_vector(place))
+            e.store_vector(total, place)
 
-        Emitter(builder, builder.module, signature.args[2]).columns(columns, body)
+        Emitter(builder, builder.module, signature.args[4]).columns(columns, body)
         return context.get_dummy_value()
 
     return signature, generate
