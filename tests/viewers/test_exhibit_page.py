@@ -64,12 +64,17 @@ def connected(server, page, wanted=1):
 
 def comes_close(page, wanted, to):
     """The page shows `wanted` (H, W, 3) up to a mean difference of `to`, soon."""
-    for _ in range(60):
-        difference = np.abs(screenshot(page) - wanted)[CLEAR].mean()
-        if difference < to:
+    soon(page, lambda: np.abs(screenshot(page) - wanted)[CLEAR].mean(), 0, to)
+
+
+def soon(page, measure, low, high):
+    """A measure of the page lies between two numbers, as soon as the browser has drawn what it was sent."""
+    for _ in range(200):
+        found = measure()
+        if low <= found < high:
             return
         page.wait_for_timeout(50)
-    raise AssertionError(f"they differ by {difference:.2f} on the mean, expected less than {to:.2f}")
+    raise AssertionError(f"it is {found:.2f}, expected from {low:.2f} to {high:.2f}")
 
 
 def on_page(exhibit, client):
@@ -94,11 +99,14 @@ def test_triangles_and_the_mouse(shown, page):
     page.mouse.down()
     page.mouse.move(width / 3 - 120, height / 2 - 20, steps=4)
     page.mouse.up()
-    for _ in range(100):
-        if np.linalg.norm(client.camera.position - eye) > 0.5:
-            break
-        page.wait_for_timeout(25)
-    page.wait_for_timeout(600)  # it swings out
+    soon(page, lambda: np.linalg.norm(client.camera.position - eye), 0.5, np.inf)
+
+    def moved():
+        before = np.array(client.camera.position)
+        page.wait_for_timeout(200)
+        return np.linalg.norm(client.camera.position - before)
+
+    soon(page, moved, 0, 1e-12)  # it swings out
     turned = on_page(exhibit, client)
     assert np.abs(turned - first)[CLEAR].mean() > 10
     comes_close(page, turned, to=1.5)
@@ -132,9 +140,7 @@ def test_meshes_of_every_paint_and_what_comes_instead(shown, page):
     comes_close(page, on_page(server._exhibit, client), to=20)  # round here, squares there
     ends, green = np.array([[[-1.0, 0, 0], [1, 0, 0]]]), np.array([[0, 200, 0]], np.uint8)
     server.show(Exhibit("a line", exhibit.viewpoint, lines=Lines(ends, green), background=LIGHT))
-    page.wait_for_timeout(300)
-    seen = screenshot(page)[CLEAR]
-    assert 20 < (seen.min(2) < 100).sum() < 3000, "a line and nothing else"
+    soon(page, lambda: (screenshot(page)[CLEAR].min(2) < 100).sum(), 20, 3000)  # a line and nothing else
 
 
 def test_gaussians_and_what_they_become(shown, page):
