@@ -30,6 +30,8 @@ from sparse3d.recipes.conversion.views import bounds_of, ring, sight
 from sparse3d.recipes.surface_scores import balls_of
 from tests.mesh.test_mesh_operations import paint, sphere
 
+pytestmark = pytest.mark.slow  # all of them together
+
 QUICK = ConversionConfig(resolution=32, refine=0, views=6, view_size=48)
 RADIUS, VOXEL = 0.5, 1 / 32
 REAL = [kind for kind in Kind if kind is not Kind.FIELD]

@@ -21,6 +21,8 @@ from tests.data.waymo_folder import write_waymo
 
 pytest.importorskip("pyarrow")
 
+pytestmark = pytest.mark.slow  # all of them together
+
 # Grids coarse enough for a test; everything else is the config's own.
 SMALL = {
     "centerpoint_nuscenes": ["model.voxel_size=[1.2, 1.2, 0.2]"],

@@ -32,6 +32,8 @@ from sparse3d.viewers.tones import before_tone_mapping  # noqa: E402
 from tests.viewers.conftest import screenshot  # noqa: E402
 from tests.viewers.spheres import sphere_cloud, sphere_mesh, textured_mesh  # noqa: E402
 
+pytestmark = pytest.mark.slow  # all of them together
+
 # Where nothing of viser's own lies over the picture: its panel, its hint about software, its axes.
 CLEAR = slice(160, 400), slice(20, 500)
 SIZE = 840, 480
