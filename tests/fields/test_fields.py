@@ -73,6 +73,7 @@ BUDGET = {
 }
 
 
+@pytest.mark.slow
 @fields
 def test_learns_a_sphere(name):
     steps, rate, color, opacity = BUDGET[name]

@@ -112,6 +112,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr("sparse3d.gaussians.formats.order.BLOCK", 2048)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "target", ["b.ply", "b.splat", "b.compressed.ply", "b.glb", "b.spz", "b3.spz", "b.sog"]
 )

@@ -90,6 +90,7 @@ def test_a_new_frame_does_not_compile_again(make):
         torch.testing.assert_close(compiled(features, coordinates), network(features, coordinates))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", NETWORKS)
 def test_an_exported_network_takes_any_frame(make, tmp_path):
     torch.manual_seed(0)
