@@ -41,6 +41,14 @@ def present(table, output, begin, end, inputs):
 
 
 @numba.njit(inline="always")
+def fetch(rows, begin, end, stride):
+    """Ask for the listed rows, `stride` bytes each."""
+    for p in range(begin, end):
+        for line in range(0, stride, 64):
+            prefetch(rows[p] + line)  # pyright: ignore[reportCallIssue]
+
+
+@numba.njit(inline="always")
 def list_pairs(table, begin, end, x, x_stride, wanted, out_base, out_stride, x_rows, out_rows, counts):
     """Append the row addresses of the pairs of each tap of a range of outputs; x_rows and out_rows (V,
     places) and counts (V,) are outputs. The first `wanted` bytes of each row of x are asked for, so that
@@ -72,6 +80,7 @@ def list_pairs(table, begin, end, x, x_stride, wanted, out_base, out_stride, x_r
             out_rows[tap, count] = out_base + np.int64(o) * out_stride
             count += 1 if row >= 0 else 0
             wrong += row < -1 or row >= inputs
+        fetch(x_rows[tap], counts[tap], count, wanted)
         counts[tap] = count
     return wrong == 0
 
@@ -88,11 +97,3 @@ def list_runs(table, first, last, every, length, x, x_stride, out_base, out_stri
             right = False
             counts[:] = 0
     return right
-
-
-@numba.njit(inline="always")
-def fetch(rows, begin, end, stride):
-    """Ask for the listed rows, `stride` bytes each."""
-    for p in range(begin, end):
-        for line in range(0, stride, 64):
-            prefetch(rows[p] + line)  # pyright: ignore[reportCallIssue]

@@ -7,6 +7,7 @@ import numpy as np
 
 from sparse3d_ops.cpu.hashing import find, pack_key
 from sparse3d_ops.cpu.occupied import COARSER, blocks_along, bounds, fine_shift, is_marked, mark
+from sparse3d_ops.cpu.raymarch import slab
 
 SLACK = 1e-9  # what rounding may move, of a distance and in steps
 
@@ -25,15 +26,6 @@ def _to_the_exit(p, v, per_unit, cell, side):
     if v < 0:
         return (cell - p) * per_unit
     return math.inf
-
-
-@numba.njit(inline="always")
-def _through(p, v, low, extent, enter, leave):
-    """The part of enter .. leave in which p + t v lies between `low` and `low` + extent."""
-    if v == 0:
-        return (enter, leave) if low <= p <= low + extent else (math.inf, -math.inf)
-    one, two = (low - p) / v, (low + extent - p) / v
-    return max(enter, min(one, two)), min(leave, max(one, two))
 
 
 @numba.njit(parallel=True, cache=True, nogil=True)
@@ -55,6 +47,7 @@ def walk(
     number of a sample decides where it lies, whatever was skipped before it."""
     size, step, thin, stop = numbers[3], numbers[4], numbers[5], numbers[6]
     low, extent = bounds(slot_keys)
+    high = low + extent
     fine = fine_shift(extent)
     coarse = fine + COARSER
     cells, blocks = mark(slot_keys, low, extent, fine), mark(slot_keys, low, extent, coarse)
@@ -69,9 +62,9 @@ def walk(
         sane = math.isfinite(px + py + pz) and math.isfinite(vx + vy + vz)
         if not (sane and math.isfinite(near) and math.isfinite(far) and math.isfinite(offset)):
             continue
-        enter, leave = _through(px, vx, low[0], extent[0], near, far)
-        enter, leave = _through(py, vy, low[1], extent[1], enter, leave)
-        enter, leave = _through(pz, vz, low[2], extent[2], enter, leave)
+        enter, leave = slab(px, vx, low[0], high[0], near, far)
+        enter, leave = slab(py, vy, low[1], high[1], enter, leave)
+        enter, leave = slab(pz, vz, low[2], high[2], enter, leave)
         # What is rounded makes the way longer, never shorter.
         enter, leave = enter - SLACK * (1 + abs(enter)), leave + SLACK * (1 + abs(leave))
         if extent[0] == 0 or not enter < leave:
